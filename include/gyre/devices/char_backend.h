@@ -1,0 +1,49 @@
+// The host side of a serial port or console: where its bytes go and come from.
+// Never blocks: what cannot be written now is kept by the device, which is told
+// when there is room. Big lock's holder.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "gyre/base/result.h"
+#include "gyre/loop/main_loop.h"
+
+namespace gyre::devices {
+
+class CharFrontend {
+ public:
+  virtual ~CharFrontend() = default;
+  // How many bytes it takes now; input is not read from the host beyond that.
+  virtual std::size_t ReceiveRoom() const = 0;
+  virtual void Receive(std::span<const std::uint8_t> bytes) = 0;
+  // There is room again after a Write that took less than all.
+  virtual void WriteReady() = 0;
+};
+
+class CharBackend {
+ public:
+  virtual ~CharBackend() = default;
+  // Takes as much as it can at once and returns how much that was. Bytes for
+  // which there is nobody (null, a socket without a client) count as taken.
+  virtual std::size_t Write(std::span<const std::uint8_t> bytes) = 0;
+  // At most one; null to detach.
+  virtual void SetFrontend(CharFrontend* frontend) = 0;
+  // The frontend's ReceiveRoom has grown.
+  virtual void ResumeInput() = 0;
+  // "pty /dev/pts/3", for the log; empty where there is nothing to tell.
+  virtual std::string description() const = 0;
+};
+
+// `spec`: stdio | null | file:PATH | pty | unix:PATH (a listening socket; one
+// client at a time, a late one first gets the last output). The error names the
+// target. Terminals are put into raw mode and restored at destruction.
+Result<std::unique_ptr<CharBackend>> NewCharBackend(loop::MainLoop& loop, const std::string& spec);
+// Checks the form alone, without side effects.
+Status CheckCharSpec(const std::string& spec);
+
+}  // namespace gyre::devices

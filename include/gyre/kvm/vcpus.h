@@ -1,0 +1,102 @@
+// All vCPUs of a machine and their threads: the seed's CPU list with
+// pause_all_vcpus, resume_all_vcpus, kicks and work on a CPU.
+//
+// A vCPU's thread runs the guest without the big lock, serves PIO and MMIO exits
+// itself through the address spaces, and posts what the main loop must know in
+// the mailbox, whose eventfd the main loop watches.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gyre/base/big_lock.h"
+#include "gyre/base/irq.h"
+#include "gyre/base/result.h"
+#include "gyre/kvm/entry_state.h"
+#include "gyre/kvm/vm.h"
+#include "gyre/memory/address_space.h"
+
+namespace gyre::kvm {
+
+enum class VcpuEventKind : std::uint8_t {
+  kTripleFault,  // KVM_EXIT_SHUTDOWN
+  kSystemReset,  // KVM_EXIT_SYSTEM_EVENT
+  kSystemShutdown,
+  kSystemCrash,
+  kInternalError,  // KVM_EXIT_INTERNAL_ERROR or an exit that we do not know; `detail` has registers and bytes
+  kFailedEntry,    // KVM_EXIT_FAIL_ENTRY or KVM_RUN failed
+};
+
+struct VcpuEvent {
+  VcpuIndex vcpu;
+  VcpuEventKind kind = VcpuEventKind::kInternalError;
+  std::string detail;  // for the log; may hold several lines
+};
+
+// Exits by reason, one set a vCPU, readable while it runs.
+struct ExitCounters {
+  std::uint64_t pio = 0, mmio = 0, halt = 0, interrupted = 0, ioapic_eoi = 0, other = 0;
+};
+
+struct VcpusConfig {
+  unsigned count = 1;
+  EoiSink* ioapic = nullptr;        // told of KVM_EXIT_IOAPIC_EOI
+  ExtIntSource* ext_int = nullptr;  // 8259s, if the machine has them
+};
+
+class Vcpus {
+ public:
+  // Creates the vCPUs (KVM_CREATE_VCPU, CPUID, MSRs) and their threads, stopped
+  // and not yet reset. Call with the big lock held; it is kept.
+  static Result<std::unique_ptr<Vcpus>> Create(Vm& vm, const System& system, memory::AddressSpace& memory,
+                                               memory::AddressSpace& io, const VcpusConfig& config);
+  Vcpus(const Vcpus&) = delete;
+  Vcpus& operator=(const Vcpus&) = delete;
+  // Stops and joins all threads; the big lock is given up meanwhile if held.
+  ~Vcpus();
+
+  unsigned count() const;
+
+  // All of these: big lock held. Pause and RunOn give it up while they wait, so
+  // run state and topology may have changed when they return.
+
+  // Every vCPU out of guest code, its pending PIO or MMIO completed, acknowledged.
+  // From a vCPU's thread: that vCPU stops when its exit handler returns.
+  void PauseAll();
+  void ResumeAll();
+  bool all_paused() const;
+  // Registers, MSRs, local APIC, events and clock back to power-on; vCPU 0 to
+  // `boot`, the others wait for SIPI. All are paused.
+  Status ResetAll(const EntryState& boot);
+  // Runs `work` on the vCPU's thread, paused or not, and waits for it.
+  void RunOn(VcpuIndex vcpu, std::move_only_function<void()> work);
+  // True on a vCPU's thread.
+  bool OnVcpuThread() const;
+  // Makes the calling vCPU leave guest code once its exit has been served (no-op elsewhere).
+  void StopCurrent();
+
+  // Makes vCPU `vcpu` look at the ExtIntSource. Any thread.
+  void KickForInterrupt(VcpuIndex vcpu);
+  void InjectNmi(VcpuIndex vcpu);
+
+  // The mailbox: readable when there is something to take. Any thread.
+  int event_fd() const;
+  std::vector<VcpuEvent> TakeEvents();
+
+  int thread_id(VcpuIndex vcpu) const;
+  ExitCounters counters(VcpuIndex vcpu) const;
+  // Time of the first KVM_RUN of vCPU 0, CLOCK_MONOTONIC nanoseconds; 0 before.
+  std::int64_t first_entry_ns() const;
+
+  struct Impl;
+
+ private:
+  explicit Vcpus(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gyre::kvm

@@ -1,0 +1,46 @@
+// One virtual machine: its KVM fd, split irq chip, memory slots and ioeventfds
+// (as listeners of the address spaces) and interrupt routes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "gyre/base/irq.h"
+#include "gyre/base/result.h"
+#include "gyre/kvm/system.h"
+#include "gyre/memory/listener.h"
+
+namespace gyre::kvm {
+
+struct VmConfig {
+  unsigned ioapic_pins = 24;  // GSIs that the user-space IOAPIC owns
+};
+
+class Vm {
+ public:
+  // KVM_CREATE_VM, TSS and identity-map addresses. No irq chip yet.
+  static Result<std::unique_ptr<Vm>> Create(const System& system, const VmConfig& config);
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+  ~Vm();
+
+  int fd() const;
+  // Split irq chip: local APICs in the kernel. Before the first vCPU; where the
+  // order lies among the other calls is the caller's, measured, decision.
+  Status CreateIrqChip();
+
+  // Mirror the memory address space's RAM and ROM as slots and both spaces'
+  // ioeventfds. Each must be removed from its address space before the Vm goes.
+  memory::MemoryListener& memory_listener();
+  memory::MemoryListener& io_listener();
+
+  MsiSink& msi();
+
+  struct Impl;
+
+ private:
+  explicit Vm(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gyre::kvm

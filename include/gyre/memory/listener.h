@@ -1,0 +1,47 @@
+// Whoever mirrors an address space elsewhere: KVM's slots and ioeventfds, later
+// vhost. Told differences only; an unchanged range is never removed and re-added.
+// Called with the big lock held.
+#pragma once
+
+#include <optional>
+
+#include "gyre/base/result.h"
+#include "gyre/memory/flat_view.h"
+
+namespace gyre::memory {
+
+// An ioeventfd at its place in the address space.
+struct PlacedEventFd {
+  std::uint64_t address = 0;
+  unsigned size = 0;
+  std::optional<std::uint64_t> match;
+  int fd = -1;
+  auto operator<=>(const PlacedEventFd&) const = default;
+};
+
+class MemoryListener {
+ public:
+  virtual ~MemoryListener() = default;
+  // Lower priorities are told of additions first and of removals last.
+  virtual int priority() const { return 0; }
+
+  // A topology change: Begin, all RegionDel, all RegionAdd, Commit.
+  virtual void Begin() {}
+  virtual void RegionDel(const FlatRange& range) { (void)range; }
+  virtual void RegionAdd(const FlatRange& range) { (void)range; }
+  // Where the change takes effect; the first error of any listener is what the
+  // transaction's Commit returns.
+  virtual Status Commit() { return {}; }
+
+  // All removals of a change come before all additions.
+  virtual Status EventFdDel(const PlacedEventFd& event_fd) {
+    (void)event_fd;
+    return {};
+  }
+  virtual Status EventFdAdd(const PlacedEventFd& event_fd) {
+    (void)event_fd;
+    return {};
+  }
+};
+
+}  // namespace gyre::memory

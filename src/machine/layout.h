@@ -1,0 +1,44 @@
+// The board's address map: the one place where its numbers stand.
+#pragma once
+
+#include <cstdint>
+
+#include "gyre/base/types.h"
+
+namespace gyre::machine::layout {
+
+// RAM below the 32-bit gap ends here at the latest; the rest goes on at 4 GiB.
+inline constexpr std::uint64_t kGapStart = 3 * kGiB;
+inline constexpr std::uint64_t kGapEnd = 4 * kGiB;
+
+// The first MiB, as PCs have it.
+inline constexpr std::uint64_t kGdt = 0x500;             // boot GDT
+inline constexpr std::uint64_t kPvhStart = 0x6000;       // PVH start info, modules, memory map
+inline constexpr std::uint64_t kZeroPage = 0x7000;       // Linux boot_params
+inline constexpr std::uint64_t kMultibootInfo = 0x8000;  // with its modules and memory map
+inline constexpr std::uint64_t kPageTables = 0x9000;     // boot identity map: up to 0xf000
+inline constexpr std::uint64_t kBootStack = 0x10000;     // grows down
+inline constexpr std::uint64_t kCmdline = 0x20000;       // up to 64 KiB
+inline constexpr std::uint64_t kCmdlineMax = 0x10000;    // with its end
+inline constexpr std::uint64_t kMpTable = 0x9fc00;       // last KiB below 640 KiB
+inline constexpr std::uint64_t kLowRamEnd = 0x9fc00;
+inline constexpr std::uint64_t kAcpiTables = 0xe0000;  // found by scanning too (ACPI 6.4, 5.2.5.1)
+inline constexpr std::uint64_t kAcpiTablesEnd = 0x100000;
+inline constexpr std::uint64_t kHighRamStart = 0x100000;
+
+// Platform MMIO.
+inline constexpr std::uint64_t kIoApic = 0xfec00000;
+inline constexpr std::uint64_t kLocalApic = 0xfee00000;
+
+// Ports and GSIs.
+inline constexpr std::uint64_t kSerialPort = 0x3f8;
+inline constexpr unsigned kSerialGsi = 4;
+inline constexpr std::uint64_t kRtcPort = 0x70;
+inline constexpr unsigned kRtcGsi = 8;
+inline constexpr std::uint64_t kExitPort = 0xf4;
+inline constexpr std::uint64_t kBootMarkPort = 0x80;
+inline constexpr std::uint64_t kI8042Port = 0x60;
+
+inline constexpr unsigned kMaxVcpus = 254;  // 8-bit APIC ids, one is the IOAPIC's, one broadcast
+
+}  // namespace gyre::machine::layout
