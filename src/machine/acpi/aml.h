@@ -1,0 +1,65 @@
+// A small typed encoder of the ACPI Machine Language (ACPI 6.4, chapter 20) and
+// of resource templates (6.4). Each function returns the bytes of one object, and
+// the types say where it may stand: a Term in a term list, a Data as a value, a
+// Resource in a template. Names and numbers are ours, so a wrong one is a CHECK.
+// Pure functions. Any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace gyre::machine::aml {
+
+using Bytes = std::vector<std::byte>;
+
+struct Data {
+  Bytes bytes;
+};
+struct Term {
+  Bytes bytes;
+};
+struct Resource {
+  Bytes bytes;
+};
+
+// --- Data objects (20.2.3) ---
+// In the shortest of its encodings; all ones is Ones, which needs a definition
+// block of revision 2 or later to have 64 bits.
+Data Integer(std::uint64_t value);
+Data String(std::string_view ascii);
+// Compressed EISA id, such as "PNP0501" (19.3.4): three capitals, four hex digits.
+Data EisaId(std::string_view id);
+Data Buffer(std::span<const std::byte> content);
+Data Package(const std::vector<Data>& elements);  // at most 255
+Data ResourceTemplate(const std::vector<Resource>& resources);
+
+// --- Terms (20.2.5) ---
+// Names are paths as ASL writes them: "_HID", "\\_SB", "^COM1", "\\_SB.COM1".
+Term Name(std::string_view path, const Data& value);
+Term Scope(std::string_view path, const std::vector<Term>& terms);
+Term Device(std::string_view path, const std::vector<Term>& terms);
+
+// --- Resource descriptors (6.4.2, 6.4.3) ---
+enum class Trigger : std::uint8_t { kLevel = 0, kEdge = 1 };
+enum class Polarity : std::uint8_t { kActiveHigh = 0, kActiveLow = 1 };
+enum class Sharing : std::uint8_t { kExclusive = 0, kShared = 1 };
+enum class Access : std::uint8_t { kReadOnly = 0, kReadWrite = 1 };
+
+struct InterruptMode {
+  Trigger trigger = Trigger::kEdge;
+  Polarity polarity = Polarity::kActiveHigh;
+  Sharing sharing = Sharing::kExclusive;
+};
+
+// `ports` ports from `first`, fixed, 16-bit decode (6.4.2.5).
+Resource Io(std::uint16_t first, std::uint8_t ports);
+// One ISA interrupt, 0 to 15 (6.4.2.1); without flags where the mode is the default.
+Resource Irq(unsigned irq, InterruptMode mode = {});
+// One global system interrupt that the device consumes (6.4.3.6).
+Resource Interrupt(std::uint32_t gsi, InterruptMode mode = {});
+Resource Memory32Fixed(std::uint32_t base, std::uint32_t size, Access access = Access::kReadWrite);
+
+}  // namespace gyre::machine::aml

@@ -1,0 +1,71 @@
+#include "src/machine/acpi/dsdt.h"
+
+#include <cstdint>
+#include <string>
+
+#include "gyre/base/format.h"
+#include "src/machine/layout.h"
+
+namespace gyre::machine {
+namespace {
+
+using aml::Term;
+
+// ACPI 6.4, 8.4: a processor is a device whose _UID is the one in the MADT.
+Term Processor(unsigned uid) {
+  return aml::Device(format("C{:03X}", uid),
+                     {aml::Name("_HID", aml::String("ACPI0007")), aml::Name("_UID", aml::Integer(uid))});
+}
+
+// The interrupt is an extended descriptor here and below: Linux takes its mode as
+// it stands, where it second-guesses that of an ISA one by the MADT's overrides.
+Term SerialPort() {
+  return aml::Device("COM1",
+                     {aml::Name("_HID", aml::EisaId("PNP0501")),  // 16550A
+                      aml::Name("_UID", aml::Integer(0)),
+                      aml::Name("_CRS", aml::ResourceTemplate({aml::Io(layout::kSerialPort, 8),
+                                                               aml::Interrupt(layout::kSerialGsi)}))});
+}
+
+Term RealTimeClock() {
+  return aml::Device("RTC", {aml::Name("_HID", aml::EisaId("PNP0B00")),
+                             aml::Name("_CRS", aml::ResourceTemplate({aml::Io(layout::kRtcPort, 2),
+                                                                      aml::Interrupt(layout::kRtcGsi)}))});
+}
+
+// PNP0C02: addresses that are taken and belong to no driver.
+Term Motherboard() {
+  constexpr std::uint32_t kIoApicSize = 0x1000;
+  constexpr std::uint32_t kLocalApicSize = 0x1000;
+  return aml::Device("MBRD", {aml::Name("_HID", aml::EisaId("PNP0C02")),
+                              aml::Name("_CRS", aml::ResourceTemplate({
+                                                    aml::Io(layout::kBootMarkPort, 1),
+                                                    aml::Io(layout::kExitPort, 4),
+                                                    aml::Memory32Fixed(layout::kIoApic, kIoApicSize),
+                                                    aml::Memory32Fixed(layout::kLocalApic, kLocalApicSize),
+                                                }))});
+}
+
+}  // namespace
+
+// The keyboard controller has no device here: it is there for the reset command
+// only, and Linux would look for a keyboard and a mouse behind it.
+std::vector<Term> DsdtTerms(const AcpiConfig& config) {
+  std::vector<Term> devices;
+  devices.reserve(config.vcpus + 3);
+  for (unsigned uid = 0; uid < config.vcpus; ++uid) {
+    devices.push_back(Processor(uid));
+  }
+  devices.push_back(Motherboard());
+  if (config.serial) {
+    devices.push_back(SerialPort());
+  }
+  if (config.rtc) {
+    devices.push_back(RealTimeClock());
+  }
+  std::vector<Term> terms;
+  terms.push_back(aml::Scope("\\_SB", devices));
+  return terms;
+}
+
+}  // namespace gyre::machine
