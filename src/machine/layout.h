@@ -27,6 +27,7 @@ inline constexpr std::uint64_t kAcpiTablesEnd = 0x100000;
 inline constexpr std::uint64_t kHighRamStart = 0x100000;
 
 // Platform MMIO.
+inline constexpr std::uint64_t kAcpiPower = 0xfea00200;
 inline constexpr std::uint64_t kIoApic = 0xfec00000;
 inline constexpr std::uint64_t kLocalApic = 0xfee00000;
 
@@ -38,6 +39,16 @@ inline constexpr unsigned kRtcGsi = 8;
 inline constexpr std::uint64_t kExitPort = 0xf4;
 inline constexpr std::uint64_t kBootMarkPort = 0x80;
 inline constexpr std::uint64_t kI8042Port = 0x60;
+inline constexpr std::uint64_t kPvPanicPort = 0x505;
+
+// With --legacy-irq.
+inline constexpr std::uint64_t kPicMasterPort = 0x20;
+inline constexpr std::uint64_t kPicSlavePort = 0xa0;
+inline constexpr std::uint64_t kElcrPort = 0x4d0;
+inline constexpr std::uint64_t kPitPort = 0x40;
+inline constexpr std::uint64_t kPort61 = 0x61;
+inline constexpr unsigned kPitIrq = 0;  // of the PIC
+inline constexpr unsigned kPitGsi = 2;  // of the IOAPIC
 
 inline constexpr unsigned kMaxVcpus = 254;  // 8-bit APIC ids, one is the IOAPIC's, one broadcast
 

@@ -7,6 +7,7 @@
 #include "gyre/base/check.h"
 #include "gyre/base/endian.h"
 #include "gyre/base/types.h"
+#include "gyre/devices/platform/power.h"
 #include "src/machine/acpi/checksum.h"
 #include "src/machine/acpi/dsdt.h"
 #include "src/machine/acpi/tables.h"
@@ -16,6 +17,7 @@ namespace gyre::machine {
 namespace {
 
 using Bytes = std::vector<std::byte>;
+using devices::AcpiPower;
 
 template <std::size_t N>
 constexpr std::array<char, N> Text(std::string_view text) {
@@ -93,6 +95,7 @@ constexpr std::uint32_t kFadtProcC1 = 1U << 2;
 constexpr std::uint32_t kFadtNoPowerButtonBit = 1U << 4;
 constexpr std::uint32_t kFadtNoSleepButtonBit = 1U << 5;
 constexpr std::uint32_t kFadtNoRtcWakeBit = 1U << 6;
+constexpr std::uint32_t kFadtResetRegister = 1U << 10;
 constexpr std::uint32_t kFadtHwReducedAcpi = 1U << 20;
 // 5.2.9.3, table 5.11.
 constexpr std::uint16_t kBoot8042 = 1U << 1;
@@ -144,6 +147,12 @@ Bytes Table(std::string_view signature, std::uint8_t revision, const Bytes& body
   return table;
 }
 
+// One byte of the power registers (5.2.3.2: space 0 is memory, access size 1 a byte).
+GenericAddress PowerRegister(std::uint64_t offset) {
+  return {
+      .space = 0, .bit_width = 8, .bit_offset = 0, .access_size = 1, .address = layout::kAcpiPower + offset};
+}
+
 Bytes Dsdt(const AcpiConfig& config) {
   Bytes body;
   for (const auto& term : DsdtTerms(config)) {
@@ -159,7 +168,11 @@ Bytes Fadt(const AcpiConfig& config, std::uint64_t dsdt) {
   fadt.preferred_pm_profile = kProfileEnterpriseServer;
   fadt.minor_version = 4;
   fadt.flags = kFadtWbinvd | kFadtProcC1 | kFadtNoPowerButtonBit | kFadtNoSleepButtonBit | kFadtNoRtcWakeBit |
-               kFadtHwReducedAcpi;
+               kFadtResetRegister | kFadtHwReducedAcpi;
+  fadt.reset_reg = PowerRegister(AcpiPower::kReset);
+  fadt.reset_value = AcpiPower::kResetValue;
+  fadt.sleep_control_reg = PowerRegister(AcpiPower::kSleepControl);
+  fadt.sleep_status_reg = PowerRegister(AcpiPower::kSleepStatus);
   fadt.iapc_boot_arch = static_cast<std::uint16_t>(kBootNoVga | (config.i8042 ? kBoot8042 : 0) |
                                                    (config.rtc ? 0 : kBootNoCmosRtc));
   Bytes body;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "gyre/base/format.h"
+#include "gyre/devices/platform/power.h"
 #include "src/machine/layout.h"
 
 namespace gyre::machine {
@@ -37,13 +38,27 @@ Term RealTimeClock() {
 Term Motherboard() {
   constexpr std::uint32_t kIoApicSize = 0x1000;
   constexpr std::uint32_t kLocalApicSize = 0x1000;
-  return aml::Device("MBRD", {aml::Name("_HID", aml::EisaId("PNP0C02")),
-                              aml::Name("_CRS", aml::ResourceTemplate({
-                                                    aml::Io(layout::kBootMarkPort, 1),
-                                                    aml::Io(layout::kExitPort, 4),
-                                                    aml::Memory32Fixed(layout::kIoApic, kIoApicSize),
-                                                    aml::Memory32Fixed(layout::kLocalApic, kLocalApicSize),
-                                                }))});
+  return aml::Device("MBRD",
+                     {aml::Name("_HID", aml::EisaId("PNP0C02")),
+                      aml::Name("_CRS", aml::ResourceTemplate({
+                                            aml::Io(layout::kBootMarkPort, 1),
+                                            aml::Io(layout::kExitPort, 4),
+                                            aml::Memory32Fixed(layout::kAcpiPower, devices::AcpiPower::kSize),
+                                            aml::Memory32Fixed(layout::kIoApic, kIoApicSize),
+                                            aml::Memory32Fixed(layout::kLocalApic, kLocalApicSize),
+                                        }))});
+}
+
+// The port by which a guest says that it has panicked; Linux knows it by this name.
+Term PanicPort() {
+  return aml::Device("PEVT", {aml::Name("_HID", aml::String("QEMU0001")),
+                              aml::Name("_CRS", aml::ResourceTemplate({aml::Io(layout::kPvPanicPort, 1)}))});
+}
+
+// 7.4.2: the value of SLP_TYP that means power off; the others are for PCs.
+Term SoftOff() {
+  return aml::Name("_S5_", aml::Package({aml::Integer(devices::AcpiPower::kSleepTypeS5), aml::Integer(0),
+                                         aml::Integer(0), aml::Integer(0)}));
 }
 
 }  // namespace
@@ -52,7 +67,7 @@ Term Motherboard() {
 // only, and Linux would look for a keyboard and a mouse behind it.
 std::vector<Term> DsdtTerms(const AcpiConfig& config) {
   std::vector<Term> devices;
-  devices.reserve(config.vcpus + 3);
+  devices.reserve(config.vcpus + 4);
   for (unsigned uid = 0; uid < config.vcpus; ++uid) {
     devices.push_back(Processor(uid));
   }
@@ -63,7 +78,9 @@ std::vector<Term> DsdtTerms(const AcpiConfig& config) {
   if (config.rtc) {
     devices.push_back(RealTimeClock());
   }
+  devices.push_back(PanicPort());
   std::vector<Term> terms;
+  terms.push_back(SoftOff());
   terms.push_back(aml::Scope("\\_SB", devices));
   return terms;
 }

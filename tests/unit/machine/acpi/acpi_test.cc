@@ -146,11 +146,15 @@ TEST(Acpi, Fadt_IsHardwareReducedWithoutFixedHardware) {
   ASSERT_EQ(fadt.size(), 276U);
   EXPECT_EQ(Read(fadt, 8, 1), 6U);
   EXPECT_EQ(Read(fadt, 131, 1), 4U);
-  EXPECT_EQ(Read(fadt, 112, 4) & (1U << 20 | 1U << 10), 1U << 20);  // reduced; no reset register
-  EXPECT_EQ(Read(fadt, 109, 2), 1U << 1 | 1U << 2);                 // 8042, no VGA
-  EXPECT_EQ(Read(fadt, 40, 4), Read(fadt, 140, 8));                 // both name the DSDT
+  EXPECT_EQ(Read(fadt, 112, 4) & (1U << 20 | 1U << 10), 1U << 20 | 1U << 10);  // reduced; reset register
+  EXPECT_EQ(Read(fadt, 120, 8), layout::kAcpiPower + 2);
+  EXPECT_EQ(Read(fadt, 128, 1), 0x42U);
+  EXPECT_EQ(Read(fadt, 248, 8), layout::kAcpiPower);      // sleep control
+  EXPECT_EQ(Read(fadt, 260, 8), layout::kAcpiPower + 1);  // sleep status
+  EXPECT_EQ(Read(fadt, 109, 2), 1U << 1 | 1U << 2);       // 8042, no VGA
+  EXPECT_EQ(Read(fadt, 40, 4), Read(fadt, 140, 8));       // both name the DSDT
   EXPECT_TRUE(std::ranges::all_of(fadt.subspan(46, 62), [](std::byte b) { return b == std::byte{0}; }));
-  EXPECT_TRUE(std::ranges::all_of(fadt.subspan(148, 120), [](std::byte b) { return b == std::byte{0}; }));
+  EXPECT_TRUE(std::ranges::all_of(fadt.subspan(148, 96), [](std::byte b) { return b == std::byte{0}; }));
 }
 
 TEST(Acpi, DevicesThatAreOff_AreNotMentioned) {

@@ -2,6 +2,13 @@
 // give our bytes; our bytes, disassembled, must give this text.
 DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
 {
+    Name (_S5, Package (0x04)  // _S5_: S5 System State
+    {
+        0x05,
+        Zero,
+        Zero,
+        Zero
+    })
     Scope (\_SB)
     {
         Device (C000)
@@ -26,6 +33,10 @@ DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
                     0x00F4,
                     0x01,
                     0x04,
+                    )
+                Memory32Fixed (ReadWrite,
+                    0xFEA00200,
+                    0x00000004,
                     )
                 Memory32Fixed (ReadWrite,
                     0xFEC00000,
@@ -72,6 +83,20 @@ DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
                 {
                     0x00000008,
                 }
+            })
+        }
+
+        Device (PEVT)
+        {
+            Name (_HID, "QEMU0001")
+            Name (_CRS, ResourceTemplate ()
+            {
+                IO (Decode16,
+                    0x0505,
+                    0x0505,
+                    0x01,
+                    0x01,
+                    )
             })
         }
     }

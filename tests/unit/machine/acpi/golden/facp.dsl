@@ -1,7 +1,7 @@
 [000h 0000 4] Signature : "FACP" [Fixed ACPI Description Table (FADT)]
 [004h 0004 4] Table Length : 00000114
 [008h 0008 1] Revision : 06
-[009h 0009 1] Checksum : BB
+[009h 0009 1] Checksum : 77
 [00Ah 0010 6] Oem ID : "GYRE "
 [010h 0016 8] Oem Table ID : "GYREVM "
 [018h 0024 4] Oem Revision : 00000001
@@ -50,7 +50,7 @@ MSI Not Supported (V4) : 0
 PCIe ASPM Not Supported (V4) : 0
 CMOS RTC Not Present (V5) : 0
 [06Fh 0111 1] Reserved : 00
-[070h 0112 4] Flags (decoded below) : 00100075
+[070h 0112 4] Flags (decoded below) : 00100475
 WBINVD instruction is operational (V1) : 1
 WBINVD flushes all caches (V1) : 0
 All CPUs support C1 (V1) : 1
@@ -61,7 +61,7 @@ RTC wake not in fixed reg space (V1) : 1
 RTC can wake system from S4 (V1) : 0
 32-bit PM Timer (V1) : 0
 Docking Supported (V1) : 0
-Reset Register Supported (V2) : 0
+Reset Register Supported (V2) : 1
 Sealed Case (V3) : 0
 Headless - No Video (V3) : 0
 Use native instr after SLP_TYPx (V3) : 0
@@ -75,11 +75,11 @@ Hardware Reduced (V5) : 1
 Low Power S0 Idle (V5) : 0
 [074h 0116 12] Reset Register : [Generic Address Structure]
 [074h 0116 1] Space ID : 00 [SystemMemory]
-[075h 0117 1] Bit Width : 00
+[075h 0117 1] Bit Width : 08
 [076h 0118 1] Bit Offset : 00
-[077h 0119 1] Encoded Access Width : 00 [Undefined/Legacy]
-[078h 0120 8] Address : 0000000000000000
-[080h 0128 1] Value to cause reset : 00
+[077h 0119 1] Encoded Access Width : 01 [Byte Access:8]
+[078h 0120 8] Address : 00000000FEA00202
+[080h 0128 1] Value to cause reset : 42
 [081h 0129 2] ARM Flags (decoded below) : 0000
 PSCI Compliant : 0
 Must use HVC for PSCI : 0
@@ -136,14 +136,14 @@ Must use HVC for PSCI : 0
 [0ECh 0236 8] Address : 0000000000000000
 [0F4h 0244 12] Sleep Control Register : [Generic Address Structure]
 [0F4h 0244 1] Space ID : 00 [SystemMemory]
-[0F5h 0245 1] Bit Width : 00
+[0F5h 0245 1] Bit Width : 08
 [0F6h 0246 1] Bit Offset : 00
-[0F7h 0247 1] Encoded Access Width : 00 [Undefined/Legacy]
-[0F8h 0248 8] Address : 0000000000000000
+[0F7h 0247 1] Encoded Access Width : 01 [Byte Access:8]
+[0F8h 0248 8] Address : 00000000FEA00200
 [100h 0256 12] Sleep Status Register : [Generic Address Structure]
 [100h 0256 1] Space ID : 00 [SystemMemory]
-[101h 0257 1] Bit Width : 00
+[101h 0257 1] Bit Width : 08
 [102h 0258 1] Bit Offset : 00
-[103h 0259 1] Encoded Access Width : 00 [Undefined/Legacy]
-[104h 0260 8] Address : 0000000000000000
+[103h 0259 1] Encoded Access Width : 01 [Byte Access:8]
+[104h 0260 8] Address : 00000000FEA00201
 [10Ch 0268 8] Hypervisor ID : 0000000045525947
