@@ -50,8 +50,14 @@ struct VcpusConfig {
 
 class Vcpus {
  public:
-  // Creates the vCPUs (KVM_CREATE_VCPU, CPUID, MSRs) and their threads, stopped
-  // and not yet reset. Call with the big lock held; it is kept.
+  // An IOAPIC's message carries eight bits of APIC id, of which 0xff means all and
+  // 0xfe is kept free (kvm/routes.cc).
+  static constexpr unsigned kMaxCount = 254;
+
+  // Starts the vCPUs' threads, stopped and not yet reset, each of which creates its
+  // vCPU (KVM_CREATE_VCPU, CPUID, MSRs) while the caller goes on; a failure there
+  // is told by WaitReady and ResetAll. The Vm has its irq chip. `vm`, `system` and
+  // the address spaces outlive the Vcpus. Call with the big lock held; it is kept.
   static Result<std::unique_ptr<Vcpus>> Create(Vm& vm, const System& system, memory::AddressSpace& memory,
                                                memory::AddressSpace& io, const VcpusConfig& config);
   Vcpus(const Vcpus&) = delete;
@@ -59,20 +65,25 @@ class Vcpus {
   // Stops and joins all threads; the big lock is given up meanwhile if held.
   ~Vcpus();
 
+  // Waits until all vCPUs are created. Any thread; keeps the big lock.
+  Status WaitReady();
   unsigned count() const;
 
   // All of these: big lock held. Pause and RunOn give it up while they wait, so
   // run state and topology may have changed when they return.
 
   // Every vCPU out of guest code, its pending PIO or MMIO completed, acknowledged.
-  // From a vCPU's thread: that vCPU stops when its exit handler returns.
+  // From a vCPU's thread: that vCPU, and each that is itself waiting here or in
+  // RunOn, stops when its exit handler returns.
   void PauseAll();
   void ResumeAll();
   bool all_paused() const;
   // Registers, MSRs, local APIC, events and clock back to power-on; vCPU 0 to
-  // `boot`, the others wait for SIPI. All are paused.
+  // `boot`, the others wait for SIPI. All are paused. Keeps the big lock.
   Status ResetAll(const EntryState& boot);
-  // Runs `work` on the vCPU's thread, paused or not, and waits for it.
+  // Runs `work` on the vCPU's thread, paused or not, with the big lock held, and
+  // waits for it. A vCPU's thread that waits here or in PauseAll does such work
+  // meanwhile, in the middle of its own exit.
   void RunOn(VcpuIndex vcpu, std::move_only_function<void()> work);
   // True on a vCPU's thread.
   bool OnVcpuThread() const;
@@ -91,6 +102,8 @@ class Vcpus {
   ExitCounters counters(VcpuIndex vcpu) const;
   // Time of the first KVM_RUN of vCPU 0, CLOCK_MONOTONIC nanoseconds; 0 before.
   std::int64_t first_entry_ns() const;
+  // For vCPU ioctls: on its thread by RunOn, or while it is paused. After WaitReady.
+  int fd(VcpuIndex vcpu) const;
 
   struct Impl;
 

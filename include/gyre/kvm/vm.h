@@ -16,6 +16,15 @@ struct VmConfig {
   unsigned ioapic_pins = 24;  // GSIs that the user-space IOAPIC owns
 };
 
+// Keeps vCPUs out of guest code while memory slots are exchanged under them.
+// Implemented by Vcpus. Big lock held, and kept.
+class VcpuHolder {
+ public:
+  virtual ~VcpuHolder() = default;
+  virtual void HoldVcpus() = 0;
+  virtual void ReleaseVcpus() = 0;
+};
+
 class Vm {
  public:
   // KVM_CREATE_VM, TSS and identity-map addresses. No irq chip yet.
@@ -35,6 +44,10 @@ class Vm {
   memory::MemoryListener& io_listener();
 
   MsiSink& msi();
+
+  // Vcpus' own.
+  bool has_irq_chip() const;
+  void SetVcpuHolder(VcpuHolder* holder);  // null: none
 
   struct Impl;
 

@@ -1,0 +1,45 @@
+#include "kvm/listeners.h"
+
+#include <linux/kvm.h>
+
+#include "gyre/base/format.h"
+#include "kvm/ioctl.h"
+
+namespace gyre::kvm {
+namespace {
+
+Status SetIoEventFd(int vm_fd, const memory::PlacedEventFd& event_fd, std::uint32_t flags) {
+  kvm_ioeventfd request{};
+  request.addr = event_fd.address;
+  request.len = event_fd.size;
+  request.fd = event_fd.fd;
+  request.flags = flags;
+  if (event_fd.match) {
+    request.datamatch = *event_fd.match;
+    request.flags |= KVM_IOEVENTFD_FLAG_DATAMATCH;
+  }
+  const auto result = Call(vm_fd, KVM_IOEVENTFD, &request, "KVM_IOEVENTFD");
+  if (!result) {
+    return Fail(Error::Sys(format("KVM_IOEVENTFD address={:#x} size={} flags={:#x}", event_fd.address,
+                                  event_fd.size, request.flags),
+                           result.error().sys_errno()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Status MemorySlotListener::EventFdDel(const memory::PlacedEventFd& event_fd) {
+  return SetIoEventFd(vm_fd_, event_fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+Status MemorySlotListener::EventFdAdd(const memory::PlacedEventFd& event_fd) {
+  return SetIoEventFd(vm_fd_, event_fd, 0);
+}
+Status PortListener::EventFdDel(const memory::PlacedEventFd& event_fd) {
+  return SetIoEventFd(vm_fd_, event_fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+Status PortListener::EventFdAdd(const memory::PlacedEventFd& event_fd) {
+  return SetIoEventFd(vm_fd_, event_fd, KVM_IOEVENTFD_FLAG_PIO);
+}
+
+}  // namespace gyre::kvm

@@ -1,0 +1,39 @@
+// The address spaces' listeners: slots and ioeventfds. Big lock's holder.
+#pragma once
+
+#include "gyre/memory/listener.h"
+#include "kvm/slots.h"
+
+namespace gyre::kvm {
+
+// Before the others (it makes what they refer to): the seed's accelerator priority.
+inline constexpr int kListenerPriority = 10;
+
+class MemorySlotListener final : public memory::MemoryListener {
+ public:
+  MemorySlotListener(int vm_fd, SlotBackend& backend, unsigned max_slots)
+      : vm_fd_(vm_fd), table_(backend, max_slots) {}
+  int priority() const override { return kListenerPriority; }
+  void RegionDel(const memory::FlatRange& range) override { table_.QueueDelete(range); }
+  void RegionAdd(const memory::FlatRange& range) override { table_.QueueAdd(range); }
+  Status Commit() override { return table_.Commit(); }
+  Status EventFdDel(const memory::PlacedEventFd& event_fd) override;
+  Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
+
+ private:
+  int vm_fd_;
+  SlotTable table_;
+};
+
+class PortListener final : public memory::MemoryListener {
+ public:
+  explicit PortListener(int vm_fd) : vm_fd_(vm_fd) {}
+  int priority() const override { return kListenerPriority; }
+  Status EventFdDel(const memory::PlacedEventFd& event_fd) override;
+  Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
+
+ private:
+  int vm_fd_;
+};
+
+}  // namespace gyre::kvm

@@ -1,0 +1,365 @@
+#include "kvm/vcpus_impl.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "gyre/base/check.h"
+#include "gyre/base/format.h"
+
+namespace gyre::kvm {
+namespace {
+
+struct CurrentVcpu {
+  const void* owner = nullptr;
+  std::size_t index = 0;
+};
+thread_local CurrentVcpu current_vcpu;
+
+// Gives up the big lock, if the thread holds it, for a scope.
+class BigLockRelease {
+ public:
+  explicit BigLockRelease(BigLock& lock) NO_THREAD_SAFETY_ANALYSIS : lock_(lock), held_(lock.HeldByMe()) {
+    if (held_) {
+      lock_.Unlock();
+    }
+  }
+  ~BigLockRelease() NO_THREAD_SAFETY_ANALYSIS {
+    if (held_) {
+      lock_.Lock();
+    }
+  }
+  BigLockRelease(const BigLockRelease&) = delete;
+  BigLockRelease& operator=(const BigLockRelease&) = delete;
+
+ private:
+  BigLock& lock_;
+  bool held_;
+};
+
+}  // namespace
+
+Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, UniqueFd event_fd)
+    : big_lock_(environment.memory.topology().big_lock()),
+      vm_(environment.vm),
+      system_(environment.system),
+      mailbox_(std::move(event_fd)),
+      shared_{.vm_fd = vm_.fd(),
+              .run_size = system_.limits().vcpu_mapping_size,
+              .big_lock = big_lock_,
+              .memory = environment.memory,
+              .io = environment.io,
+              .ioapic = config.ioapic,
+              .ext_int = config.ext_int,
+              .mailbox = mailbox_} {
+  plan_.vcpu_count = config.count;
+  for (std::uint32_t i = 0; i < config.count; ++i) {
+    vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));
+    seats_.push_back(std::make_unique<Seat>());
+  }
+  vm_.SetVcpuHolder(this);
+}
+
+Vcpus::Impl::~Impl() {
+  for (std::uint32_t i = 0; i < count(); ++i) {
+    AskAndWake(VcpuIndex(i), kRequestQuit);
+  }
+  const BigLockRelease release(big_lock_);  // a vCPU may be waiting for it
+  for (auto& thread : threads_) {
+    thread.join();
+  }
+  vm_.SetVcpuHolder(nullptr);
+}
+
+Status Vcpus::Impl::StartThreads() {
+  try {
+    for (std::size_t i = 0; i < vcpus_.size(); ++i) {
+      threads_.emplace_back(&Impl::ThreadMain, this, i);
+    }
+  } catch (const std::system_error& error) {
+    return Fail(Error::Sys("starting a vCPU's thread", error.code().value()));
+  }
+  return {};
+}
+
+std::optional<std::size_t> Vcpus::Impl::Self() const {
+  return current_vcpu.owner == this ? std::optional(current_vcpu.index) : std::nullopt;
+}
+
+void Vcpus::Impl::ThreadMain(std::size_t index) {
+  current_vcpu = {.owner = this, .index = index};
+  ::pthread_setname_np(::pthread_self(), format("vcpu{}", index).c_str());
+  Status creation = CreateVcpu(index);
+  const bool usable = creation.has_value();
+  {
+    const MutexLock lock(mutex_);
+    Seat& seat = *seats_[index];
+    seat.creation = std::move(creation);
+    seat.thread_id = ::gettid();
+    seat.ready = true;
+    progress_.NotifyAll();
+  }
+  Vcpu& vcpu = *vcpus_[index];
+  while (AwaitRun(index)) {
+    if (!usable) {
+      vcpu.Ask(kRequestStop);
+    } else if (vcpu.Run() == Vcpu::Outcome::kHalted) {
+      AwaitRequest(index);
+    }
+  }
+}
+
+Status Vcpus::Impl::CreateVcpu(std::size_t index) {
+  Vcpu& vcpu = *vcpus_[index];
+  TRY(vcpu.Open());
+  std::call_once(cpuid_once_, [this, &vcpu] { cpuid_status_ = LoadSupportedCpuid(vcpu.fd()); });
+  if (!cpuid_status_) {
+    return cpuid_status_;
+  }
+  const auto cpuid =
+      EditCpuid({supported_->entries, supported_->nent}, plan_, VcpuIndex(static_cast<std::uint32_t>(index)));
+  return vcpu.Configure(cpuid);
+}
+
+Status Vcpus::Impl::LoadSupportedCpuid(int vcpu_fd) {
+  for (std::uint32_t room = 128;; room *= 2) {
+    supported_ = NewFlexible<kvm_cpuid2, kvm_cpuid_entry2>(room);
+    supported_->nent = room;
+    const auto result =
+        Call(system_.fd(), KVM_GET_SUPPORTED_CPUID, supported_.get(), "KVM_GET_SUPPORTED_CPUID");
+    if (result) {
+      break;
+    }
+    if (result.error().sys_errno() != E2BIG || room > 4096) {
+      return Fail(result.error());
+    }
+  }
+  plan_.tsc_deadline_timer =
+      TRY(Call(system_.fd(), KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CHECK_EXTENSION")) > 0;
+  // Refused where the host's TSC is not stable: then the guest has to measure it.
+  plan_.tsc_khz = static_cast<std::uint32_t>(Call(vcpu_fd, KVM_GET_TSC_KHZ, "KVM_GET_TSC_KHZ").value_or(0));
+  return {};
+}
+
+Status Vcpus::Impl::WaitReady() {
+  const MutexLock lock(mutex_);
+  for (const auto& seat : seats_) {
+    while (!seat->ready) {
+      progress_.Wait(mutex_);
+    }
+    if (!seat->creation) {
+      return seat->creation;
+    }
+  }
+  return {};
+}
+
+bool Vcpus::Impl::AwaitRun(std::size_t index) {
+  Vcpu& vcpu = *vcpus_[index];
+  if (vcpu.requests() == 0) {
+    return true;
+  }
+  const MutexLock lock(mutex_);
+  while (ServeOne(index)) {
+    if ((vcpu.requests() & kRequestQuit) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Vcpus::Impl::ServeOne(std::size_t index) {
+  Vcpu& vcpu = *vcpus_[index];
+  Seat& seat = *seats_[index];
+  const std::uint32_t requests = vcpu.requests();
+  if ((requests & kRequestQuit) != 0) {
+    return true;
+  }
+  if ((requests & kRequestHold) != 0) {
+    seat.wake.Wait(mutex_);
+    return true;
+  }
+  if ((requests & (kRequestWork | kRequestStop)) != 0 && vcpu.needs_completion()) {
+    // Nobody is to see the registers of a half-done instruction.
+    mutex_.Unlock();
+    (void)vcpu.Complete();
+    mutex_.Lock();
+    return true;
+  }
+  if ((requests & kRequestWork) != 0) {
+    ServeWork(index);
+    return true;
+  }
+  if ((requests & kRequestStop) != 0) {
+    if (!seat.paused) {
+      seat.paused = true;
+      progress_.NotifyAll();
+    }
+    seat.wake.Wait(mutex_);
+    return true;
+  }
+  vcpu.Clear(kRequestNmi | kRequestInterrupt);
+  if ((requests & kRequestNmi) != 0) {
+    vcpu.DeliverNmi();
+  }
+  return false;
+}
+
+void Vcpus::Impl::AwaitRequest(std::size_t index) {
+  const MutexLock lock(mutex_);
+  while (vcpus_[index]->requests() == 0) {
+    seats_[index]->wake.Wait(mutex_);
+  }
+}
+
+void Vcpus::Impl::ServeWork(std::size_t index) {
+  Seat& seat = *seats_[index];
+  vcpus_[index]->Clear(kRequestWork);
+  while (!seat.work.empty()) {
+    Work& work = *seat.work.front();
+    seat.work.pop_front();
+    mutex_.Unlock();
+    {
+      const BigLockGuard lock(big_lock_);
+      work.function();
+    }
+    mutex_.Lock();
+    work.done = true;
+    progress_.NotifyAll();
+  }
+}
+
+void Vcpus::Impl::WaitStep(std::optional<std::size_t> self) {
+  if (self && !seats_[*self]->work.empty()) {
+    ServeWork(*self);
+  } else {
+    progress_.Wait(mutex_);
+  }
+}
+
+void Vcpus::Impl::SetWaiting(std::optional<std::size_t> self, bool waiting) {
+  if (self) {
+    seats_[*self]->waiting = waiting;
+    progress_.NotifyAll();
+  }
+}
+
+// True once all are paused. A vCPU that asks cannot wait for itself, nor for one
+// that is waiting as well.
+bool Vcpus::Impl::AskAllToStop(std::optional<std::size_t> self) {
+  bool all = true;
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    Seat& seat = *seats_[i];
+    if ((vcpus_[i]->requests() & kRequestStop) == 0) {
+      vcpus_[i]->Ask(kRequestStop);
+      seat.wake.NotifyAll();
+    }
+    all = all && (seat.paused || (self && (*self == i || seat.waiting)));
+  }
+  return all;
+}
+
+void Vcpus::Impl::PauseAll() {
+  big_lock_.AssertHeld();
+  const auto self = Self();
+  const BigLockRelease release(big_lock_);
+  const MutexLock lock(mutex_);
+  SetWaiting(self, true);
+  // Asked anew after each step: somebody may have resumed them meanwhile.
+  while (!AskAllToStop(self)) {
+    WaitStep(self);
+  }
+  SetWaiting(self, false);
+}
+
+void Vcpus::Impl::ResumeAll() {
+  big_lock_.AssertHeld();
+  const MutexLock lock(mutex_);
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    seats_[i]->paused = false;
+    vcpus_[i]->Clear(kRequestStop);
+    seats_[i]->wake.NotifyAll();
+  }
+  progress_.NotifyAll();
+}
+
+bool Vcpus::Impl::AllPaused() {
+  const MutexLock lock(mutex_);
+  return std::ranges::all_of(seats_, &Seat::paused);
+}
+
+// On the caller's thread: that the vCPUs' own threads sleep is enough, and no
+// switch to them and back is needed.
+Status Vcpus::Impl::ResetAll(const EntryState& boot) {
+  big_lock_.AssertHeld();
+  TRY(WaitReady());
+  CHECK(AllPaused());
+  for (const auto& vcpu : vcpus_) {
+    TRY(vcpu->Reset(boot));
+  }
+  return {};
+}
+
+void Vcpus::Impl::RunOn(VcpuIndex vcpu, std::move_only_function<void()> function) {
+  big_lock_.AssertHeld();
+  const auto self = Self();
+  const std::size_t target = vcpu.value();
+  if (self == target) {
+    function();
+    return;
+  }
+  const BigLockRelease release(big_lock_);
+  Work work{.function = std::move(function)};
+  const MutexLock lock(mutex_);
+  Seat& seat = *seats_.at(target);
+  seat.work.push_back(&work);
+  vcpus_[target]->Ask(kRequestWork);
+  seat.wake.NotifyAll();
+  progress_.NotifyAll();  // it may itself be waiting here
+  SetWaiting(self, true);
+  while (!work.done) {
+    WaitStep(self);
+  }
+  SetWaiting(self, false);
+}
+
+void Vcpus::Impl::StopCurrent() {
+  if (const auto self = Self()) {
+    vcpus_[*self]->Ask(kRequestStop);
+  }
+}
+
+void Vcpus::Impl::AskAndWake(VcpuIndex vcpu, std::uint32_t requests) {
+  const MutexLock lock(mutex_);
+  vcpus_.at(vcpu.value())->Ask(requests);
+  seats_.at(vcpu.value())->wake.NotifyAll();
+}
+
+int Vcpus::Impl::ThreadId(VcpuIndex vcpu) {
+  const MutexLock lock(mutex_);
+  const Seat& seat = *seats_.at(vcpu.value());
+  while (!seat.ready) {
+    progress_.Wait(mutex_);
+  }
+  return seat.thread_id;
+}
+
+void Vcpus::Impl::HoldVcpus() {
+  for (const auto& vcpu : vcpus_) {
+    vcpu->Ask(kRequestHold);
+  }
+  for (const auto& vcpu : vcpus_) {
+    vcpu->WaitOutside();
+  }
+}
+
+void Vcpus::Impl::ReleaseVcpus() {
+  const MutexLock lock(mutex_);
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    vcpus_[i]->Clear(kRequestHold);
+    seats_[i]->wake.NotifyAll();
+  }
+}
+
+}  // namespace gyre::kvm

@@ -1,0 +1,98 @@
+#include "gyre/kvm/vm.h"
+
+#include <linux/kvm.h>
+
+#include "gyre/base/format.h"
+#include "kvm/ioctl.h"
+#include "kvm/listeners.h"
+#include "kvm/routes.h"
+
+namespace gyre::kvm {
+namespace {
+
+// Pages that KVM itself uses on hosts whose CPUs cannot run real mode: below the
+// firmware's end, in nobody's way.
+constexpr std::uint64_t kIdentityMapAddress = 0xfffb'c000;
+constexpr std::uint64_t kTssAddress = 0xfffb'd000;
+
+}  // namespace
+
+struct Vm::Impl final : SlotBackend {
+  Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
+      : fd(std::move(vm_fd)),
+        config(vm_config),
+        memory(fd.get(), *this, max_slots),
+        io(fd.get()),
+        router(fd.get()) {}
+
+  Status SetSlot(SlotId slot, const SlotSection& section) override {
+    kvm_userspace_memory_region region{};
+    region.slot = slot.value();
+    region.flags = section.readonly ? KVM_MEM_READONLY : 0;
+    region.guest_phys_addr = section.gpa;
+    region.memory_size = section.size;
+    region.userspace_addr = reinterpret_cast<std::uintptr_t>(section.host);
+    if (::ioctl(fd.get(), KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+      return Fail(Error::Sys(format("KVM_SET_USER_MEMORY_REGION slot={} gpa={:#x} size={:#x}", slot.value(),
+                                    section.gpa, section.size),
+                             errno));
+    }
+    return {};
+  }
+  void HoldVcpus() override {
+    if (holder != nullptr) {
+      holder->HoldVcpus();
+    }
+  }
+  void ReleaseVcpus() override {
+    if (holder != nullptr) {
+      holder->ReleaseVcpus();
+    }
+  }
+
+  UniqueFd fd;
+  VmConfig config;
+  VcpuHolder* holder = nullptr;
+  bool has_irq_chip = false;
+  MemorySlotListener memory;
+  PortListener io;
+  MsiRouter router;
+};
+
+Vm::Vm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Vm::~Vm() = default;
+
+Result<std::unique_ptr<Vm>> Vm::Create(const System& system, const VmConfig& config) {
+  int raw = -1;
+  do {
+    raw = ::ioctl(system.fd(), KVM_CREATE_VM, 0UL);
+  } while (raw < 0 && errno == EINTR);
+  if (raw < 0) {
+    return Fail(Error::Sys("KVM_CREATE_VM", errno));
+  }
+  UniqueFd fd(raw);
+  std::uint64_t identity_map = kIdentityMapAddress;
+  TRY(Do(fd.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
+  TRY(Do(fd.get(), KVM_SET_TSS_ADDR, kTssAddress, "KVM_SET_TSS_ADDR"));
+  auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits().memory_slots);
+  return std::unique_ptr<Vm>(new Vm(std::move(impl)));
+}
+
+int Vm::fd() const { return impl_->fd.get(); }
+
+Status Vm::CreateIrqChip() {
+  kvm_enable_cap request{};
+  request.cap = KVM_CAP_SPLIT_IRQCHIP;
+  request.args[0] = impl_->config.ioapic_pins;
+  TRY(Do(fd(), KVM_ENABLE_CAP, &request, "KVM_ENABLE_CAP KVM_CAP_SPLIT_IRQCHIP"));
+  impl_->has_irq_chip = true;
+  return {};
+}
+
+bool Vm::has_irq_chip() const { return impl_->has_irq_chip; }
+void Vm::SetVcpuHolder(VcpuHolder* holder) { impl_->holder = holder; }
+memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }
+memory::MemoryListener& Vm::io_listener() { return impl_->io; }
+MsiSink& Vm::msi() { return impl_->router; }
+
+}  // namespace gyre::kvm

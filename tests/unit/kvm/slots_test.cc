@@ -1,0 +1,150 @@
+#include "kvm/slots.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "gyre/base/format.h"
+#include "gyre/memory/address_space.h"
+#include "gyre/memory/ram.h"
+
+namespace gyre::kvm {
+namespace {
+
+using testing::ElementsAre;
+
+class FakeBackend final : public SlotBackend {
+ public:
+  Status SetSlot(SlotId slot, const SlotSection& section) override {
+    calls.push_back(
+        format("{}:{:x}+{:x}{}", slot.value(), section.gpa, section.size, section.readonly ? "r" : ""));
+    if (fail) {
+      return Fail(Error::Host("refused"));
+    }
+    return {};
+  }
+  void HoldVcpus() override { calls.emplace_back("hold"); }
+  void ReleaseVcpus() override { calls.emplace_back("release"); }
+  std::vector<std::string> Take() { return std::exchange(calls, {}); }
+
+  std::vector<std::string> calls;
+  bool fail = false;
+};
+
+class SlotsTest : public testing::Test {
+ protected:
+  SlotsTest() {
+    big_lock.Lock();
+    ram = memory::MemoryRegion::NewRam(topology, "ram",
+                                       memory::RamBlock::NewAnonymous("ram", 64 * kPageSize).value());
+    rom = memory::MemoryRegion::NewRom(topology, "rom",
+                                       memory::RamBlock::NewAnonymous("rom", 16 * kPageSize).value());
+  }
+  ~SlotsTest() override {
+    ram.reset();
+    rom.reset();
+    big_lock.Unlock();
+  }
+  memory::FlatRange Range(std::uint64_t start, std::uint64_t size, std::uint64_t offset = 0) const {
+    return {.start = start, .last = start + size - 1, .region = ram, .region_offset = offset};
+  }
+
+  BigLock big_lock;
+  memory::Topology topology{big_lock};
+  memory::RegionPtr ram;
+  memory::RegionPtr rom;
+  FakeBackend backend;
+  SlotTable table{backend, 3};
+};
+
+TEST_F(SlotsTest, Section_StartRoundsUpAndLengthDown) {
+  const auto section = SectionOf(Range(0x10'0800, 0x2900, 0x800));
+  ASSERT_TRUE(section);
+  EXPECT_EQ(section->gpa, 0x10'1000U);
+  EXPECT_EQ(section->size, 0x2000U);
+  EXPECT_EQ(section->host, ram->ram()->host() + 0x1000);
+  EXPECT_FALSE(section->readonly);
+}
+
+TEST_F(SlotsTest, Section_NoWholePageLeft_IsNone) {
+  EXPECT_FALSE(SectionOf(Range(0x800, 0x1000, 0x800)));
+  EXPECT_FALSE(SectionOf(Range(0x1800, 0x100, 0x800)));
+  EXPECT_FALSE(SectionOf(Range(UINT64_MAX - 0xfe, 0xff)));
+}
+
+TEST_F(SlotsTest, Section_HostAndGuestOutOfStep_IsNone) {
+  EXPECT_FALSE(SectionOf(Range(0x10'0000, 0x4000, 0x10)));
+}
+
+TEST_F(SlotsTest, Section_RomOrReadonlyRam_IsReadonly) {
+  EXPECT_TRUE(SectionOf({.start = 0, .last = 0xfff, .region = rom})->readonly);
+  auto range = Range(0, 0x1000);
+  range.readonly = true;
+  EXPECT_TRUE(SectionOf(range)->readonly);
+}
+
+TEST_F(SlotsTest, Commit_DeletesBeforeItAddsAndReusesNumbers) {
+  table.QueueAdd(Range(0, 0x4000));
+  table.QueueAdd(Range(0x10'0000, 0x4000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("0:0+4000", "1:100000+4000"));
+
+  table.QueueAdd(Range(0x20'0000, 0x1000));
+  table.QueueDelete(Range(0, 0x4000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("0:0+0", "0:200000+1000"));
+}
+
+TEST_F(SlotsTest, Commit_ExchangeOfTheSameAddresses_HoldsTheVcpus) {
+  table.QueueAdd(Range(0, 0x4000));
+  ASSERT_TRUE(table.Commit());
+  backend.Take();
+  table.QueueDelete(Range(0, 0x4000));
+  table.QueueAdd(Range(0, 0x1000));
+  table.QueueAdd(Range(0x2000, 0x2000, 0x2000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("hold", "0:0+0", "0:0+1000", "1:2000+2000", "release"));
+}
+
+TEST_F(SlotsTest, Commit_ChangeBelowAPage_DoesNothing) {
+  table.QueueAdd(Range(0, 0x4800));
+  ASSERT_TRUE(table.Commit());
+  backend.Take();
+  table.QueueDelete(Range(0, 0x4800));
+  table.QueueAdd(Range(0, 0x4400));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre());
+  // It is still found under what it was replaced by.
+  table.QueueDelete(Range(0, 0x4400));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("0:0+0"));
+}
+
+TEST_F(SlotsTest, Commit_NoNumberLeft_FailsAndTheRestStands) {
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    table.QueueAdd(Range(i * 0x10'0000, 0x1000));
+  }
+  const Status status = table.Commit();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().message(), "no memory slot left of 3 for gpa=0x300000 size=0x1000");
+  EXPECT_EQ(backend.Take().size(), 3U);
+  // What was never added is not deleted.
+  table.QueueDelete(Range(0x30'0000, 0x1000));
+  EXPECT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre());
+}
+
+TEST_F(SlotsTest, Commit_FailedAddition_LeavesItsNumberFree) {
+  backend.fail = true;
+  table.QueueAdd(Range(0, 0x1000));
+  EXPECT_FALSE(table.Commit());
+  backend.fail = false;
+  backend.Take();
+  table.QueueAdd(Range(0x1000, 0x1000));
+  EXPECT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("0:1000+1000"));
+}
+
+}  // namespace
+}  // namespace gyre::kvm
