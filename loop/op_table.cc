@@ -1,0 +1,53 @@
+#include "loop/op_table.h"
+
+#include "gyre/base/check.h"
+
+namespace gyre::loop {
+
+Token OpTable::Add(OpOwner& owner) {
+  if (free_.empty()) {
+    free_.push_back(static_cast<std::uint32_t>(slots_.size()));
+    slots_.emplace_back();
+    free_.reserve(slots_.size());
+  }
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  Slot& slot = slots_[index];
+  slot.owner = &owner;
+  slot.used = true;
+  ++in_flight_;
+  return (Token{slot.generation} << 32) | index;
+}
+
+void OpTable::Disown(Token token) {
+  Slot* slot = Find(token);
+  CHECK(slot != nullptr);
+  slot->owner = nullptr;
+}
+
+OpOwner* OpTable::Complete(const Completion& completion) {
+  Slot* slot = Find(completion.token);
+  if (slot == nullptr) {
+    return nullptr;
+  }
+  OpOwner* owner = slot->owner;
+  if (!completion.more) {
+    slot->owner = nullptr;
+    slot->used = false;
+    slot->generation = slot->generation == UINT32_MAX ? 1 : slot->generation + 1;  // a token is never 0
+    free_.push_back(static_cast<std::uint32_t>(slot - slots_.data()));
+    --in_flight_;
+  }
+  return owner;
+}
+
+OpTable::Slot* OpTable::Find(Token token) {
+  const auto index = static_cast<std::uint32_t>(token);
+  const auto generation = static_cast<std::uint32_t>(token >> 32);
+  if (index >= slots_.size() || !slots_[index].used || slots_[index].generation != generation) {
+    return nullptr;
+  }
+  return &slots_[index];
+}
+
+}  // namespace gyre::loop

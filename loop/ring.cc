@@ -1,0 +1,214 @@
+#include "loop/ring.h"
+
+#include <fcntl.h>
+#include <liburing.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "gyre/base/check.h"
+#include "gyre/base/format.h"
+#include "gyre/base/unique_fd.h"
+
+namespace gyre::loop {
+namespace {
+
+// Both rings and the SQEs take one page each up to here; a bigger ring costs more to set up and to end.
+constexpr unsigned kEntries = 64;
+
+// Best first. A kernel that lacks a flag says EINVAL.
+constexpr std::array<unsigned, 3> kSetupFlags = {
+    IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+        IORING_SETUP_TASKRUN_FLAG,                                                    // 6.1
+    IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,  // 5.19
+    0,
+};
+
+// The sleep's time limit as an argument of io_uring_enter, completions that are never lost, multishot polls.
+constexpr unsigned kNeededFeatures = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP | IORING_FEAT_RSRC_TAGS;
+
+constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+
+std::optional<int> ReadIoUringDisabled() {
+  const UniqueFd file(::open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC));
+  char digit = 0;
+  if (!file || ::read(file.get(), &digit, 1) != 1) {
+    return std::nullopt;
+  }
+  return digit - '0';
+}
+
+}  // namespace
+
+Error RingRefused(int sys_errno, std::optional<int> io_uring_disabled) {
+  std::string why;
+  switch (sys_errno) {
+    case EPERM:
+      if (io_uring_disabled.value_or(0) == 0) {
+        why = "a seccomp filter forbids it";
+      } else if (*io_uring_disabled == 1) {
+        why =
+            "sysctl kernel.io_uring_disabled is 1: only CAP_SYS_ADMIN and the members of the group in sysctl "
+            "kernel.io_uring_group may use it";
+      } else {
+        why = format("sysctl kernel.io_uring_disabled is {}: nobody may use it", *io_uring_disabled);
+      }
+      break;
+    case ENOSYS:
+      why = "the kernel was built without it, or a seccomp filter hides it";
+      break;
+    case ENOMEM:
+      why = "no memory for it; a kernel before 5.12 counts it against RLIMIT_MEMLOCK (ulimit -l)";
+      break;
+    case EMFILE:
+      why = "too many open files in this process: RLIMIT_NOFILE (ulimit -n)";
+      break;
+    case ENFILE:
+      why = "too many open files on this machine: sysctl fs.file-max";
+      break;
+    default:
+      why = "the kernel is too old for it (5.13 is needed)";
+      break;
+  }
+  return Error::Sys(format("io_uring is not to be had: {}: io_uring_setup", why), sys_errno,
+                    ErrorKind::kUsage);
+}
+
+struct Ring::State {
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() {
+    if (ready) {
+      io_uring_queue_exit(&ring);
+    }
+  }
+
+  io_uring_sqe* NextSqe() {
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+    CHECK(sqe != nullptr);
+    return sqe;
+  }
+
+  // Makes the prepared SQEs visible to the kernel; returns how many wait there. Not io_uring_submit_*: those
+  // of liburing 2.3 sleep a second time when a time limit runs out in a call that also submitted.
+  unsigned Publish() {
+    if (ring.sq.sqe_head != ring.sq.sqe_tail) {
+      ring.sq.sqe_head = ring.sq.sqe_tail;
+      io_uring_smp_store_release(ring.sq.ktail, ring.sq.sqe_tail);
+    }
+    return io_uring_sq_ready(&ring);
+  }
+
+  // True if completions wait where only the kernel can fetch them from.
+  bool KernelHoldsCompletions() const {
+    constexpr unsigned kFlags = IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN;
+    const bool says_so = (ring.flags & IORING_SETUP_TASKRUN_FLAG) != 0;
+    return !says_so || (io_uring_smp_load_acquire(ring.sq.kflags) & kFlags) != 0;
+  }
+
+  void Reap(std::vector<Completion>& completions) {
+    unsigned head = 0;
+    unsigned count = 0;
+    io_uring_cqe* cqe = nullptr;
+    io_uring_for_each_cqe(&ring, head, cqe) {
+      completions.push_back(
+          {.token = cqe->user_data, .result = cqe->res, .more = (cqe->flags & IORING_CQE_F_MORE) != 0});
+      ++count;
+    }
+    io_uring_cq_advance(&ring, count);
+  }
+
+  io_uring ring{};
+  bool ready = false;  // `ring` is set up
+};
+
+Ring::Ring(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Ring::Ring(Ring&&) noexcept = default;
+Ring::~Ring() = default;
+
+Result<Ring> Ring::Create() {
+  auto state = std::make_unique<State>();
+  io_uring_params params{};
+  int result = -EINVAL;
+  for (const unsigned flags : kSetupFlags) {
+    params = {};
+    params.flags = flags;
+    result = io_uring_queue_init_params(kEntries, &state->ring, &params);
+    if (result != -EINVAL) {
+      break;
+    }
+  }
+  if (result < 0) {
+    return Fail(RingRefused(-result, result == -EPERM ? ReadIoUringDisabled() : std::nullopt));
+  }
+  state->ready = true;
+  if ((params.features & kNeededFeatures) != kNeededFeatures) {
+    return Fail(RingRefused(EINVAL, std::nullopt));
+  }
+  for (unsigned i = 0; i < params.sq_entries; ++i) {
+    state->ring.sq.array[i] = i;  // Publish counts on slot i being SQE i
+  }
+  return Ring(std::move(state));
+}
+
+unsigned Ring::space() const { return io_uring_sq_space_left(&state_->ring); }
+
+void Ring::PollOnce(Token token, int fd, unsigned events) {
+  io_uring_sqe* sqe = state_->NextSqe();
+  io_uring_prep_poll_add(sqe, fd, events);
+  io_uring_sqe_set_data64(sqe, token);
+}
+
+void Ring::PollEveryTime(Token token, int fd, unsigned events) {
+  io_uring_sqe* sqe = state_->NextSqe();
+  io_uring_prep_poll_multishot(sqe, fd, events);
+  io_uring_sqe_set_data64(sqe, token);
+}
+
+void Ring::CancelPoll(Token token) {
+  io_uring_sqe* sqe = state_->NextSqe();
+  io_uring_prep_poll_remove(sqe, token);
+  io_uring_sqe_set_data64(sqe, 0);
+}
+
+int Ring::Submit() {
+  const unsigned to_submit = state_->Publish();
+  if (to_submit == 0) {
+    return 0;
+  }
+  const int result = io_uring_enter(static_cast<unsigned>(state_->ring.ring_fd), to_submit, 0,
+                                    IORING_ENTER_GETEVENTS, nullptr);
+  return result == -EINTR || result > 0 ? 0 : result;
+}
+
+int Ring::Wait(std::int64_t timeout_ns, std::vector<Completion>& completions) {
+  const auto fd = static_cast<unsigned>(state_->ring.ring_fd);
+  const unsigned to_submit = state_->Publish();
+  int result = 0;
+  if (timeout_ns != 0) {
+    __kernel_timespec limit{.tv_sec = timeout_ns / kNsPerSecond, .tv_nsec = timeout_ns % kNsPerSecond};
+    io_uring_getevents_arg argument{};
+    argument.ts = timeout_ns < 0 ? 0 : reinterpret_cast<std::uintptr_t>(&limit);
+    result = io_uring_enter2(fd, to_submit, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                             reinterpret_cast<sigset_t*>(&argument), sizeof(argument));
+  } else if (to_submit != 0 || state_->KernelHoldsCompletions()) {
+    result = io_uring_enter(fd, to_submit, 0, IORING_ENTER_GETEVENTS, nullptr);
+  }
+  state_->Reap(completions);
+  while (io_uring_cq_has_overflow(&state_->ring)) {
+    const int flushed = io_uring_enter(fd, 0, 0, IORING_ENTER_GETEVENTS, nullptr);
+    if (flushed < 0 && flushed != -EINTR) {
+      return flushed;
+    }
+    state_->Reap(completions);
+  }
+  // The kernel reports a submission rather than what ended the sleep, so neither a signal nor the time limit
+  // can be told from it for certain; the caller looks at the completions. EBUSY: completions first, now
+  // reaped.
+  const bool harmless = result >= 0 || result == -EINTR || result == -ETIME || result == -EBUSY;
+  return harmless ? 0 : result;
+}
+
+}  // namespace gyre::loop
