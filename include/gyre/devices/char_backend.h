@@ -33,7 +33,7 @@ class CharBackend {
   virtual std::size_t Write(std::span<const std::uint8_t> bytes) = 0;
   // At most one; null to detach.
   virtual void SetFrontend(CharFrontend* frontend) = 0;
-  // The frontend's ReceiveRoom has grown.
+  // The frontend's ReceiveRoom has grown. Never calls back from within.
   virtual void ResumeInput() = 0;
   // "pty /dev/pts/3", for the log; empty where there is nothing to tell.
   virtual std::string description() const = 0;
@@ -41,7 +41,9 @@ class CharBackend {
 
 // `spec`: stdio | null | file:PATH | pty | unix:PATH (a listening socket; one
 // client at a time, a late one first gets the last output). The error names the
-// target. Terminals are put into raw mode and restored at destruction.
+// target. Terminals are put into raw mode and restored at destruction, so the
+// backend must be destroyed before the process ends. SIGPIPE is ignored for the
+// whole process from then on, unless it has a handler.
 Result<std::unique_ptr<CharBackend>> NewCharBackend(loop::MainLoop& loop, const std::string& spec);
 // Checks the form alone, without side effects.
 Status CheckCharSpec(const std::string& spec);

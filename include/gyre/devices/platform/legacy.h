@@ -17,10 +17,12 @@ namespace gyre::devices {
 
 // i8042 at ports 0x60 and 0x64 (one region of 5 ports at 0x60, of which only
 // offsets 0 and 4 are its own): no keyboard, but command 0xfe pulses the reset
-// line, and Linux's probe finishes without a time-out.
+// line, and Linux's probe finishes without a time-out: a byte sent to the keyboard
+// is refused at once, with an interrupt if it has a line (IRQ 1), without which a
+// driver waits for its own time-outs in the background.
 class I8042 final : public Device, public memory::RegionHandler {
  public:
-  explicit I8042(std::move_only_function<void()> request_reset);
+  explicit I8042(std::move_only_function<void()> request_reset, IrqLine* keyboard_line = nullptr);
   ~I8042() override;
   std::string_view name() const override { return "i8042"; }
   void Reset() override;

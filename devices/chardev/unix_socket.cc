@@ -1,0 +1,293 @@
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "devices/chardev/backends.h"
+#include "devices/chardev/fd_backend.h"
+#include "gyre/base/format.h"
+
+namespace gyre::devices {
+namespace {
+
+constexpr std::size_t kRingSize = 64 * 1024;  // bytes of output kept for a late client
+
+sockaddr_un AddressOf(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::memcpy(&address.sun_path[0], path.data(), path.size());
+  return address;
+}
+
+int ConnectTo(int fd, const sockaddr_un& address) {
+  return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
+// Removes a socket that a dead process has left; one that answers is in use.
+Status RemoveStale(const std::string& path, const sockaddr_un& address) {
+  struct stat status = {};
+  if (::lstat(path.c_str(), &status) != 0) {
+    return {};  // nothing there, or bind will say what is wrong
+  }
+  if (!S_ISSOCK(status.st_mode)) {
+    return Fail(Error::Usage(format("unix:{}: exists and is not a socket", path)));
+  }
+  const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!probe) {
+    return Fail(Error::Sys("socket", errno));
+  }
+  if (ConnectTo(probe.get(), address) == 0 || errno == EAGAIN) {
+    return Fail(Error::Usage(format("unix:{}: somebody else listens on it", path)));
+  }
+  if (errno != ECONNREFUSED) {
+    return Fail(Error::Sys(format("unix:{}", path), errno, ErrorKind::kUsage));
+  }
+  if (::unlink(path.c_str()) != 0) {
+    return Fail(Error::Sys(format("unlink {}", path), errno, ErrorKind::kUsage));
+  }
+  return {};
+}
+
+// The last kRingSize bytes of a stream, by their position in it.
+class OutputRing {
+ public:
+  void Append(std::span<const std::uint8_t> bytes) {
+    if (bytes.size() > kRingSize) {
+      end_ += bytes.size() - kRingSize;
+      bytes = bytes.last(kRingSize);
+    }
+    while (!bytes.empty()) {
+      const std::size_t at = end_ % kRingSize;
+      const auto piece = bytes.first(std::min(bytes.size(), kRingSize - at));
+      std::ranges::copy(piece, &bytes_[at]);
+      end_ += piece.size();
+      bytes = bytes.subspan(piece.size());
+    }
+  }
+  std::uint64_t begin() const { return end_ > kRingSize ? end_ - kRingSize : 0; }
+  std::uint64_t end() const { return end_; }
+  // What lies in one piece from `position` on.
+  std::span<const std::uint8_t> At(std::uint64_t position) const {
+    const std::size_t at = position % kRingSize;
+    return {&bytes_[at], static_cast<std::size_t>(std::min<std::uint64_t>(end_ - position, kRingSize - at))};
+  }
+
+ private:
+  // Not filled: pages that no output reaches cost nothing.
+  std::unique_ptr<std::uint8_t[]> bytes_ = std::make_unique_for_overwrite<std::uint8_t[]>(kRingSize);
+  std::uint64_t end_ = 0;
+};
+
+class UnixBackend final : public CharBackend {
+ public:
+  UnixBackend(loop::MainLoop& loop, UniqueFd listener, std::string path, const struct stat& file)
+      : loop_(loop),
+        path_(std::move(path)),
+        file_(file),
+        listener_(std::move(listener)),
+        accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }) {}
+  ~UnixBackend() override;
+
+  std::size_t Write(std::span<const std::uint8_t> bytes) override;
+  void SetFrontend(CharFrontend* frontend) override;
+  void ResumeInput() override;
+  std::string description() const override { return "unix " + path_; }
+
+ private:
+  void OnConnection();
+  void OnClient(unsigned ready);
+  void OnInput();
+  void OnEndOfInput();
+  void Pump();
+  void DropClient();
+  void UpdateEvents();
+
+  loop::MainLoop& loop_;
+  const std::string path_;
+  const struct stat file_;
+  UniqueFd listener_;
+  loop::Watch accept_watch_;
+  CharFrontend* frontend_ = nullptr;
+  OutputRing ring_;
+
+  CharFd client_{.fd = {}, .mode = FdMode::kSocket};
+  std::unique_ptr<loop::Watch> client_watch_;
+  std::uint64_t sent_ = 0;    // the client's position in the output
+  bool blocked_ = false;      // the client's socket takes no more now
+  bool wants_input_ = false;  // the frontend has room as far as we know
+  bool input_ended_ = false;  // the client has shut its sending side down
+  unsigned events_ = 0;
+};
+
+UnixBackend::~UnixBackend() {
+  struct stat now = {};
+  const bool ours =
+      ::lstat(path_.c_str(), &now) == 0 && now.st_dev == file_.st_dev && now.st_ino == file_.st_ino;
+  if (ours) {
+    ::unlink(path_.c_str());
+  }
+}
+
+// All counts as taken: the ring keeps what a slow client has not got yet, and
+// forgets the oldest when it must.
+std::size_t UnixBackend::Write(std::span<const std::uint8_t> bytes) {
+  ring_.Append(bytes);
+  if (client_.fd && !blocked_) {
+    Pump();
+  }
+  return bytes.size();
+}
+
+void UnixBackend::Pump() {
+  sent_ = std::max(sent_, ring_.begin());
+  while (sent_ < ring_.end()) {
+    const ssize_t result = WriteNow(client_, ring_.At(sent_));
+    if (result < 0 && errno != EAGAIN) {
+      DropClient();
+      return;
+    }
+    if (result <= 0) {
+      break;
+    }
+    sent_ += static_cast<std::uint64_t>(result);
+  }
+  blocked_ = sent_ < ring_.end();
+  UpdateEvents();
+}
+
+void UnixBackend::SetFrontend(CharFrontend* frontend) {
+  frontend_ = frontend;
+  wants_input_ = frontend != nullptr;
+  UpdateEvents();
+}
+
+void UnixBackend::ResumeInput() {
+  wants_input_ = frontend_ != nullptr;
+  UpdateEvents();
+}
+
+void UnixBackend::UpdateEvents() {
+  if (client_watch_ == nullptr) {
+    return;
+  }
+  const unsigned events = (wants_input_ && !input_ended_ ? unsigned{loop::Watch::kRead} : 0U) |
+                          (blocked_ ? unsigned{loop::Watch::kWrite} : 0U);
+  if (events != events_) {
+    events_ = events;
+    client_watch_->SetEvents(events);
+  }
+}
+
+void UnixBackend::OnConnection() {
+  UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!fd) {
+    return;
+  }
+  client_watch_.reset();
+  client_.fd = std::move(fd);
+  sent_ = ring_.begin();
+  blocked_ = input_ended_ = false;
+  wants_input_ = frontend_ != nullptr;
+  events_ = wants_input_ ? unsigned{loop::Watch::kRead} : 0U;
+  client_watch_ = std::make_unique<loop::Watch>(loop_, client_.fd.get(), events_,
+                                                [this](unsigned ready) { OnClient(ready); });
+  accept_watch_.SetEvents(0);  // the next one waits in the backlog
+  Pump();
+}
+
+// Each step may drop the client, and with it the watch that has called us.
+void UnixBackend::OnClient(unsigned ready) {
+  if ((ready & loop::Watch::kWrite) != 0 && blocked_) {
+    blocked_ = false;
+    Pump();
+  }
+  if (client_.fd && (ready & loop::Watch::kRead) != 0) {
+    OnInput();
+  }
+}
+
+void UnixBackend::OnInput() {
+  if (input_ended_) {
+    return OnEndOfInput();
+  }
+  std::array<std::uint8_t, 4096> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  const std::size_t room = frontend_ != nullptr ? frontend_->ReceiveRoom() : 0;
+  if (room == 0) {
+    wants_input_ = false;
+    UpdateEvents();
+    return;
+  }
+  const ssize_t got = ReadNow(client_, std::span(buffer).first(std::min(room, buffer.size())));
+  if (got > 0) {
+    frontend_->Receive(std::span(buffer).first(static_cast<std::size_t>(got)));
+  } else if (got == 0) {
+    OnEndOfInput();
+  } else if (errno != EAGAIN) {
+    DropClient();
+  }
+}
+
+// A client that has only shut down its sending side still listens, until it
+// hangs up or another one comes.
+void UnixBackend::OnEndOfInput() {
+  pollfd entry{.fd = client_.fd.get(), .events = 0, .revents = 0};
+  if (::poll(&entry, 1, 0) == 1) {
+    DropClient();
+    return;
+  }
+  input_ended_ = true;
+  UpdateEvents();
+  accept_watch_.SetEvents(loop::Watch::kRead);
+}
+
+void UnixBackend::DropClient() {
+  client_watch_.reset();
+  client_.fd.Reset();
+  events_ = 0;
+  blocked_ = false;
+  accept_watch_.SetEvents(loop::Watch::kRead);
+}
+
+}  // namespace
+
+Status CheckUnixPath(const std::string& path) {
+  if (path.empty() || path.contains('\0')) {
+    return Fail(Error::Usage("unix: needs a path after it"));
+  }
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return Fail(Error::Usage(format("unix:{}: a socket's path has at most {} characters", path,
+                                    sizeof(sockaddr_un::sun_path) - 1)));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<CharBackend>> NewUnixBackend(loop::MainLoop& loop, const std::string& path) {
+  TRY(CheckUnixPath(path));
+  const sockaddr_un address = AddressOf(path);
+  TRY(RemoveStale(path, address));
+  UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!listener) {
+    return Fail(Error::Sys("socket", errno));
+  }
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return Fail(Error::Sys(format("bind unix:{}", path), errno, ErrorKind::kUsage));
+  }
+  // Nobody gets in between: connections are refused until listen.
+  struct stat file = {};
+  if (::chmod(path.c_str(), 0660) != 0 || ::listen(listener.get(), 8) != 0 ||
+      ::lstat(path.c_str(), &file) != 0) {
+    const int error = errno;
+    ::unlink(path.c_str());
+    return Fail(Error::Sys(format("listen on unix:{}", path), error, ErrorKind::kUsage));
+  }
+  return std::make_unique<UnixBackend>(loop, std::move(listener), path, file);
+}
+
+}  // namespace gyre::devices
