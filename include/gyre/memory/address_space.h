@@ -28,6 +28,8 @@ class Topology {
   ~Topology();
 
   BigLock& big_lock() const { return big_lock_; }
+  // Views rendered so far: a transaction whose edits cannot show renders none.
+  std::uint64_t renders() const { return renders_; }
 
  private:
   friend class Transaction;
@@ -35,19 +37,27 @@ class Topology {
   friend class MemoryRegion;
   void BeginTransaction();
   Status CommitTransaction();
+  Status Apply(bool render);
   void NoteChange();         // a rendered view may have changed
   void NoteEventFdChange();  // only ioeventfds may have
+  // Whether some address space can show the region, or the place where it stands
+  // whether or not it is enabled itself.
+  bool Shows(const MemoryRegion& region) const;
+  bool ShowsPlaceOf(const MemoryRegion& region) const;
 
   BigLock& big_lock_;
   unsigned depth_ = 0;
+  bool applying_ = false;
+  std::uint64_t renders_ = 0;
   bool update_pending_ = false;
   bool event_fd_update_pending_ = false;
   std::vector<AddressSpace*> spaces_;
 };
 
 // Changes made within one (they nest) reach views and listeners once, at the
-// outermost end: by Commit, which returns the listeners' first error, or by the
-// destructor, which logs it.
+// outermost end: by Commit, which returns the listeners' first error (the change
+// stands nevertheless, and every listener has been told), or by the destructor,
+// which logs it. An inner Commit only closes its level.
 class Transaction {
  public:
   explicit Transaction(Topology& topology);
@@ -62,33 +72,43 @@ class Transaction {
 
 // What a thread keeps between accesses, so that an access in an unchanged
 // topology touches no shared cache line but one that is only read. One per
-// thread and address space.
+// thread and address space; used by one thread at a time. It keeps the last view
+// that it saw, and so that view's regions and RAM, until the next access or its end.
 class ViewCache {
  private:
   friend class AddressSpace;
   std::shared_ptr<const FlatView> view_;
   std::uint64_t generation_ = 0;
+  // Accesses in progress: a handler may access the space itself, with this cache,
+  // after having changed it. What the outer ones still use waits here for their end.
+  unsigned depth_ = 0;
+  std::vector<std::shared_ptr<const FlatView>> retired_;
 };
 
+// The last that applies to any part of the access.
 enum class AccessResult : std::uint8_t {
   kOk,
-  kUnassigned,  // nobody there: reads gave all ones, writes were dropped
-  kRefused,     // a region refused size, alignment or direction, or re-entered itself
+  kUnassigned,  // nobody there: reads gave all ones (memory and ports alike), writes were dropped
+  kRefused,     // a region refused size, alignment or direction, or re-entered itself: reads gave 0
 };
 
 class AddressSpace {
  public:
+  // Pieces of accesses, since the start.
   struct Counters {
     std::uint64_t unassigned_reads = 0;
     std::uint64_t unassigned_writes = 0;
-    std::uint64_t refused = 0;
+    std::uint64_t readonly_writes = 0;  // dropped
+    std::uint64_t refused = 0;          // size, alignment, or re-entry
+    std::uint64_t reentered = 0;        // of the refused: the handler was at work on this thread
   };
 
-  // Renders and publishes at once. `root` may be changed through transactions only.
+  // Renders and publishes at once. `root` may be changed through transactions
+  // only; it stands at 0 whatever its own offset. Big lock's holder.
   AddressSpace(Topology& topology, std::string name, RegionPtr root);
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
-  // Listeners see everything removed first.
+  // Listeners see everything removed first. Big lock's holder; no access is in progress.
   ~AddressSpace();
 
   const std::string& name() const { return name_; }
@@ -99,20 +119,30 @@ class AddressSpace {
   std::shared_ptr<const FlatView> view() const;
   // A guest's access of any length, split at range ends and to the sizes that
   // each region takes; takes the big lock where a region asks for it and the
-  // caller does not hold it. Reads where nobody is give all ones. Any thread.
+  // caller does not hold it. Reads where nobody is give all ones; what would be
+  // beyond the last address is nobody's. Aligned accesses of 1, 2, 4 and 8 bytes
+  // to memory are single ones. A handler that is already at work on the calling
+  // thread is not entered again. Any thread.
   AccessResult Read(ViewCache& cache, GuestAddress address, std::span<std::byte> out);
   AccessResult Write(ViewCache& cache, GuestAddress address, std::span<const std::byte> in);
   Counters counters() const;
 
   // Replays the current view and ioeventfds to it, then keeps it told. It must
-  // be removed, or outlive the address space.
+  // be removed, or outlive the address space. If it fails, it is shown everything
+  // removed again and is not registered. Not from within a listener.
   Status AddListener(MemoryListener& listener);
+  // Shows it everything removed; nothing if it is not registered.
   void RemoveListener(MemoryListener& listener);
 
  private:
   friend class Topology;
   struct Impl;
+  struct Transfer;
+  struct Step;
+  class CacheUse;
   const FlatView& Refresh(ViewCache& cache) const;
+  AccessResult Access(ViewCache& cache, std::uint64_t address, Transfer transfer);
+  Step AccessOneRange(ViewCache& cache, std::uint64_t address, Transfer transfer);
 
   Topology& topology_;
   std::string name_;

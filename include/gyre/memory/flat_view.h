@@ -2,7 +2,9 @@
 // published. Any thread may read one that it holds.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "gyre/base/types.h"
@@ -30,6 +32,8 @@ class FlatView {
   const std::vector<FlatRange>& ranges() const { return ranges_; }
   // The range that holds `address`, or null. Logarithmic.
   const FlatRange* Find(std::uint64_t address) const;
+  // The first range that ends at or after `address`, or null: Find, or what follows the gap.
+  const FlatRange* Seek(std::uint64_t address) const;
 
  private:
   std::vector<FlatRange> ranges_;

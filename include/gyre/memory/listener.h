@@ -25,7 +25,9 @@ class MemoryListener {
   // Lower priorities are told of additions first and of removals last.
   virtual int priority() const { return 0; }
 
-  // A topology change: Begin, all RegionDel, all RegionAdd, Commit.
+  // A change of this address space's view: Begin, all RegionDel, all RegionAdd,
+  // Commit. Not called for a transaction that leaves the view as it was. They
+  // must not edit the topology.
   virtual void Begin() {}
   virtual void RegionDel(const FlatRange& range) { (void)range; }
   virtual void RegionAdd(const FlatRange& range) { (void)range; }
@@ -33,7 +35,9 @@ class MemoryListener {
   // transaction's Commit returns.
   virtual Status Commit() { return {}; }
 
-  // All removals of a change come before all additions.
+  // All removals of a change come before all additions; with a change of the
+  // view, before its RegionDel and after its RegionAdd, but before Commit.
+  // Without one they come alone. Errors as from Commit.
   virtual Status EventFdDel(const PlacedEventFd& event_fd) {
     (void)event_fd;
     return {};

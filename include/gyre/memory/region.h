@@ -2,8 +2,8 @@
 // MemoryRegion. Regions nest in containers, overlap by priority, and show
 // through each other by aliases; an AddressSpace renders its root into a
 // FlatView (flat_view.h). Every change is made inside a Transaction
-// (transaction.h) or makes one of its own. Big lock's holder only, but for
-// what FlatViews carry, which is immutable.
+// (address_space.h) or makes one of its own. Big lock's holder only, but for
+// name, kind, RAM, handler and traits, which never change.
 #pragma once
 
 #include <cstddef>
@@ -53,8 +53,15 @@ struct AccessLimits {
   bool unaligned = false;
 };
 
-// `valid`: what the guest may do (otherwise reads give 0, writes are dropped and
-// counted). `impl`: what the handler implements; dispatch splits and combines.
+// How dispatch cuts an access (design/semantics 1.4), in this order:
+// 1. into pieces of at most valid.max and, unless impl.unaligned, of at most
+//    the offset's own alignment: so a guest's unaligned or long access is split;
+// 2. a piece smaller than valid.min, or unaligned without valid.unaligned, is
+//    refused: reads give 0, writes are dropped, and it is counted;
+// 3. to what the handler implements: a piece larger than impl.max becomes
+//    several calls, one smaller than impl.min becomes one call of impl.min at
+//    the offset rounded down, the value in its byte lanes. (A widened write has
+//    zeros in the other lanes: it does not read first, since reads have side effects.)
 struct IoTraits {
   AccessLimits valid{.min = 1, .max = 8, .unaligned = true};
   AccessLimits impl{};
@@ -81,9 +88,15 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   static RegionPtr NewRom(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram);
   // `handler` must outlive the region's last access: it is removed from its
   // container, and the vCPUs have been held off or joined, before it goes.
+  // With LockPolicy::kBigLock it is enough that the removal has been committed,
+  // since dispatch looks the region up again once it has the lock.
   static RegionPtr NewIo(Topology& topology, std::string name, std::uint64_t size, RegionHandler& handler,
                          IoTraits traits = {});
-  // Shows [offset, offset + size) of `target`.
+  // Writes go to `handler`; so do reads unless SetRomDirect(true), the initial
+  // state, lets them go to `ram`. `handler` as for NewIo.
+  static RegionPtr NewRomDevice(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram,
+                                RegionHandler& handler, IoTraits traits = {});
+  // Shows [offset, offset + size) of `target`; nothing where that is beyond the target's end.
   static RegionPtr NewAlias(Topology& topology, std::string name, RegionPtr target, std::uint64_t offset,
                             std::uint64_t size);
 
@@ -91,18 +104,26 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   MemoryRegion& operator=(const MemoryRegion&) = delete;
   ~MemoryRegion();
 
-  // `this` is the container. A higher priority covers a lower one; among equal
-  // ones the newest. Refused: a child that has a container, would contain
-  // itself, or whose end would wrap.
+  // `this` is the container; what sticks out of it is not shown. A higher
+  // priority covers a lower one; among equal ones the newest. Refused, and then
+  // nothing has changed: a child that has a container, that would contain itself
+  // (by aliases too), whose end or whose alias's end would wrap, and any child of
+  // an alias. Otherwise an error is the listeners' (see Transaction::Commit), and
+  // the child is in place.
   Status Add(std::uint64_t offset, const RegionPtr& child, int priority = 0);
+  // Nothing if it is not a child of this region.
   void Remove(const RegionPtr& child);
 
+  // Setters do nothing if nothing changes. Those with a Status refuse a range
+  // that would wrap (or memory larger than its block), and then change nothing.
   void SetEnabled(bool enabled);
-  void SetOffset(std::uint64_t offset);  // within its container; becomes the newest of its priority
-  void SetSize(std::uint64_t size);
-  void SetAliasOffset(std::uint64_t offset);
-  void SetReadonly(bool readonly);  // inherited downward
+  Status SetOffset(std::uint64_t offset);  // within its container; becomes the newest of its priority
+  Status SetSize(std::uint64_t size);
+  Status SetAliasOffset(std::uint64_t offset);
+  void SetReadonly(bool readonly);  // of memory; inherited downward
+  void SetRomDirect(bool direct);   // kRomDevice only
 
+  // An equal one is registered once.
   void AddIoEventFd(const IoEventFd& io_event_fd);
   void RemoveIoEventFd(const IoEventFd& io_event_fd);
 
@@ -111,6 +132,16 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   std::uint64_t size() const;
   std::uint64_t offset() const;
   bool enabled() const;
+  int priority() const;   // within its container
+  bool readonly() const;  // its own; a ROM always is
+  bool rom_direct() const;
+  // Null without one.
+  RegionPtr container() const;
+  // Highest priority first, then newest first: as they cover each other.
+  const std::vector<RegionPtr>& children() const;
+  // Null but for kAlias.
+  const RegionPtr& alias_target() const;
+  std::uint64_t alias_offset() const;
   // Null but for kRam, kRom, kRomDevice.
   const std::shared_ptr<RamBlock>& ram() const;
   // Null but for kIo, kRomDevice.
@@ -119,9 +150,13 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   const std::vector<IoEventFd>& io_event_fds() const;
 
  private:
-  friend class Renderer;
   friend class Topology;
   struct Impl;
+  static RegionPtr NewTerminating(RegionKind kind, std::unique_ptr<Impl> impl);
+  Status CheckPlacement(std::uint64_t offset) const;
+  bool Reaches(const MemoryRegion& other) const;
+  // Notes a change in the current transaction if it can show in a view.
+  void NoteChangeIf(bool shown) const;
   explicit MemoryRegion(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,93 @@
+#include "gyre/memory/ram.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "gyre/base/check.h"
+#include "gyre/base/checked.h"
+#include "gyre/base/format.h"
+
+namespace gyre::memory {
+namespace {
+
+// Below this, giving pages back costs more than writing zeros.
+constexpr std::uint64_t kDiscardWorthwhile = 64 * kKiB;
+
+}  // namespace
+
+Result<std::shared_ptr<RamBlock>> RamBlock::NewAnonymous(std::string name, std::uint64_t size) {
+  if (size == 0 || size % kPageSize != 0) {
+    return Fail(Error::Usage(format("memory {}: {} bytes are not whole pages", name, size)));
+  }
+  auto mapping = Mapping::Anonymous(size);
+  if (!mapping) {
+    return Fail(std::move(mapping).error().Within(format("memory {}", name)));
+  }
+  auto block = std::make_shared<RamBlock>(std::move(name), *std::move(mapping));
+  block->anonymous_ = true;
+  return block;
+}
+
+Status RamBlock::Clear() {
+  if (!anonymous_) {
+    std::memset(host(), 0, size());
+    return {};
+  }
+  // MADV_DONTNEED brings a private file mapping back to the file's bytes, not to zeros.
+  for (const Extent& extent : file_extents_) {
+    TRY(RemapAnonymous(extent));
+  }
+  file_extents_.clear();
+  if (::madvise(host(), size(), MADV_DONTNEED) != 0) {
+    return Fail(Error::Sys(format("memory {}: madvise of {} bytes", name_, size()), errno));
+  }
+  return {};
+}
+
+void RamBlock::Zero(std::uint64_t offset, std::uint64_t size) {
+  CHECK(FitsWithin(offset, size, this->size()));
+  const bool shows_file = std::ranges::any_of(file_extents_, [&](const Extent& extent) {
+    return extent.offset < offset + size && offset < extent.offset + extent.size;
+  });
+  const auto first_page = CheckedAlignUp(offset, kPageSize);
+  const std::uint64_t end_page = AlignDown(offset + size, kPageSize);
+  std::byte* start = host() + offset;
+  if (!anonymous_ || shows_file || !first_page || *first_page + kDiscardWorthwhile > end_page ||
+      ::madvise(host() + *first_page, end_page - *first_page, MADV_DONTNEED) != 0) {
+    std::memset(start, 0, size);
+    return;
+  }
+  std::memset(start, 0, *first_page - offset);
+  std::memset(host() + end_page, 0, offset + size - end_page);
+}
+
+Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::uint64_t file_offset) {
+  CHECK(anonymous_);
+  CHECK(FitsWithin(offset, size, this->size()));
+  CHECK((offset | size | file_offset) % kPageSize == 0);
+  const Extent extent{.offset = offset, .size = size};
+  void* mapped = ::mmap(host() + offset, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, static_cast<off_t>(file_offset));
+  if (mapped == MAP_FAILED) {
+    auto error = Error::Sys(format("memory {}: mmap of {} bytes of a file", name_, size), errno);
+    // A failed MAP_FIXED may have unmapped what was there.
+    TRY(RemapAnonymous(extent));
+    return Fail(std::move(error));
+  }
+  file_extents_.push_back(extent);
+  return {};
+}
+
+Status RamBlock::RemapAnonymous(Extent extent) {
+  void* mapped = ::mmap(host() + extent.offset, extent.size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) {
+    return Fail(Error::Sys(format("memory {}: mmap of {} bytes", name_, extent.size), errno));
+  }
+  return {};
+}
+
+}  // namespace gyre::memory

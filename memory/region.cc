@@ -1,0 +1,300 @@
+#include "gyre/memory/region.h"
+
+#include <algorithm>
+#include <bit>
+#include <unordered_set>
+#include <utility>
+
+#include "gyre/base/check.h"
+#include "gyre/base/format.h"
+#include "gyre/memory/address_space.h"
+#include "gyre/memory/ram.h"
+#include "memory/extent.h"
+#include "memory/region_impl.h"
+
+namespace gyre::memory {
+namespace {
+
+bool AreSound(const AccessLimits& limits) {
+  return std::has_single_bit(limits.min) && std::has_single_bit(limits.max) && limits.min <= limits.max &&
+         limits.max <= 8;
+}
+
+}  // namespace
+
+MemoryRegion::MemoryRegion(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+// A view on another thread may hold the last reference, so nothing here may
+// touch other regions: children and aliases are linked back to by weak pointers.
+MemoryRegion::~MemoryRegion() = default;
+
+RegionPtr MemoryRegion::NewTerminating(RegionKind kind, std::unique_ptr<Impl> impl) {
+  impl->kind = kind;
+  const bool has_memory = kind != RegionKind::kIo;
+  const bool has_handler = kind == RegionKind::kIo || kind == RegionKind::kRomDevice;
+  CHECK((impl->ram != nullptr) == has_memory);
+  CHECK((impl->handler != nullptr) == has_handler);
+  CHECK(AreSound(impl->traits.valid) && AreSound(impl->traits.impl));
+  if (has_memory) {
+    impl->size = impl->ram->size();
+  }
+  impl->readonly = kind == RegionKind::kRom;
+  impl->rom_direct = kind == RegionKind::kRomDevice;
+  return RegionPtr(new MemoryRegion(std::move(impl)));
+}
+
+RegionPtr MemoryRegion::NewContainer(Topology& topology, std::string name, std::uint64_t size) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->size = size;
+  return RegionPtr(new MemoryRegion(std::move(impl)));
+}
+
+RegionPtr MemoryRegion::NewRam(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->ram = std::move(ram);
+  return NewTerminating(RegionKind::kRam, std::move(impl));
+}
+
+RegionPtr MemoryRegion::NewRom(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->ram = std::move(ram);
+  return NewTerminating(RegionKind::kRom, std::move(impl));
+}
+
+RegionPtr MemoryRegion::NewIo(Topology& topology, std::string name, std::uint64_t size,
+                              RegionHandler& handler, IoTraits traits) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->size = size;
+  impl->handler = &handler;
+  impl->traits = traits;
+  return NewTerminating(RegionKind::kIo, std::move(impl));
+}
+
+RegionPtr MemoryRegion::NewRomDevice(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram,
+                                     RegionHandler& handler, IoTraits traits) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->ram = std::move(ram);
+  impl->handler = &handler;
+  impl->traits = traits;
+  return NewTerminating(RegionKind::kRomDevice, std::move(impl));
+}
+
+RegionPtr MemoryRegion::NewAlias(Topology& topology, std::string name, RegionPtr target, std::uint64_t offset,
+                                 std::uint64_t size) {
+  topology.big_lock().AssertHeld();
+  CHECK(target != nullptr);
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->kind = RegionKind::kAlias;
+  impl->size = size;
+  impl->alias_target = std::move(target);
+  impl->alias_offset = offset;
+  const RegionPtr alias(new MemoryRegion(std::move(impl)));
+  auto& aliases = alias->impl_->alias_target->impl_->aliases;
+  std::erase_if(aliases, [](const auto& other) { return other.expired(); });
+  aliases.push_back(alias);
+  return alias;
+}
+
+// What no view could show: an end beyond 2^64, here or in an alias's target.
+Status MemoryRegion::CheckPlacement(std::uint64_t offset) const {
+  if (Wraps(offset, size())) {
+    return Fail(Error::Usage(
+        format("memory region {}: offset {:#x} and size {:#x} end beyond 2^64", name(), offset, size())));
+  }
+  if (kind() == RegionKind::kAlias && Wraps(alias_offset(), size())) {
+    return Fail(Error::Usage(format("memory region {}: alias offset {:#x} and size {:#x} end beyond 2^64",
+                                    name(), alias_offset(), size())));
+  }
+  return {};
+}
+
+// Whether rendering this region could come to render `other`.
+bool MemoryRegion::Reaches(const MemoryRegion& other) const {
+  std::unordered_set<const MemoryRegion*> seen{this};
+  std::vector<const MemoryRegion*> open{this};
+  const auto visit = [&](const MemoryRegion* region) {
+    if (seen.insert(region).second) {
+      open.push_back(region);
+    }
+  };
+  while (!open.empty()) {
+    const MemoryRegion& region = *open.back();
+    open.pop_back();
+    if (&region == &other) {
+      return true;
+    }
+    if (region.alias_target()) {
+      visit(region.alias_target().get());
+    }
+    for (const RegionPtr& child : region.children()) {
+      visit(child.get());
+    }
+  }
+  return false;
+}
+
+void MemoryRegion::NoteChangeIf(bool shown) const {
+  if (shown) {
+    impl_->topology.NoteChange();
+  }
+}
+
+Status MemoryRegion::Add(std::uint64_t offset, const RegionPtr& child, int priority) {
+  impl_->topology.big_lock().AssertHeld();
+  CHECK(child != nullptr);
+  if (kind() == RegionKind::kAlias) {
+    return Fail(Error::Usage(format("memory region {}: an alias has no children of its own", name())));
+  }
+  if (const RegionPtr container = child->container()) {
+    return Fail(
+        Error::Usage(format("memory region {}: already in container {}", child->name(), container->name())));
+  }
+  TRY(child->CheckPlacement(offset));
+  if (child->Reaches(*this)) {
+    return Fail(Error::Usage(format("memory region {}: would contain itself in {}", child->name(), name())));
+  }
+  Transaction transaction(impl_->topology);
+  child->impl_->offset = offset;
+  child->impl_->priority = priority;
+  child->impl_->container = weak_from_this();
+  impl_->Insert(child);
+  NoteChangeIf(impl_->topology.Shows(*child));
+  return transaction.Commit();
+}
+
+void MemoryRegion::Remove(const RegionPtr& child) {
+  impl_->topology.big_lock().AssertHeld();
+  const auto found = std::ranges::find(impl_->children, child);
+  if (found == impl_->children.end()) {
+    return;
+  }
+  const RegionPtr kept = *found;  // `child` may be the list's own
+  const Transaction transaction(impl_->topology);
+  NoteChangeIf(impl_->topology.Shows(*kept));
+  impl_->children.erase(found);
+  kept->impl_->container.reset();
+}
+
+void MemoryRegion::SetEnabled(bool enabled) {
+  impl_->topology.big_lock().AssertHeld();
+  if (enabled == impl_->enabled) {
+    return;
+  }
+  const Transaction transaction(impl_->topology);
+  impl_->enabled = enabled;
+  NoteChangeIf(impl_->topology.ShowsPlaceOf(*this));
+}
+
+Status MemoryRegion::SetOffset(std::uint64_t offset) {
+  impl_->topology.big_lock().AssertHeld();
+  if (offset == impl_->offset) {
+    return {};
+  }
+  TRY(CheckPlacement(offset));
+  Transaction transaction(impl_->topology);
+  impl_->offset = offset;
+  if (const RegionPtr container = this->container()) {
+    const RegionPtr self = shared_from_this();
+    std::erase(container->impl_->children, self);
+    container->impl_->Insert(self);
+  }
+  NoteChangeIf(impl_->topology.Shows(*this));
+  return transaction.Commit();
+}
+
+Status MemoryRegion::SetSize(std::uint64_t size) {
+  impl_->topology.big_lock().AssertHeld();
+  if (size == impl_->size) {
+    return {};
+  }
+  if (impl_->ram && size > impl_->ram->size()) {
+    return Fail(Error::Usage(format("memory region {}: size {:#x} is more than its memory's {:#x}", name(),
+                                    size, impl_->ram->size())));
+  }
+  const std::uint64_t old_size = std::exchange(impl_->size, size);
+  if (container()) {
+    if (auto status = CheckPlacement(offset()); !status) {
+      impl_->size = old_size;
+      return status;
+    }
+  }
+  Transaction transaction(impl_->topology);
+  NoteChangeIf(impl_->topology.Shows(*this));
+  return transaction.Commit();
+}
+
+Status MemoryRegion::SetAliasOffset(std::uint64_t offset) {
+  impl_->topology.big_lock().AssertHeld();
+  CHECK(kind() == RegionKind::kAlias);
+  if (offset == impl_->alias_offset) {
+    return {};
+  }
+  if (Wraps(offset, size())) {
+    return Fail(Error::Usage(format("memory region {}: alias offset {:#x} and size {:#x} end beyond 2^64",
+                                    name(), offset, size())));
+  }
+  Transaction transaction(impl_->topology);
+  impl_->alias_offset = offset;
+  NoteChangeIf(impl_->topology.Shows(*this));
+  return transaction.Commit();
+}
+
+void MemoryRegion::SetReadonly(bool readonly) {
+  impl_->topology.big_lock().AssertHeld();
+  if (readonly == impl_->readonly || kind() == RegionKind::kRom) {
+    return;
+  }
+  const Transaction transaction(impl_->topology);
+  impl_->readonly = readonly;
+  NoteChangeIf(impl_->topology.Shows(*this));
+}
+
+void MemoryRegion::SetRomDirect(bool direct) {
+  impl_->topology.big_lock().AssertHeld();
+  CHECK(kind() == RegionKind::kRomDevice);
+  if (direct == impl_->rom_direct) {
+    return;
+  }
+  const Transaction transaction(impl_->topology);
+  impl_->rom_direct = direct;
+  NoteChangeIf(impl_->topology.Shows(*this));
+}
+
+void MemoryRegion::AddIoEventFd(const IoEventFd& io_event_fd) {
+  impl_->topology.big_lock().AssertHeld();
+  if (std::ranges::find(impl_->io_event_fds, io_event_fd) != impl_->io_event_fds.end()) {
+    return;
+  }
+  const Transaction transaction(impl_->topology);
+  impl_->io_event_fds.push_back(io_event_fd);
+  if (impl_->topology.Shows(*this)) {
+    impl_->topology.NoteEventFdChange();
+  }
+}
+
+void MemoryRegion::RemoveIoEventFd(const IoEventFd& io_event_fd) {
+  impl_->topology.big_lock().AssertHeld();
+  const Transaction transaction(impl_->topology);
+  if (std::erase(impl_->io_event_fds, io_event_fd) != 0 && impl_->topology.Shows(*this)) {
+    impl_->topology.NoteEventFdChange();
+  }
+}
+
+const std::string& MemoryRegion::name() const { return impl_->name; }
+RegionKind MemoryRegion::kind() const { return impl_->kind; }
+std::uint64_t MemoryRegion::size() const { return impl_->size; }
+std::uint64_t MemoryRegion::offset() const { return impl_->offset; }
+bool MemoryRegion::enabled() const { return impl_->enabled; }
+int MemoryRegion::priority() const { return impl_->priority; }
+bool MemoryRegion::readonly() const { return impl_->readonly; }
+bool MemoryRegion::rom_direct() const { return impl_->rom_direct; }
+RegionPtr MemoryRegion::container() const { return impl_->container.lock(); }
+const std::vector<RegionPtr>& MemoryRegion::children() const { return impl_->children; }
+const RegionPtr& MemoryRegion::alias_target() const { return impl_->alias_target; }
+std::uint64_t MemoryRegion::alias_offset() const { return impl_->alias_offset; }
+const std::shared_ptr<RamBlock>& MemoryRegion::ram() const { return impl_->ram; }
+RegionHandler* MemoryRegion::handler() const { return impl_->handler; }
+const IoTraits& MemoryRegion::traits() const { return impl_->traits; }
+const std::vector<IoEventFd>& MemoryRegion::io_event_fds() const { return impl_->io_event_fds; }
+
+}  // namespace gyre::memory
