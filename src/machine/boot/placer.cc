@@ -1,6 +1,7 @@
 #include "src/machine/boot/placer.h"
 
 #include <array>
+#include <utility>
 
 #include "gyre/base/format.h"
 #include "src/machine/layout.h"
@@ -22,9 +23,11 @@ Status CheckCmdline(std::string_view cmdline, std::uint64_t limit, std::string_v
   if (const auto zero = cmdline.find('\0'); zero != std::string_view::npos) {
     return Fail(Error::Usage(format("cmdline: has a zero byte at {}", zero)));
   }
-  if (cmdline.size() > limit) {
-    return Fail(
-        Error::Usage(format("cmdline: is {} bytes long, {} allows {}", cmdline.size(), limit_name, limit)));
+  for (const auto& [most, whose] : {std::pair(limit, limit_name), {layout::kCmdlineMax - 1, "gyre"}}) {
+    if (cmdline.size() > most) {
+      return Fail(
+          Error::Usage(format("cmdline: is {} bytes long, {} allows {}", cmdline.size(), whose, most)));
+    }
   }
   return {};
 }
