@@ -65,8 +65,8 @@ std::string Normalised(const std::string& text) {
 }  // namespace
 
 bool HaveIasl() {
-  static const bool kHave = Run("iasl -v >/dev/null 2>&1");
-  return kHave;
+  static const bool have = Run("iasl -v >/dev/null 2>&1");
+  return have;
 }
 
 std::optional<std::string> Disassemble(std::span<const std::byte> table) {
