@@ -1,0 +1,35 @@
+#!/bin/sh
+# run_case.sh NAME SECONDS LINE COMMAND...: runs a VMM with the guest's console on its stdin and stdout, types LINE
+# when the guest asks for it, and tells the exit status. Here and in the nested machine, by whatever sh there is.
+name=$1 limit=$2 line=$3
+shift 3
+work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
+mkfifo "$work/in"
+: >"$work/out"
+uptime_seconds() { cut -d. -f1 /proc/uptime; }
+
+echo "@@gyre:case $name begin $(date -u +%s)"
+begun=$(uptime_seconds)
+{
+  timeout -s KILL "$limit" "$@" <"$work/in" 2>"$work/err"
+  echo $? >"$work/status.part"
+  mv "$work/status.part" "$work/status"
+} | tee "$work/out" &
+exec 3>"$work/in"
+# The guest may end without asking; the VMM's bound is ours too.
+until [ -e "$work/status" ]; do
+  if grep -q '^gyre-guest: type a line' "$work/out"; then
+    printf '%s\n' "$line" >&3
+    break
+  fi
+  sleep 0.1
+done
+wait
+exec 3>&-
+seconds=$(($(uptime_seconds) - begun))
+status=$(cat "$work/status")
+[ "$seconds" -lt "$limit" ] || status=timeout
+echo
+sed "s/^/@@gyre:stderr $name /" "$work/err"
+echo "@@gyre:case $name end $status $seconds"
+rm -rf "$work"
