@@ -196,10 +196,10 @@ TEST_F(Dispatch, LockPolicy_SaysWhetherTheBigLockIsTaken) {
   EXPECT_TRUE(access_all());  // this thread holds it, and still does
   EXPECT_EQ(held, (std::vector{true, true, true}));
   held.clear();
-  world.lock.Unlock();
+  world.GiveUpLock();
   bool held_after = true;
   std::thread([&] { held_after = access_all(); }).join();
-  world.lock.Lock();
+  world.RetakeLock();
   EXPECT_EQ(held, (std::vector{true, false, false}));
   EXPECT_FALSE(held_after);
 }
@@ -293,9 +293,9 @@ TEST_F(Dispatch, RegionRemovedWhileTheLockIsAwaited_IsNotCalled) {
     std::this_thread::yield();
   }
   root->Remove(io);
-  world.lock.Unlock();
+  world.GiveUpLock();
   vcpu.join();
-  world.lock.Lock();
+  world.RetakeLock();
   EXPECT_EQ(result, AccessResult::kUnassigned);
   EXPECT_TRUE(handler.accesses.empty());
 }

@@ -24,12 +24,15 @@
 
 namespace gyre::memory {
 
-// Holds the big lock for its life.
+// Holds the big lock for its life, but for what is between GiveUpLock and RetakeLock.
 struct World {
   World() { lock.Lock(); }
   ~World() { lock.Unlock(); }
   World(const World&) = delete;
   World& operator=(const World&) = delete;
+
+  void GiveUpLock() NO_THREAD_SAFETY_ANALYSIS { lock.Unlock(); }
+  void RetakeLock() NO_THREAD_SAFETY_ANALYSIS { lock.Lock(); }
 
   RegionPtr Container(std::uint64_t size, std::string name = "container") {
     return MemoryRegion::NewContainer(topology, std::move(name), size);

@@ -22,15 +22,13 @@ class ConstantHandler final : public RegionHandler {
 // RAM that moves, a device that comes and goes: an access finds the one or the
 // other or nobody, never a half of them, and never waits forever.
 TEST(Race, ReadersDuringThousandsOfChanges_SeeOneOrTheOther) {
-  BigLock lock;
-  Topology topology(lock);
-  ConstantHandler locked;
-  lock.Lock();
-  const auto root = MemoryRegion::NewContainer(topology, "root", kWholeSpace);
-  auto space = std::make_unique<AddressSpace>(topology, "space", root);
-  const auto ram = MemoryRegion::NewRam(topology, "ram", RamBlock::NewAnonymous("ram", kStep).value());
+  World world;
+  ConstantHandler handler;
+  const auto root = world.Container(kWholeSpace);
+  AddressSpace space(world.topology, "space", root);
+  const auto ram = world.Ram(kStep);
   ASSERT_TRUE(root->Add(0, ram));
-  lock.Unlock();
+  world.GiveUpLock();
 
   std::atomic<bool> done{false};
   std::atomic<std::uint64_t> accesses{0};
@@ -40,12 +38,12 @@ TEST(Race, ReadersDuringThousandsOfChanges_SeeOneOrTheOther) {
       for (std::uint64_t address = 0; address < 4 * kStep; address += kStep) {
         std::uint32_t value = 0;
         const auto result =
-            space->Read(cache, GuestAddress(address), std::as_writable_bytes(std::span(&value, 1)));
+            space.Read(cache, GuestAddress(address), std::as_writable_bytes(std::span(&value, 1)));
         const std::uint32_t expected = result == AccessResult::kUnassigned ? UINT32_MAX : value;
         EXPECT_EQ(value, expected);
         EXPECT_TRUE(value == 0 || value == UINT32_MAX || value == 0x11111111) << value;
         const std::uint32_t zero = 0;
-        space->Write(cache, GuestAddress(address), std::as_bytes(std::span(&zero, 1)));
+        space.Write(cache, GuestAddress(address), std::as_bytes(std::span(&zero, 1)));
       }
       accesses.fetch_add(8);
     }
@@ -55,11 +53,11 @@ TEST(Race, ReadersDuringThousandsOfChanges_SeeOneOrTheOther) {
     readers.emplace_back(reader);
   }
   for (int i = 0; i < kChanges; ++i) {
-    const BigLockGuard guard(lock);
+    const BigLockGuard guard(world.lock);
     // New regions each time: the views alone keep the old ones.
-    const auto io = MemoryRegion::NewIo(topology, "io", kStep, locked);
+    const auto io = MemoryRegion::NewIo(world.topology, "io", kStep, handler);
     {
-      const Transaction transaction(topology);
+      const Transaction transaction(world.topology);
       ASSERT_TRUE(ram->SetOffset(static_cast<std::uint64_t>(i % 4) * kStep));
       ASSERT_TRUE(root->Add(static_cast<std::uint64_t>((i + 1) % 4) * kStep, io, 1));
     }
@@ -70,8 +68,7 @@ TEST(Race, ReadersDuringThousandsOfChanges_SeeOneOrTheOther) {
     thread.join();
   }
   EXPECT_GT(accesses.load(), 0U);
-  const BigLockGuard guard(lock);
-  space.reset();
+  world.RetakeLock();
 }
 
 }  // namespace
