@@ -200,7 +200,10 @@ int Ring::Wait(std::int64_t timeout_ns, std::vector<Completion>& completions) {
     result = io_uring_enter(fd, to_submit, 0, IORING_ENTER_GETEVENTS, nullptr);
   }
   state_->Reap(completions);
-  while (state_->KernelHoldsCompletions()) {
+  // The kernel can set the flag for work that it has just run, and leave it: an entry that brought nothing
+  // ends this.
+  for (std::size_t known = SIZE_MAX; known != completions.size() && state_->KernelHoldsCompletions();) {
+    known = completions.size();
     const int flushed = io_uring_enter(fd, 0, 0, IORING_ENTER_GETEVENTS, nullptr);
     if (flushed < 0 && flushed != -EINTR) {
       return flushed;

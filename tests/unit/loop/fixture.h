@@ -45,6 +45,12 @@ struct Pipe {
   UniqueFd write_end;
 };
 
+// For the bodies of death tests, which the thread-safety analysis cannot follow.
+inline void PollOnce(MainLoop& loop) NO_THREAD_SAFETY_ANALYSIS { loop.RunOnce(true); }
+inline void EnableVirtual(MainLoop& loop, bool enabled) NO_THREAD_SAFETY_ANALYSIS {
+  loop.EnableClock(ClockType::kVirtual, enabled);
+}
+
 class LoopTest : public testing::Test {
  protected:
   LoopTest() : LoopTest(KernelTime()) {}
@@ -55,11 +61,9 @@ class LoopTest : public testing::Test {
   }
 
   MainLoop& loop() { return *loop_; }
-  void Poll() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(true); }
+  void Poll() { PollOnce(*loop_); }
   void Sleep() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(false); }
-  void EnableVirtual(bool enabled) NO_THREAD_SAFETY_ANALYSIS {
-    loop_->EnableClock(ClockType::kVirtual, enabled);
-  }
+  void EnableVirtual(bool enabled) { loop::EnableVirtual(*loop_, enabled); }
   // Iterates until `done`, which must come within ten seconds.
   [[nodiscard]] bool RunUntil(const std::function<bool()>& done) {
     bool late = false;

@@ -276,18 +276,17 @@ TEST_F(KernelTimerTest, VirtualClockStoppedByAThreadDuringACallback_WaitsForTheC
 }
 
 TEST(TimerDeathTest, VirtualClockStoppedByItsOwnTimer_IsOurBug) {
-  EXPECT_DEATH(([]() NO_THREAD_SAFETY_ANALYSIS {
-                 BigLock big_lock;
-                 const BigLockGuard guard(big_lock);
-                 auto loop = MainLoop::Create(big_lock).value();
-                 Timer timer(*loop, ClockType::kVirtual, [&]() NO_THREAD_SAFETY_ANALYSIS {
-                   loop->EnableClock(ClockType::kVirtual, false);
-                 });
-                 loop->EnableClock(ClockType::kVirtual, true);
-                 timer.Set(0);
-                 loop->RunOnce(true);
-               })(),
-               "in_virtual_callback");
+  EXPECT_DEATH(
+      {
+        BigLock big_lock;
+        const BigLockGuard guard(big_lock);
+        auto loop = MainLoop::Create(big_lock).value();
+        Timer timer(*loop, ClockType::kVirtual, [&] { EnableVirtual(*loop, false); });
+        EnableVirtual(*loop, true);
+        timer.Set(0);
+        PollOnce(*loop);
+      },
+      "in_virtual_callback");
 }
 
 }  // namespace
