@@ -110,9 +110,10 @@ GUEST_CODE(start_other_and_call, 32, R"(
 )" DONE)
 GUEST_CODE(other_calls, 16, "movw $20, %cx\n1: outb %al, $0x80\nloop 1b\n" DONE)
 // Waits for interrupts with a gate table at 0x9000 that the test made.
-GUEST_CODE(await_interrupts, 32, R"(
+GUEST_CODE(await_interrupts, 64, R"(
   lidt 0x8ff0
-  movl $0x1ff, 0xfee000f0
+  movl $0xfee00000, %ebx
+  movl $0x1ff, 0xf0(%rbx)
   sti
   movb $1, %al
   outb %al, $0xf4
@@ -120,11 +121,11 @@ GUEST_CODE(await_interrupts, 32, R"(
   jmp 1b
 )")
 // The handler: tells the port, ends the interrupt.
-GUEST_CODE(on_interrupt, 32, R"(
+GUEST_CODE(on_interrupt, 64, R"(
   movb $2, %al
   outb %al, $0xf4
-  movl $0, 0xfee000b0
-  iret
+  movl $0, 0xb0(%rbx)
+  iretq
 )")
 GUEST_CODE(kick_doorbells, 32, R"(
   movl $3, 0x30000050
@@ -221,14 +222,7 @@ class FloorTest : public testing::Test {
     done.on_write = [this] { SignalEventFd(done_fd.get()); };
     EXPECT_TRUE(transaction.Commit());
   }
-  ~FloorTest() override {
-    vcpus.reset();
-    if (vm) {
-      memory_space.RemoveListener(vm->memory_listener());
-      io_space.RemoveListener(vm->io_listener());
-    }
-    vm.reset();
-  }
+  ~FloorTest() override { Stop(); }
 
   void AddIo(const memory::RegionPtr& container, std::uint64_t address, std::uint64_t size,
              Recorder& handler) {
@@ -245,6 +239,15 @@ class FloorTest : public testing::Test {
     auto created = Vcpus::Create(*vm, system, memory_space, io_space, config);
     ASSERT_TRUE(created) << created.error().message();
     vcpus = std::move(*created);
+  }
+
+  void Stop() {
+    vcpus.reset();
+    if (vm) {
+      memory_space.RemoveListener(vm->memory_listener());
+      io_space.RemoveListener(vm->io_listener());
+    }
+    vm.reset();
   }
 
   void Load(std::uint64_t address, std::span<const std::byte> code) const {
@@ -305,18 +308,23 @@ class FloorTest : public testing::Test {
     return 0x1'0000;
   }
 
-  // A GDT at 0x7000 with flat code at 0x10 and data at 0x18, interrupt gates at
-  // 0x9000 that all lead to `on_interrupt` at 0x4000, and the operand of LIDT.
+  // Long mode, with a GDT at 0x7000 of flat code at 0x10 and data at 0x18, interrupt
+  // gates at 0x9000 that all lead to `on_interrupt` at 0x4000, and the operand of LIDT.
+  // (KVM's instruction emulator, which some hosts use a lot, has no IRET but IRETQ.)
   EntryState PrepareInterrupts() const {
-    SetRam<std::uint64_t>(0x7010, 0x00cf'9b00'0000'ffff);
+    SetRam<std::uint64_t>(0x7010, 0x00af'9b00'0000'ffff);
     SetRam<std::uint64_t>(0x7018, 0x00cf'9300'0000'ffff);
     for (std::uint64_t i = 0; i < 256; ++i) {
-      SetRam<std::uint64_t>(0x9000 + (8 * i), 0x0000'8e00'0010'4000);
+      SetRam<std::uint64_t>(0x9000 + (16 * i), 0x0000'8e00'0010'4000);
     }
-    SetRam<std::uint16_t>(0x8ff0, 0x7ff);
-    SetRam<std::uint32_t>(0x8ff2, 0x9000);
+    SetRam<std::uint16_t>(0x8ff0, 0xfff);
+    SetRam<std::uint64_t>(0x8ff2, 0x9000);
     Load(0x4000, GuestCode_on_interrupt());
     EntryState entry = Flat32();
+    entry.mode = EntryState::Mode::kLong64;
+    entry.cr3 = MakePageTables();
+    SetRam<std::uint64_t>(0x1'1018, 0x1'3003);  // the fourth GiB's last pages: the local APIC
+    SetRam<std::uint64_t>(0x1'3fb8, 0xfee0'0083);
     entry.gdt_base = 0x7000;
     entry.gdt_limit = 0x1f;
     return entry;
@@ -331,6 +339,8 @@ class FloorTest : public testing::Test {
   OneExtInt ext_int;
   UniqueFd done_fd = NewEventFd().value();
   UniqueFd stopped_fd = NewEventFd().value();
+  UniqueFd mmio_fd = NewEventFd().value();
+  UniqueFd port_fd = NewEventFd().value();
   std::shared_ptr<memory::RamBlock> ram;
   memory::RegionPtr ram_region;
   memory::RegionPtr root = memory::MemoryRegion::NewContainer(topology, "system", memory::kWholeSpace);
@@ -498,12 +508,22 @@ TEST_F(FloorTest, InitAndSipi_StartTheOtherVcpuAndAgainAfterReset) {
   Load(0x6000, GuestCode_other_real_mode());
   for (int round = 0; round < 3; ++round) {
     Run(GuestCode_start_other());
-    ASSERT_TRUE(AwaitDone());
+    ASSERT_TRUE(AwaitDone()) << "round " << round;
     EXPECT_EQ(done.writes.back().value, 0x42U);
     vcpus->PauseAll();
   }
   EXPECT_EQ(vcpus->counters(VcpuIndex(1)).pio, 3U);
   EXPECT_NE(vcpus->thread_id(VcpuIndex(0)), vcpus->thread_id(VcpuIndex(1)));
+}
+
+TEST_F(FloorTest, InitAndSipi_OfAFreshMachine_AlwaysArrive) {
+  Load(0x6000, GuestCode_other_real_mode());
+  for (int round = 0; round < 20; ++round) {
+    Start({.count = 2});
+    Run(GuestCode_start_other());
+    ASSERT_TRUE(AwaitDone()) << "round " << round;
+    Stop();
+  }
 }
 
 TEST_F(FloorTest, RunOn_RunsOnTheVcpusThreadPausedOrNot) {
@@ -589,8 +609,6 @@ TEST_F(FloorTest, NmiAndExtInt_AreDelivered) {
 
 TEST_F(FloorTest, IoEventFd_SignalsWithoutAnExitUnlessTheValueDiffers) {
   Start();
-  const UniqueFd mmio_fd = NewEventFd().value();
-  const UniqueFd port_fd = NewEventFd().value();
   const auto region_at = [](const memory::AddressSpace& space, std::uint64_t address) {
     return space.view()->Find(address)->region;
   };
