@@ -1,9 +1,8 @@
 #include "kvm/capabilities.h"
 
-#include <linux/kvm.h>
-
 #include <array>
 #include <string>
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 #include "gyre/base/bits.h"
@@ -141,7 +142,7 @@ void TellFrequencies(Entries& entries, const CpuidPlan& plan, bool intel, std::u
 }  // namespace
 
 Fraction Approximate(std::uint32_t value, std::uint32_t unit, std::uint32_t limit) {
-  // Convergents of the continued fraction of value/unit.
+  // Convergents of the continued fraction of value/unit, the last one cut to the limit.
   std::uint64_t previous_n = 0;
   std::uint64_t previous_d = 1;
   std::uint64_t n = 1;
@@ -149,16 +150,22 @@ Fraction Approximate(std::uint32_t value, std::uint32_t unit, std::uint32_t limi
   std::uint64_t a = value;
   std::uint64_t b = unit;
   while (b != 0) {
-    const std::uint64_t whole = a / b;
+    const std::uint64_t whole = std::min(a / b, (limit - previous_n) / n);
     const std::uint64_t next_n = (whole * n) + previous_n;
     const std::uint64_t next_d = (whole * d) + previous_d;
-    if (next_n > limit || next_d > UINT32_MAX) {
+    const bool cut = whole != a / b;
+    const auto distance = [value, unit](std::uint64_t num, std::uint64_t den) {
+      return std::abs((static_cast<double>(num) / static_cast<double>(den)) -
+                      (static_cast<double>(value) / unit));
+    };
+    if (cut && distance(next_n, next_d) >= distance(n, d)) {
       break;
     }
-    previous_n = n;
-    previous_d = d;
-    n = next_n;
-    d = next_d;
+    previous_n = std::exchange(n, next_n);
+    previous_d = std::exchange(d, next_d);
+    if (cut) {
+      break;
+    }
     a = std::exchange(b, a % b);
   }
   return {.numerator = static_cast<std::uint32_t>(n), .denominator = static_cast<std::uint32_t>(d)};

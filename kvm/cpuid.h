@@ -1,13 +1,12 @@
 // What CPUID tells the guest: the host KVM's list, edited for this machine. Pure.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "gyre/base/types.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 

@@ -1,9 +1,8 @@
 #include "kvm/listeners.h"
 
-#include <linux/kvm.h>
-
 #include "gyre/base/format.h"
 #include "kvm/ioctl.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {

@@ -1,10 +1,9 @@
 #include "kvm/msrs.h"
 
-#include <linux/kvm.h>
-
 #include <array>
 
 #include "kvm/ioctl.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {

@@ -1,10 +1,9 @@
 // Registers as reset and boot protocols leave them. Pure.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include "gyre/base/types.h"
 #include "gyre/kvm/entry_state.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 

@@ -1,11 +1,10 @@
 // Words for the exits that end a run. Pure.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <cstdint>
 #include <span>
 #include <string>
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 

@@ -1,10 +1,9 @@
 #include "kvm/routes.h"
 
-#include <linux/kvm.h>
-
 #include "gyre/base/bits.h"
 #include "gyre/base/log.h"
 #include "kvm/ioctl.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {

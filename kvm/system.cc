@@ -1,7 +1,6 @@
 #include "gyre/kvm/system.h"
 
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -10,6 +9,7 @@
 #include "gyre/base/format.h"
 #include "kvm/capabilities.h"
 #include "kvm/ioctl.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {

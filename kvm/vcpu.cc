@@ -72,11 +72,10 @@ Status Vcpu::Configure(std::span<const kvm_cpuid_entry2> cpuid) {
   }
   TRY(Do(fd_.get(), KVM_SET_CPUID2, request.get(), "KVM_SET_CPUID2"));
   TRY(SetMsrs(fd_.get(), FirmwareMsrs()));
-  if (index_.value() == 0) {
-    kvm_lapic_state lapic = LocalApic(index_);
-    TRY(Do(fd_.get(), KVM_SET_LAPIC, &lapic, "KVM_SET_LAPIC"));
-  }
-  return {};
+  // On each vCPU, also where it changes nothing: KVM's table of APIC ids is made
+  // when an APIC changes, and a new vCPU is in none before that. INITs to it are lost.
+  kvm_lapic_state lapic = LocalApic(index_);
+  return Do(fd_.get(), KVM_SET_LAPIC, &lapic, "KVM_SET_LAPIC");
 }
 
 void Vcpu::Ask(std::uint32_t requests) {

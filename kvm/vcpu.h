@@ -2,7 +2,6 @@
 // knows nothing of pausing or of queued work: Vcpus does (vcpus_impl.h).
 #pragma once
 
-#include <linux/kvm.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -15,6 +14,7 @@
 #include "gyre/base/mapping.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/kvm/vcpus.h"
+#include "kvm/kvm_api.h"
 #include "kvm/mailbox.h"
 
 namespace gyre::kvm {

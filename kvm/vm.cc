@@ -1,9 +1,8 @@
 #include "gyre/kvm/vm.h"
 
-#include <linux/kvm.h>
-
 #include "gyre/base/format.h"
 #include "kvm/ioctl.h"
+#include "kvm/kvm_api.h"
 #include "kvm/listeners.h"
 #include "kvm/routes.h"
 

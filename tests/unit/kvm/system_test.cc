@@ -1,12 +1,12 @@
 #include "gyre/kvm/system.h"
 
 #include <gtest/gtest.h>
-#include <linux/kvm.h>
 
 #include <array>
 #include <utility>
 
 #include "kvm/capabilities.h"
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {
