@@ -51,7 +51,7 @@ std::optional<MsiMessage> Message(std::uint64_t entry) {
 struct IoApic::Impl {
   class Pin final : public IrqLine {
    public:
-    void Set(bool asserted) override { ioapic->SetLine(index, asserted); }
+    void Set(bool high) override { ioapic->SetLine(index, high); }
     Impl* ioapic = nullptr;
     unsigned index = 0;
     std::uint64_t entry = Masked::kMask;

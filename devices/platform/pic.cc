@@ -41,6 +41,7 @@ class Pic {
   std::uint8_t Acknowledge();
   std::uint8_t Read(unsigned port);
   void Write(unsigned port, std::uint8_t value);
+  bool polled() const { return polled_; }  // the next read acknowledges
   std::uint8_t elcr() const { return elcr_; }
   void SetElcr(std::uint8_t value);
 
@@ -260,10 +261,13 @@ struct DualPic::Impl {
    public:
     ChipPorts(Impl& owner, Pic& pic) : owner_(owner), pic_(pic) {}
     std::uint64_t Read(std::uint64_t offset, unsigned size) override {
+      const bool polls = pic_.polled();
       const std::uint64_t value = ReadByByte(offset, size, [this](std::uint64_t port) -> std::uint8_t {
         return port < 2 ? pic_.Read(static_cast<unsigned>(port)) : 0xff;
       });
-      owner_.Update();  // a poll acknowledges
+      if (polls) {
+        owner_.AfterAcknowledge();
+      }
       return value;
     }
     void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override {
@@ -323,6 +327,7 @@ struct DualPic::Impl {
 
   Pic& chip(bool is_master) { return is_master ? master : slave; }
   void Update();
+  void AfterAcknowledge();
   std::uint8_t Acknowledge();
 
   // IRQ 0, 1, 2, 8 and 13 are always edges.
@@ -351,11 +356,15 @@ std::uint8_t DualPic::Impl::Acknowledge() {
   std::uint8_t vector = master.Acknowledge();
   if (winner == kCascadePin) {
     vector = slave.Acknowledge();
-    // The slave's output falls with its INTA and rises anew for its next request.
-    master.SetLine(kCascadePin, false);
   }
-  Update();
+  AfterAcknowledge();
   return vector;
+}
+
+// The slave's output falls with its INTA and rises anew for its next request.
+void DualPic::Impl::AfterAcknowledge() {
+  master.SetLine(kCascadePin, false);
+  Update();
 }
 
 DualPic::DualPic(std::function<void()> output_changed)

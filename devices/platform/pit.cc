@@ -63,12 +63,13 @@ struct Pit::Impl {
   }
 
   std::int64_t NowNs() const { return loop.Now(loop::ClockType::kVirtual); }
+  // Whole seconds apart, so that nothing overflows.
   static std::int64_t TicksAt(std::int64_t ns) {
-    return static_cast<std::int64_t>(static_cast<__int128>(ns) * kHz / kSecondNs);
+    return ns / kSecondNs * kHz + ns % kSecondNs * kHz / kSecondNs;
   }
   // The first nanosecond at which TicksAt gives `ticks`.
   static std::int64_t NsAt(std::int64_t ticks) {
-    return static_cast<std::int64_t>((static_cast<__int128>(ticks) * kSecondNs + kHz - 1) / kHz);
+    return ticks / kHz * kSecondNs + (ticks % kHz * kSecondNs + kHz - 1) / kHz;
   }
   std::int64_t Now() const { return TicksAt(NowNs()); }
 
@@ -77,7 +78,7 @@ struct Pit::Impl {
   void WriteControl(std::uint8_t value);
   std::uint8_t ReadPort61();
   void WritePort61(std::uint8_t value);
-  void ShowOutput();
+  void FollowOutput();
   void Schedule();
   void OnRise();
   void Reset();
@@ -101,11 +102,12 @@ void Pit::Impl::WriteCounter(std::uint64_t port, std::uint8_t value) {
   }
   if (port == kControlPort) {
     WriteControl(value);
-  } else {
-    counter[port].WriteByte(value, Now());
+    return;
   }
-  ShowOutput();
-  Schedule();
+  counter[port].WriteByte(value, Now());
+  if (port == 0) {
+    FollowOutput();
+  }
 }
 
 void Pit::Impl::WriteControl(std::uint8_t value) {
@@ -116,6 +118,9 @@ void Pit::Impl::WriteControl(std::uint8_t value) {
       counter[select].LatchCount(now);
     } else {
       counter[select].SetControl(value, now);
+      if (select == 0) {
+        FollowOutput();
+      }
     }
     return;
   }
@@ -143,9 +148,12 @@ void Pit::Impl::WritePort61(std::uint8_t value) {
   counter[2].SetGate((value & kPort61Gate) != 0, Now());
 }
 
-// The low half of a square wave and the one tick between periods are not shown:
-// nobody needs them, and each would cost a wake-up.
-void Pit::Impl::ShowOutput() { line.Set(counter[0].Output(Now())); }
+// After counter 0 has been written. From then on only its output's rises are
+// shown: nobody needs the falls, and each would cost a wake-up.
+void Pit::Impl::FollowOutput() {
+  line.Set(counter[0].Output(Now()));
+  Schedule();
+}
 
 void Pit::Impl::Schedule() {
   const std::int64_t now = NowNs();

@@ -36,9 +36,7 @@ void PitCounter::Settle(std::int64_t now) {
   if (!periodic() || !next_count_ || !counting_ || stopped_) {
     return;
   }
-  const std::int64_t elapsed = Elapsed(now);
-  const std::int64_t written_in_cycle = load_cycle_end_ - started_;
-  if (elapsed >= written_in_cycle) {
+  if (now >= load_cycle_end_) {
     started_ = load_cycle_end_;
     count_ = *std::exchange(next_count_, std::nullopt);
   }

@@ -61,7 +61,7 @@ struct Rtc::Impl {
   std::int64_t RunNs() const { return loop.Now(ClockType::kHost) + phase_ns; }
   std::int64_t Seconds() const { return FloorDiv(RunNs(), kSecondNs) + offset; }
   bool running() const { return (reg_b & kSet) == 0 && (reg_a & kDividerReset) != kDividerReset; }
-  std::int64_t PeriodNs(std::int64_t periods) const;
+  std::int64_t PeriodNs() const;
   std::int64_t Period() const;
 
   std::uint8_t ReadByte(std::uint8_t place);
@@ -113,14 +113,13 @@ void Rtc::Impl::StoreRamSize(std::uint64_t below_4g, std::uint64_t above_4g) {
 }
 
 // Table 5: rates 1 and 2 are those of 8 and 9; the others 32768 Hz >> (rate - 1).
-std::int64_t Rtc::Impl::PeriodNs(std::int64_t periods) const {
+std::int64_t Rtc::Impl::PeriodNs() const {
   const unsigned rate = reg_a & kRateMask;
   const unsigned shift = rate <= 2 ? rate + 6 : rate - 1;
-  const __int128 ticks = static_cast<__int128>(periods) << shift;
-  return static_cast<std::int64_t>(ticks * kSecondNs / 32768);
+  return (kSecondNs << shift) / 32768;
 }
 
-std::int64_t Rtc::Impl::Period() const { return loop.Now(ClockType::kVirtual) / PeriodNs(1); }
+std::int64_t Rtc::Impl::Period() const { return loop.Now(ClockType::kVirtual) / PeriodNs(); }
 
 void Rtc::Impl::ShowTime() {
   if (running()) {
@@ -184,7 +183,7 @@ void Rtc::Impl::Update() {
   }
   periodic_timer.Cancel();
   if ((reg_a & kRateMask) != 0 && (reg_b & ~flags & kPeriodic) != 0) {
-    periodic_timer.Set(PeriodNs(1) * (Period() + 1));
+    periodic_timer.Set(PeriodNs() * (Period() + 1));
   }
 }
 
