@@ -136,7 +136,7 @@ Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files) {
   const ImageFile& file = files.kernel;
   auto header = TRY(file.ReadAs<SetupHeader>(kSetupHeaderOffset, "the setup header"));
   TRY(CheckHeader(file, header));
-  TRY(CheckCmdline(files.cmdline, header.cmdline_size, "this kernel's cmdline_size"));
+  TRY(CheckCmdline(files, files.cmdline, header.cmdline_size, "its cmdline_size"));
   // What lies behind the header's end is code, not fields.
   const std::size_t length = 0x202u + header.jump_distance - kSetupHeaderOffset;
   if (length < sizeof(header)) {

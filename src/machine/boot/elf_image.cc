@@ -110,7 +110,7 @@ Result<ElfImage> ReadElfAs(const ImageFile& file) {
     return Fail(
         file.Bad(format("none of the {} program headers is PT_LOAD: nothing to load", header.e_phnum)));
   }
-  std::ranges::stable_sort(elf.segments, {}, &Segment::address);
+  std::ranges::sort(elf.segments, {}, &Segment::address);
   TRY(CheckDisjoint(file, elf.segments));
   return elf;
 }

@@ -40,7 +40,7 @@ class LinuxElf : public BootImage {
 }  // namespace
 
 Result<std::unique_ptr<BootImage>> OpenLinuxElf(BootFiles files, ElfImage elf) {
-  TRY(CheckCmdline(files.cmdline, kCommandLineSize - 1, "Linux"));
+  TRY(CheckCmdline(files, files.cmdline, kCommandLineSize - 1, "Linux"));
   const std::uint64_t entry = TRY(PhysicalEntry(files.kernel, elf));
   return std::make_unique<LinuxElf>(std::move(files), std::move(elf), entry);
 }

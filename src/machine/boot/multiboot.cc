@@ -233,7 +233,7 @@ Result<std::optional<std::uint64_t>> FindMultibootHeader(const ImageFile& file) 
 
 Result<std::unique_ptr<BootImage>> OpenMultiboot(BootFiles files, std::uint64_t header_offset) {
   const ImageFile& file = files.kernel;
-  TRY(CheckCmdline(Cmdline(files), layout::kCmdlineMax - 1, "Multiboot (with the image's name)"));
+  TRY(CheckCmdline(files, Cmdline(files), layout::kCmdlineMax - 1, "Multiboot (with the image's name)"));
   const auto header = TRY(file.ReadAs<Magic>(header_offset, "the Multiboot header"));
   TRY(CheckDemands(file, header.flags));
   if ((header.flags & kHasAddresses) != 0) {

@@ -19,14 +19,15 @@ constexpr std::uint64_t kStackSize = 0x1000;
 
 }  // namespace
 
-Status CheckCmdline(std::string_view cmdline, std::uint64_t limit, std::string_view limit_name) {
+Status CheckCmdline(const BootFiles& files, std::string_view cmdline, std::uint64_t limit,
+                    std::string_view limit_name) {
   if (const auto zero = cmdline.find('\0'); zero != std::string_view::npos) {
-    return Fail(Error::Usage(format("cmdline: has a zero byte at {}", zero)));
+    return Fail(files.kernel.Bad(format("command line: has a zero byte at {}", zero)));
   }
   for (const auto& [most, whose] : {std::pair(limit, limit_name), {layout::kCmdlineMax - 1, "gyre"}}) {
     if (cmdline.size() > most) {
-      return Fail(
-          Error::Usage(format("cmdline: is {} bytes long, {} allows {}", cmdline.size(), whose, most)));
+      return Fail(files.kernel.Bad(
+          format("command line: is {} bytes long, {} allows {}", cmdline.size(), whose, most)));
     }
   }
   return {};

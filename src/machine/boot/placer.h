@@ -61,7 +61,8 @@ class Placer {
 
 // The command line has no zero inside, and at most `limit` bytes and what our layout
 // has room for, without its end.
-Status CheckCmdline(std::string_view cmdline, std::uint64_t limit, std::string_view limit_name);
+Status CheckCmdline(const BootFiles& files, std::string_view cmdline, std::uint64_t limit,
+                    std::string_view limit_name);
 
 // The protocols' openers: each checks what needs no RAM size.
 Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files);

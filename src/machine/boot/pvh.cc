@@ -108,7 +108,7 @@ class PvhImage : public BootImage {
 }  // namespace
 
 Result<std::unique_ptr<BootImage>> OpenPvh(BootFiles files, ElfImage elf, std::uint32_t entry) {
-  TRY(CheckCmdline(files.cmdline, layout::kCmdlineMax - 1, "PVH"));
+  TRY(CheckCmdline(files, files.cmdline, layout::kCmdlineMax - 1, "PVH"));
   return std::make_unique<PvhImage>(std::move(files), std::move(elf), entry);
 }
 

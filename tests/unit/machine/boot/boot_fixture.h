@@ -116,6 +116,14 @@ class TestRam {
       std::memset(range.block->host() + range.block_offset, static_cast<int>(with), range.size);
     }
   }
+  // To zeros, with fresh guards.
+  bool Clear() const {
+    const bool cleared = ram_.Clear().has_value();
+    for (const auto& range : ram_.ranges()) {
+      SetGuards(range);
+    }
+    return cleared;
+  }
   bool GuardsIntact() const {
     for (const auto& range : ram_.ranges()) {
       const std::byte* host = range.block->host();
@@ -152,9 +160,12 @@ class TestRam {
   void Add(GuestAddress start, std::uint64_t size) {
     auto block = memory::RamBlock::NewAnonymous("test", size + 2 * kPageSize);
     CHECK(block.has_value());
-    std::memset((*block)->host(), static_cast<int>(kGuard), kPageSize);
-    std::memset((*block)->host() + kPageSize + size, static_cast<int>(kGuard), kPageSize);
     ram_.Add({.start = start, .size = size, .block = *block, .block_offset = kPageSize});
+    SetGuards(ram_.ranges().back());
+  }
+  static void SetGuards(const memory::GuestRam::Range& range) {
+    std::memset(range.block->host(), static_cast<int>(kGuard), kPageSize);
+    std::memset(range.block->host() + kPageSize + range.size, static_cast<int>(kGuard), kPageSize);
   }
 
   memory::GuestRam ram_;

@@ -73,22 +73,22 @@ TEST(BzImage, ZeroPage_HasTheHeaderAndWhatTheLoaderMustFill) {
   ASSERT_TRUE(image) << image.error().message();
   const auto [state, params] = Boot(ram, ram.platform(), **image);
 
-  EXPECT_EQ(params.hdr.header, 0x53726448u);
-  EXPECT_EQ(params.hdr.version, 0x020f);
-  EXPECT_EQ(params.hdr.init_size, 0x800000u);
-  EXPECT_EQ(params.hdr.kernel_info_offset, 0x1234u);
-  EXPECT_EQ(params.hdr.setup_data, 0u);
+  EXPECT_EQ(+params.hdr.header, 0x53726448u);
+  EXPECT_EQ(+params.hdr.version, 0x020f);
+  EXPECT_EQ(+params.hdr.init_size, 0x800000u);
+  EXPECT_EQ(+params.hdr.kernel_info_offset, 0x1234u);
+  EXPECT_EQ(+params.hdr.setup_data, 0u);
   EXPECT_EQ(params.hdr.type_of_loader, 0xff);
   EXPECT_EQ(params.hdr.loadflags & LOADED_HIGH, LOADED_HIGH);
   EXPECT_EQ(params.sentinel, 0);
-  EXPECT_EQ(params.acpi_rsdp_addr, layout::kAcpiTables);
-  EXPECT_EQ(params.hdr.cmd_line_ptr, layout::kCmdline);
-  EXPECT_EQ(params.ext_cmd_line_ptr, 0u);
+  EXPECT_EQ(+params.acpi_rsdp_addr, layout::kAcpiTables);
+  EXPECT_EQ(+params.hdr.cmd_line_ptr, layout::kCmdline);
+  EXPECT_EQ(+params.ext_cmd_line_ptr, 0u);
   EXPECT_EQ(ram.GetString(params.hdr.cmd_line_ptr), "quiet reboot=t");
-  EXPECT_EQ(params.hdr.ramdisk_image, 64 * kMiB - 0x6000);
-  EXPECT_EQ(params.hdr.ramdisk_size, 0x5432u);
-  EXPECT_EQ(params.ext_ramdisk_image, 0u);
-  EXPECT_EQ(params.ext_ramdisk_size, 0u);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 64 * kMiB - 0x6000);
+  EXPECT_EQ(+params.hdr.ramdisk_size, 0x5432u);
+  EXPECT_EQ(+params.ext_ramdisk_image, 0u);
+  EXPECT_EQ(+params.ext_ramdisk_size, 0u);
   EXPECT_EQ(ram.Read(params.hdr.ramdisk_image, 0x5432), initrd_content.data());
 }
 
@@ -101,9 +101,9 @@ TEST(BzImage, ZeroPage_E820IsThePlatformsMap) {
   const auto& map = ram.platform().memory_map;
   ASSERT_EQ(params.e820_entries, map.size());
   for (std::size_t i = 0; i < map.size(); ++i) {
-    EXPECT_EQ(params.e820_table[i].addr, map[i].start);
-    EXPECT_EQ(params.e820_table[i].size, map[i].size);
-    EXPECT_EQ(params.e820_table[i].type, static_cast<std::uint32_t>(map[i].type));
+    EXPECT_EQ(+params.e820_table[i].addr, map[i].start);
+    EXPECT_EQ(+params.e820_table[i].size, map[i].size);
+    EXPECT_EQ(+params.e820_table[i].type, static_cast<std::uint32_t>(map[i].type));
   }
 }
 
@@ -114,8 +114,8 @@ TEST(BzImage, SetupHeaderThatEndsEarly_BringsNothingFromBehindItsEnd) {
   auto image = OpenImage(kernel);
   ASSERT_TRUE(image) << image.error().message();
   const auto [state, params] = Boot(ram, ram.platform(), **image);
-  EXPECT_EQ(params.hdr.init_size, 0x800000u);
-  EXPECT_EQ(params.hdr.kernel_info_offset, 0u);
+  EXPECT_EQ(+params.hdr.init_size, 0x800000u);
+  EXPECT_EQ(+params.hdr.kernel_info_offset, 0u);
 }
 
 TEST(BzImage, PageTables_MapTheFirst4GiBOneToOne) {
@@ -188,7 +188,7 @@ TEST(BzImage, InitrdAddrMax_IsNotPassed) {
   const TestFile initrd(Bytes().Fill(0, 0x5000, 9));
   auto image = OpenImage(kernel, &initrd);
   ASSERT_TRUE(image);
-  EXPECT_EQ(Boot(ram, ram.platform(), **image).params.hdr.ramdisk_image, 0x3800000u - 0x5000);
+  EXPECT_EQ(+Boot(ram, ram.platform(), **image).params.hdr.ramdisk_image, 0x3800000u - 0x5000);
 }
 
 TEST(BzImage, InitrdWithoutRoomBelow_GoesAbove4GiBOnlyIfTheKernelCanTakeItThere) {
@@ -198,8 +198,8 @@ TEST(BzImage, InitrdWithoutRoomBelow_GoesAbove4GiBOnlyIfTheKernelCanTakeItThere)
   auto image = OpenImage(able, &initrd);
   ASSERT_TRUE(image);
   const auto [state, params] = Boot(ram, ram.platform(), **image);
-  EXPECT_EQ(params.ext_ramdisk_image, 1u);
-  EXPECT_EQ(params.hdr.ramdisk_image, 12 * kMiB);
+  EXPECT_EQ(+params.ext_ramdisk_image, 1u);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 12 * kMiB);
   EXPECT_THAT(PlaceError(ram, MakeBzImage().Put<std::uint16_t>(bz::kXloadflags, 1), &initrd),
               HasSubstr(format("initrd {}: no room for its 20971520 bytes below 0x80000000", initrd.path())));
 }
@@ -238,9 +238,10 @@ TEST(BzImage, WrongFields_AreNamedWithTheirNumbers) {
 
 TEST(BzImage, CommandLine_IsHeldToTheKernelsCmdlineSize) {
   EXPECT_EQ(OpenError(MakeBzImage(), std::string(2047, 'x')), "opened");
-  EXPECT_EQ(OpenError(MakeBzImage(), std::string(2048, 'x')),
-            "cmdline: is 2048 bytes long, this kernel's cmdline_size allows 2047");
-  EXPECT_EQ(OpenError(MakeBzImage(), std::string("a\0b", 3)), "cmdline: has a zero byte at 1");
+  EXPECT_THAT(OpenError(MakeBzImage(), std::string(2048, 'x')),
+              HasSubstr("command line: is 2048 bytes long, its cmdline_size allows 2047"));
+  EXPECT_THAT(OpenError(MakeBzImage(), std::string("a\0b", 3)),
+              HasSubstr("command line: has a zero byte at 1"));
   EXPECT_THAT(OpenError(MakeBzImage().Put<std::uint32_t>(bz::kCmdlineSize, ~0u), std::string(70000, 'x')),
               HasSubstr("70000"));
 }
@@ -267,13 +268,13 @@ TEST(LinuxElf, Entry_IsTheElfsWithAZeroPageFromScratch) {
   const auto [state, params] = Boot(ram, ram.platform(), **image);
   EXPECT_EQ(state.mode, kvm::EntryState::Mode::kLong64);
   EXPECT_EQ(state.rip, kElfEntry);
-  EXPECT_EQ(params.hdr.boot_flag, 0xaa55);
-  EXPECT_EQ(params.hdr.header, 0x53726448u);
-  EXPECT_GE(params.hdr.version, 0x020c);
+  EXPECT_EQ(+params.hdr.boot_flag, 0xaa55);
+  EXPECT_EQ(+params.hdr.header, 0x53726448u);
+  EXPECT_GE(+params.hdr.version, 0x020c);
   EXPECT_EQ(params.hdr.type_of_loader, 0xff);
   EXPECT_EQ(params.hdr.loadflags & LOADED_HIGH, LOADED_HIGH);
   EXPECT_EQ(ram.GetString(params.hdr.cmd_line_ptr), "quiet");
-  EXPECT_EQ(params.hdr.ramdisk_image, 64 * kMiB - 0x2000);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 64 * kMiB - 0x2000);
   EXPECT_EQ(params.e820_entries, 4);
 }
 
@@ -319,7 +320,7 @@ TEST(LinuxElf, LowSegmentWhereStructuresStand_MovesTheStructures) {
   EXPECT_GE(state.cr3, 0x28400u);
   EXPECT_EQ(state.cr3 % kPageSize, 0u);
   EXPECT_GE(state.gdt_base, 0x28400u);
-  EXPECT_GE(params.hdr.cmd_line_ptr, 0x28400u);
+  EXPECT_GE(+params.hdr.cmd_line_ptr, 0x28400u);
   EXPECT_EQ(ram.GetString(params.hdr.cmd_line_ptr), "console=ttyS0");
   EXPECT_EQ(ram.Read(0x400, 4), std::vector(content.data().begin() + kElfDataOffset,
                                             content.data().begin() + kElfDataOffset + 4));
