@@ -30,7 +30,8 @@ void GuestMain(const BootInfo& boot) {
           module.cmdline, "]\n");
   }
   Print("rsdp ", Hex{boot.rsdp}, '\n');
-  if (*const_cast<volatile int*>(&zero_at_start) != 0 || *const_cast<volatile int*>(&loaded_at_start) != 123) {
+  if (*const_cast<volatile int*>(&zero_at_start) != 0 ||
+      *const_cast<volatile int*>(&loaded_at_start) != 123) {
     Fail("boot_info", "the image was not loaded whole");
   }
   Pass("boot_info");

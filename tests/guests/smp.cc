@@ -1,5 +1,6 @@
 // Starts every processor that the tables name, then sends an interrupt to each
-// and waits for its answer.
+// and waits for its answer. "reset" on the command line: then resets the machine,
+// whose other processors must be startable again.
 #include "runtime/guest.h"
 
 using namespace guest;
@@ -94,5 +95,12 @@ void GuestMain(const BootInfo& boot) {
     }
   }
   Print("answers ", std::uint32_t{pongs}, " of ", sent, '\n');
+  if (StartsWith(boot.cmdline, "reset")) {
+    Print("round done\n");
+    Out8(0x64, 0xfe);
+    for (;;) {
+      Pause();
+    }
+  }
   Pass("smp");
 }

@@ -76,8 +76,7 @@ std::uint64_t DoWriteMsr(std::uint64_t argument, InterruptFrame& /*frame*/) {
 
 std::uint64_t DoCpuid(std::uint64_t argument, InterruptFrame& /*frame*/) {
   auto& registers = *reinterpret_cast<CpuidResult*>(argument);
-  asm volatile("cpuid"
-               : "+a"(registers.eax), "=b"(registers.ebx), "+c"(registers.ecx), "=d"(registers.edx));
+  asm volatile("cpuid" : "+a"(registers.eax), "=b"(registers.ebx), "+c"(registers.ecx), "=d"(registers.edx));
   return 0;
 }
 

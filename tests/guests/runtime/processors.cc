@@ -48,7 +48,8 @@ void DescribeTss(std::size_t slot, std::uint64_t base) {
 }
 
 void PrepareTss(Tss& tss, const std::uint8_t* stack_end) {
-  Write<std::uint64_t>(reinterpret_cast<std::uint64_t>(&tss.bytes[4]), reinterpret_cast<std::uint64_t>(stack_end));
+  Write<std::uint64_t>(reinterpret_cast<std::uint64_t>(&tss.bytes[4]),
+                       reinterpret_cast<std::uint64_t>(stack_end));
   Write<std::uint16_t>(reinterpret_cast<std::uint64_t>(&tss.bytes[102]), 104);  // where the I/O bitmap begins
   tss.bytes[sizeof(tss.bytes) - 1] = 0xff;
 }

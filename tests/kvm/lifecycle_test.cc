@@ -1,0 +1,133 @@
+// How a VM ends, and what its user is told.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <string>
+
+#include "gyre/base/format.h"
+#include "tests/kvm/gyred.h"
+
+namespace gyre::test {
+namespace {
+
+class Lifecycle : public GyredTest {};
+
+TEST_F(Lifecycle, ExitPort_EveryStatusIsSeen) {
+  for (int value = 0; value < 128; ++value) {
+    const auto result = RunGuest("exit_status", {"--cmdline", std::to_string(value)});
+    ASSERT_EQ(result.exit_status, (value << 1) | 1) << value << result.Describe();
+  }
+}
+
+TEST_F(Lifecycle, ExitPortAbove127_LowEightBitsAreSeen) {
+  const auto result = RunGuest("exit_status", {"--cmdline", "200"});
+  EXPECT_EQ(result.exit_status, ((200 << 1) | 1) & 0xff) << result.Describe();
+}
+
+TEST_F(Lifecycle, ExitPort_TakesWiderWrites) {
+  EXPECT_EQ(RunGuest("exit_status", {"--cmdline", "77 16"}).exit_status, 155);
+  EXPECT_EQ(RunGuest("exit_status", {"--cmdline", "78 32"}).exit_status, 157);
+}
+
+class GuestReset : public GyredTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(GuestReset, ByDefault_BootsAgainAndAgain) {
+  const std::string way = GetParam();
+  auto process = StartGuest("reset", {"--cmdline", way});
+  EXPECT_TRUE(process.WaitForOutputs("boot fresh [" + way + "]\n", 20)) << process.out() << process.err();
+  process.Signal(SIGTERM);
+  const auto result = process.Wait();
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out.find("stale"), std::string::npos) << result.Describe();
+}
+
+TEST_P(GuestReset, ActionShutdown_EndsCleanly) {
+  const std::string way = GetParam();
+  const auto result = RunGuest("reset", {"--cmdline", way, "--action", "reboot=shutdown"});
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out, "boot fresh [" + way + "]\n");
+}
+
+TEST_P(GuestReset, WithSeveralProcessors_BootsAgain) {
+  const std::string way = GetParam();
+  auto process = StartGuest("reset", {"--cmdline", way, "--cpus", "3"});
+  EXPECT_TRUE(process.WaitForOutputs("boot fresh [" + way + "]\n", 3)) << process.out() << process.err();
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, GuestReset, ::testing::Values("i8042", "triple"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+TEST_F(Lifecycle, InstructionThatKvmCannotRun_IsAGuestCrashWithRegisters) {
+  auto result = RunGuest("crash", {"--cmdline", "fetch"});
+  EXPECT_EQ(result.exit_status, kGuestCrash) << result.Describe();
+  EXPECT_EQ(result.out, "crash [fetch]\n");
+  std::ranges::transform(result.err, result.err.begin(),
+                         [](unsigned char letter) { return std::tolower(letter); });
+  EXPECT_NE(result.err.find("rip"), std::string::npos) << result.Describe();
+  EXPECT_NE(result.err.find("d0000000"), std::string::npos) << "no register dump: " << result.Describe();
+}
+
+TEST_F(Lifecycle, Terminate_EndsARunningGuestCleanly) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    auto process = StartGuest("echo");
+    ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
+    process.Signal(signal);
+    const auto result = process.Wait();
+    EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  }
+}
+
+TEST_F(Lifecycle, Terminate_EndsBusyProcessors) {
+  auto process = StartGuest("reset", {"--cpus", "4", "--cmdline", "i8042"});
+  ASSERT_TRUE(process.WaitForOutput("boot fresh")) << process.err();
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
+}
+
+TEST_F(Lifecycle, Paused_RunsNothingAndEndsOnRequest) {
+  auto process = StartGuest("hello", {"--paused"});
+  EXPECT_TRUE(process.StaysAlive(std::chrono::milliseconds(150))) << process.err();
+  EXPECT_EQ(process.out(), "");
+  process.Signal(SIGTERM);
+  const auto result = process.Wait();
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out, "");
+}
+
+// One clear line and exit status 2, with nothing started.
+void ExpectRefused(const ProcessResult& result, std::string_view mention) {
+  EXPECT_EQ(result.exit_status, kBadUsage) << result.Describe();
+  EXPECT_EQ(result.out, "") << result.Describe();
+  EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.Describe();
+  EXPECT_NE(result.err.find(mention), std::string::npos)
+      << "says nothing of " << mention << result.Describe();
+}
+
+TEST_F(Lifecycle, KernelThatIsNone_IsRefused) {
+  const std::string gyred = Command("hello").front();
+  ExpectRefused(RunProcess({gyred, "--kernel", TempPath("missing")}), "missing");
+  ExpectRefused(RunProcess({gyred, "--kernel", WriteTempFile("empty", "")}), "empty");
+  ExpectRefused(RunProcess({gyred, "--kernel", WriteTempFile("text", std::string(10'000, 'x'))}), "text");
+}
+
+TEST_F(Lifecycle, BootProtocolThatTheImageHasNot_IsRefused) {
+  ExpectRefused(RunGuest("hello", {"--boot", "multiboot"}), "ultiboot");
+  ExpectRefused(RunGuest("boot_info.multiboot", {"--boot", "pvh"}), "PVH");
+}
+
+TEST_F(Lifecycle, InitrdLargerThanRam_IsRefused) {
+  const auto initrd = WriteTempFile("initrd", std::string(20 << 20, 'x'));
+  ExpectRefused(RunGuest("boot_info", {"--memory", "16M", "--initrd", initrd}), "initrd");
+}
+
+TEST_F(Lifecycle, CountsThatCannotBe_AreRefused) {
+  ExpectRefused(RunGuest("hello", {"--memory", "0"}), "memory");
+  ExpectRefused(RunGuest("hello", {"--cpus", "0"}), "cpus");
+  ExpectRefused(RunGuest("hello", {"--cpus", "100000"}), "cpus");
+}
+
+}  // namespace
+}  // namespace gyre::test
