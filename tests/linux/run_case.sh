@@ -10,12 +10,13 @@ uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
+# Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
+exec 3<>"$work/in"
 {
   timeout -s KILL "$limit" "$@" <"$work/in" 2>"$work/err"
   echo $? >"$work/status.part"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
-exec 3>"$work/in"
 # The guest may end without asking; the VMM's bound is ours too.
 until [ -e "$work/status" ]; do
   if grep -q '^gyre-guest: type a line' "$work/out"; then

@@ -19,8 +19,8 @@ def busybox():
     return BUSYBOX, sorted(set(applets.split()) - {"busybox"})
 
 
-def build(init_script, name):
-    """Makes (or finds) the image whose /init is the given file; returns its path in the cache."""
+def build(init_script, name, programs=()):
+    """Makes (or finds) the image whose /init is the given file, with programs in /bin; returns its path."""
     program, applets = busybox()
     archive = _Archive()
     for directory in DIRECTORIES:
@@ -30,6 +30,8 @@ def build(init_script, name):
     archive.add("bin/busybox", stat.S_IFREG | 0o755, program.read_bytes())
     for applet in applets:
         archive.add(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
+    for path in programs:
+        archive.add(f"bin/{pathlib.Path(path).name}", stat.S_IFREG | 0o755, pathlib.Path(path).read_bytes())
     archive.add("init", stat.S_IFREG | 0o755, pathlib.Path(init_script).read_bytes())
     path = util.CACHE / "initramfs" / f"{name}.cpio"
     util.write_if_changed(path, archive.finish())

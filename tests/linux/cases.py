@@ -1,0 +1,60 @@
+"""The linux tier's cases: which kernel, how it is loaded, on what machine, and how the guest ends."""
+import dataclasses
+import itertools
+
+SERIES = ("6.1", "6.12")
+LINE = "the quick brown fox"  # typed on each guest's console
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    series: str
+    image: str            # bzImage or vmlinux
+    boot: str             # gyred's --boot
+    cpus: int
+    memory: int           # MiB
+    then: str             # what the guest does at its end
+    cmdline: str = ""     # added to the common one
+    options: tuple = ()   # added to gyred's
+
+    @property
+    def status(self):
+        """The exit status that gyred owes us; a reset of the guest ends it, since --action says so."""
+        if self.then.startswith("exit:"):
+            return int(self.then[5:]) << 1 & 0xff | 1
+        return 0
+
+    @property
+    def kernel_cmdline(self):
+        words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", self.cmdline,
+                 f"gyre.then={self.then}"]
+        return " ".join(word for word in words if word)
+
+    def arguments(self, kernel, initrd):
+        """gyred's arguments, for the kernel and initramfs at these paths."""
+        return ["--kernel", kernel, "--initrd", initrd, "--cmdline", self.kernel_cmdline, "--boot", self.boot,
+                "--memory", f"{self.memory}M", "--cpus", str(self.cpus), "--serial", "stdio",
+                "--action", "reboot=shutdown", *self.options]
+
+
+def all_cases():
+    """Every case of the tier, the small ones first."""
+    cases = []
+    for series in SERIES:
+        cases += [
+            Case(f"{series}-bzimage", series, "bzImage", "auto", 1, 256, "reboot", "reboot=k"),
+            Case(f"{series}-bzimage-128m", series, "bzImage", "auto", 1, 128, "panic", "reboot=k"),
+            Case(f"{series}-vmlinux", series, "vmlinux", "linux", 1, 256, "reboot", "reboot=t"),
+            Case(f"{series}-vmlinux-pvh", series, "vmlinux", "pvh", 1, 512, "exit:42", "reboot=t"),
+            Case(f"{series}-bzimage-5g", series, "bzImage", "auto", 1, 5120, "exit:3", "reboot=k"),
+            Case(f"{series}-poweroff", series, "bzImage", "auto", 1, 256, "poweroff", "reboot=k"),
+        ]
+    cases += [
+        Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
+        Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),
+    ]
+    for cpus, series in itertools.product((2, 4, 8), SERIES):
+        cases.append(Case(f"{series}-bzimage-smp{cpus}", series, "bzImage", "auto", cpus, 512, "reboot", "reboot=k"))
+    cases.append(Case("6.1-vmlinux-pvh-smp2", "6.1", "vmlinux", "pvh", 2, 512, "exit:1", "reboot=t"))
+    return cases

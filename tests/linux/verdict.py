@@ -1,0 +1,125 @@
+"""What a case's console output and exit status must be."""
+import dataclasses
+import re
+
+from cases import LINE
+
+GIB = 1 << 30
+MIB = 1 << 20
+GAP_START = 3 * GIB
+HIGH_START = 4 * GIB
+
+
+@dataclasses.dataclass
+class Record:
+    """One case as run_case.sh told it."""
+    began: int = 0            # seconds since the epoch
+    ended: bool = False
+    status: str = ""          # a number, or "timeout"
+    seconds: int = 0
+    output: str = ""
+    errors: str = ""          # gyred's stderr
+
+
+def parse_records(text):
+    """Splits a run's output at run_case.sh's markers: a map from case to Record."""
+    records = {}
+    current = None
+    for line in text.replace("\r", "").split("\n"):
+        match = re.match(r"@@gyre:case (\S+) (begin|end) (\S+)(?: (\d+))?", line)
+        stderr = re.match(r"@@gyre:stderr (\S+) (.*)", line)
+        if match and match.group(2) == "begin":
+            current = records.setdefault(match.group(1), Record())
+            current.began = int(match.group(3))
+        elif match and match.group(1) in records:
+            record = records[match.group(1)]
+            record.ended, record.status, record.seconds = True, match.group(3), int(match.group(4) or 0)
+            current = None
+        elif stderr and stderr.group(1) in records:
+            records[stderr.group(1)].errors += stderr.group(2) + "\n"
+        elif current is not None:
+            current.output += line + "\n"
+    return records
+
+
+def judge(case, record):
+    """Returns ("PASS" | "FAIL" | "SKIP", reason)."""
+    if not record.ended:
+        return "FAIL", f"no end; last line: {_last_line(record)}"
+    if record.status == "timeout":
+        return "FAIL", f"no end within {record.seconds} s; last line: {_last_line(record)}"
+    facts = _facts(record.output)
+    problems = []
+    if "type" not in facts:
+        problems.append(f"the guest's userland did not come up; last line: {_last_line(record)}")
+    else:
+        problems += _check_facts(case, record, facts)
+    if record.status != str(case.status):
+        problems.append(f"exit status {record.status}, not {case.status}")
+    if case.then == "panic" and "Kernel panic - not syncing" not in record.output:
+        problems.append("no kernel panic was seen")
+    if problems and record.errors.strip():
+        problems.append(f"gyred said: {record.errors.strip().splitlines()[-1]}")
+    if problems:
+        return "FAIL", "; ".join(problems)
+    if case.then == "poweroff" and "no" in facts:
+        return "SKIP", "the machine has no power-off device; all else is as it must be"
+    return "PASS", f"{record.seconds} s"
+
+
+def _facts(output):
+    facts = {}
+    for line in output.split("\n"):
+        match = re.match(r"gyre-guest: (\S+) ?(.*)", line)
+        if match:
+            facts.setdefault(match.group(1), []).append(match.group(2).rstrip())
+    return facts
+
+
+def _check_facts(case, record, facts):
+    def value(name):
+        return facts.get(name, [""])[0]
+
+    problems = []
+    if not value("kernel").startswith(case.series + "."):
+        problems.append(f"kernel {value('kernel')}, not {case.series}")
+    if value("cpus") != str(case.cpus):
+        problems.append(f"{value('cpus')} CPUs, not {case.cpus}")
+    problems += _check_memory(case, value("memtotal"), facts.get("iomem", []))
+    clock = value("clocksource")
+    if "kvm-clock" not in value("clocksources").split() or clock not in ("kvm-clock", "tsc"):
+        problems.append(f"clock source {clock} of {value('clocksources')}: no kvm-clock")
+    date = value("date")
+    if not date.isdigit() or not -2 <= int(date) - record.began <= record.seconds + 2:
+        problems.append(f"date {date}, but it was {record.began} to {record.began + record.seconds}")
+    if value("complaints") != "0":
+        problems.append("the kernel's log has an oops, a lockup or a stall")
+    if value("echo") != LINE:
+        problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
+    return problems
+
+
+def _check_memory(case, memtotal, iomem):
+    problems = []
+    size = case.memory * MIB
+    # The kernel keeps its own image and a page structure for each page.
+    least = size * 96 // 100 - 80 * MIB
+    if not memtotal.isdigit() or not least <= int(memtotal) * 1024 <= size:
+        problems.append(f"MemTotal {memtotal} kB of {case.memory} MiB")
+    ranges = [re.match(r"([0-9a-f]+)-([0-9a-f]+) : System RAM", line) for line in iomem]
+    ranges = [(int(match.group(1), 16), int(match.group(2), 16) + 1) for match in ranges if match]
+    if not ranges:
+        return [*problems, "no System RAM in /proc/iomem"]
+    below = max((end for start, end in ranges if start < HIGH_START), default=0)
+    above = [(start, end) for start, end in ranges if start >= HIGH_START]
+    if below != min(size, GAP_START):
+        problems.append(f"RAM below the gap ends at {below:#x}, not {min(size, GAP_START):#x}")
+    wanted = [(HIGH_START, HIGH_START + size - GAP_START)] if size > GAP_START else []
+    if above != wanted:
+        problems.append(f"RAM above the gap is {above}, not {wanted}")
+    return problems
+
+
+def _last_line(record):
+    lines = [line for line in (record.output + record.errors).split("\n") if line.strip()]
+    return lines[-1][:160] if lines else "none"
