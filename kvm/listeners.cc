@@ -7,7 +7,10 @@
 namespace gyre::kvm {
 namespace {
 
-Status SetIoEventFd(int vm_fd, const memory::PlacedEventFd& event_fd, std::uint32_t flags) {
+Status SetIoEventFd(const UniqueFd& vm_fd, const memory::PlacedEventFd& event_fd, std::uint32_t flags) {
+  if (!vm_fd) {
+    return {};
+  }
   kvm_ioeventfd request{};
   request.addr = event_fd.address;
   request.len = event_fd.size;
@@ -17,7 +20,7 @@ Status SetIoEventFd(int vm_fd, const memory::PlacedEventFd& event_fd, std::uint3
     request.datamatch = *event_fd.match;
     request.flags |= KVM_IOEVENTFD_FLAG_DATAMATCH;
   }
-  const auto result = Call(vm_fd, KVM_IOEVENTFD, &request, "KVM_IOEVENTFD");
+  const auto result = Call(vm_fd.get(), KVM_IOEVENTFD, &request, "KVM_IOEVENTFD");
   if (!result) {
     return Fail(Error::Sys(format("KVM_IOEVENTFD address={:#x} size={} flags={:#x}", event_fd.address,
                                   event_fd.size, request.flags),

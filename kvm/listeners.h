@@ -1,6 +1,8 @@
-// The address spaces' listeners: slots and ioeventfds. Big lock's holder.
+// The address spaces' listeners: slots and ioeventfds. They do nothing once the
+// VM is closed. Big lock's holder.
 #pragma once
 
+#include "gyre/base/unique_fd.h"
 #include "gyre/memory/listener.h"
 #include "kvm/slots.h"
 
@@ -11,7 +13,7 @@ inline constexpr int kListenerPriority = 10;
 
 class MemorySlotListener final : public memory::MemoryListener {
  public:
-  MemorySlotListener(int vm_fd, SlotBackend& backend, unsigned max_slots)
+  MemorySlotListener(const UniqueFd& vm_fd, SlotBackend& backend, unsigned max_slots)
       : vm_fd_(vm_fd), table_(backend, max_slots) {}
   int priority() const override { return kListenerPriority; }
   void RegionDel(const memory::FlatRange& range) override { table_.QueueDelete(range); }
@@ -21,19 +23,19 @@ class MemorySlotListener final : public memory::MemoryListener {
   Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
 
  private:
-  int vm_fd_;
+  const UniqueFd& vm_fd_;
   SlotTable table_;
 };
 
 class PortListener final : public memory::MemoryListener {
  public:
-  explicit PortListener(int vm_fd) : vm_fd_(vm_fd) {}
+  explicit PortListener(const UniqueFd& vm_fd) : vm_fd_(vm_fd) {}
   int priority() const override { return kListenerPriority; }
   Status EventFdDel(const memory::PlacedEventFd& event_fd) override;
   Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
 
  private:
-  int vm_fd_;
+  const UniqueFd& vm_fd_;
 };
 
 }  // namespace gyre::kvm

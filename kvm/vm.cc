@@ -20,11 +20,14 @@ struct Vm::Impl final : SlotBackend {
   Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
       : fd(std::move(vm_fd)),
         config(vm_config),
-        memory(fd.get(), *this, max_slots),
-        io(fd.get()),
+        memory(fd, *this, max_slots),
+        io(fd),
         router(fd.get()) {}
 
   Status SetSlot(SlotId slot, const SlotSection& section) override {
+    if (!fd) {
+      return {};
+    }
     kvm_userspace_memory_region region{};
     region.slot = slot.value();
     region.flags = section.readonly ? KVM_MEM_READONLY : 0;
@@ -76,6 +79,8 @@ Result<std::unique_ptr<Vm>> Vm::Create(const System& system, const VmConfig& con
   auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits().memory_slots);
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
+
+void Vm::Close() { impl_->fd.Reset(); }
 
 int Vm::fd() const { return impl_->fd.get(); }
 

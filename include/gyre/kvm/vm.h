@@ -33,6 +33,11 @@ class Vm {
   Vm& operator=(const Vm&) = delete;
   ~Vm();
 
+  // Gives up the VM with all of its slots and ioeventfds at once; taking them out
+  // one by one would wait for a grace period each. The vCPUs are gone. From now
+  // on the listeners accept everything and do nothing.
+  void Close();
+
   int fd() const;
   // Split irq chip: local APICs in the kernel. Before the first vCPU; where the
   // order lies among the other calls is the caller's, measured, decision.

@@ -1,0 +1,97 @@
+#include "src/daemon/daemon.h"
+
+#include <array>
+#include <csignal>
+#include <cstdio>
+
+#include "gyre/base/log.h"
+
+namespace gyre::daemon {
+
+Daemon::Daemon(const Options& options, BigLock& big_lock, machine::Timeline timeline)
+    : options_(options), big_lock_(big_lock), timeline_(std::move(timeline)) {}
+
+Result<std::unique_ptr<Daemon>> Daemon::Init(const Options& options, BigLock& big_lock,
+                                             machine::Timeline timeline) {
+  std::unique_ptr<Daemon> daemon(new Daemon(options, big_lock, std::move(timeline)));
+  TRY(daemon->InitSubsystems());
+  TRY(daemon->InitMainLoop());
+  TRY(daemon->ConfigureAccelerator());
+  TRY(daemon->CreateMachine());
+  TRY(daemon->LoadGuest());
+  TRY(daemon->Autostart());
+  return daemon;
+}
+
+Status Daemon::InitSubsystems() {
+  log::SetLevel(options_.log_level);
+  TRY(log::Open(options_.log_file, options_.name));
+  // Written to by peers that have gone: an error, never an end.
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  return {};
+}
+
+Status Daemon::InitMainLoop() {
+  big_lock_.AssertHeld();
+  loop_ = TRY(loop::MainLoop::Create(big_lock_));
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP};
+  signals_ = TRY(
+      loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
+  timeline_.Mark("main loop ready");
+  return {};
+}
+
+Status Daemon::ConfigureAccelerator() {
+  system_ = TRY(kvm::System::Open());
+  timeline_.Mark("KVM ready");
+  return {};
+}
+
+Status Daemon::CreateMachine() {
+  loop_->big_lock().AssertHeld();
+  auto image = TRY(machine::OpenBootImage(options_.boot));
+  log::Info("guest: {}: {}", options_.boot.kernel_path, image->description());
+  machine_ = TRY(machine::Machine::Create(options_.machine, std::move(image), *loop_, *system_, timeline_));
+  event_log_ =
+      machine_->events().Subscribe([](const machine::Event& event) { log::Info("{}", Describe(event)); });
+  return {};
+}
+
+Status Daemon::LoadGuest() {
+  TRY(machine_->Load());
+  timeline_.Mark("guest loaded");
+  return {};
+}
+
+Status Daemon::Autostart() { return options_.paused ? Status() : machine_->lifecycle().VmStart(); }
+
+void Daemon::ServeSignal(int signo, int pid) {
+  if (signo != SIGHUP) {
+    machine_->lifecycle().RequestKill(signo, pid);
+  } else if (const auto reopened = log::Reopen(); !reopened) {
+    log::Error("log: {}", reopened.error().message());
+  }
+}
+
+int Daemon::RunMainLoop() {
+  loop_->big_lock().AssertHeld();
+  while (!machine_->lifecycle().ShouldExit()) {
+    loop_->RunOnce(false);
+  }
+  return machine_->lifecycle().exit_status();
+}
+
+void Daemon::Cleanup() {
+  machine_->lifecycle().VmShutdown();
+  if (options_.boot_timeline) {
+    timeline_.Mark("exit");
+    machine_->AddMarks(timeline_);
+    std::fputs(timeline_.Table().c_str(), stderr);
+  }
+  event_log_.Remove();
+  machine_.reset();
+  signals_.reset();
+  loop_.reset();
+}
+
+}  // namespace gyre::daemon

@@ -1,0 +1,54 @@
+// The process around the machine: start-up in the seed's order, the main loop,
+// the end. Main thread, big lock held throughout (given up by the loop's waits).
+#pragma once
+
+#include <memory>
+
+#include "gyre/base/big_lock.h"
+#include "gyre/base/result.h"
+#include "gyre/kvm/system.h"
+#include "gyre/loop/main_loop.h"
+#include "gyre/loop/signals.h"
+#include "src/daemon/options.h"
+#include "src/machine/machine.h"
+#include "src/machine/timeline.h"
+
+namespace gyre::daemon {
+
+class Daemon {
+ public:
+  // The seed's qemu_init.
+  static Result<std::unique_ptr<Daemon>> Init(const Options& options, BigLock& big_lock,
+                                              machine::Timeline timeline) REQUIRES(big_lock);
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+
+  // The seed's qemu_main_loop: until ShouldExit; the process's exit status.
+  int RunMainLoop();
+  // The seed's qemu_cleanup. The machine is gone afterwards.
+  void Cleanup();
+
+ private:
+  Daemon(const Options& options, BigLock& big_lock, machine::Timeline timeline);
+
+  // The phases of Init, in order.
+  Status InitSubsystems();
+  Status InitMainLoop();
+  Status ConfigureAccelerator();
+  Status CreateMachine();
+  Status LoadGuest();
+  Status Autostart();
+
+  void ServeSignal(int signo, int pid);
+
+  const Options options_;
+  BigLock& big_lock_;
+  machine::Timeline timeline_;
+  std::unique_ptr<loop::MainLoop> loop_;
+  std::unique_ptr<loop::SignalWatch> signals_;
+  std::optional<kvm::System> system_;
+  std::unique_ptr<machine::Machine> machine_;
+  machine::EventBus::Subscription event_log_;
+};
+
+}  // namespace gyre::daemon

@@ -1,0 +1,203 @@
+#include "src/daemon/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <numeric>
+#include <vector>
+
+#include "gyre/base/checked.h"
+#include "gyre/base/format.h"
+
+namespace gyre::daemon {
+namespace {
+
+// What CLI11 fills in, as text where we parse ourselves.
+struct Raw {
+  std::string memory = "256M";
+  std::string cpus = "1";
+  std::string boot = "auto";
+  std::string acpi = "on";
+  std::string legacy_irq = "off";
+  std::string log_level = "warning";
+  std::vector<std::string> actions;
+};
+
+// One line an option; the order is that of --help.
+void Declare(CLI::App& app, Options& options, Raw& raw) {
+  app.add_option("--kernel", options.boot.kernel_path,
+                 "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
+  app.add_option("--initrd", options.boot.initrd_path, "initial ramdisk, or Multiboot module");
+  app.add_option("--cmdline", options.boot.cmdline, "guest command line");
+  app.add_option("--boot", raw.boot, "boot protocol: auto, linux, pvh or multiboot (auto: by content)");
+  app.add_option("--memory", raw.memory, "guest RAM: 256M, 2G; a bare number counts MiB (256M)");
+  app.add_option("--cpus", raw.cpus, "number of vCPUs (1)");
+  app.add_option("--serial", options.machine.serial,
+                 "serial port: stdio, null, file:PATH, pty or unix:PATH (stdio)");
+  app.add_option("--acpi", raw.acpi, "describe the machine by ACPI: on or off (on)");
+  app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
+  app.add_option("--name", options.name, "the VM's name, for the log");
+  app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
+  app.add_option("--action", raw.actions,
+                 "what follows an event: reboot=reset|shutdown, shutdown=poweroff|pause, "
+                 "panic=pause|shutdown|exit-failure|none, crash=exit-failure|pause; several by commas")
+      ->take_all();
+  app.add_flag("--boot-timeline", options.boot_timeline,
+               "print when each step of the start was done, at the end");
+  app.add_option("--log-file", options.log_file, "write the log there instead of stderr; SIGHUP reopens it");
+  app.add_option("--log-level", raw.log_level,
+                 "least level that is logged: debug, info, warning or error (warning)");
+}
+
+std::size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0U);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, change});
+    }
+  }
+  return row.back();
+}
+
+// The known option nearest to `word`, if it is near enough to have been meant.
+std::string Suggestion(const CLI::App& app, std::string_view word) {
+  const auto name = word.substr(0, word.find('='));
+  std::string best;
+  std::size_t best_distance = 4;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string known = option->get_name();
+    const std::size_t distance = EditDistance(name, known);
+    if (distance < best_distance && distance < known.size() / 2) {
+      best = known;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+Status RefuseExtras(const CLI::App& app) {
+  const auto extras = app.remaining();
+  if (extras.empty()) {
+    return {};
+  }
+  const std::string& word = extras.front();
+  if (!word.starts_with("-")) {
+    return Fail(Error::Usage(format("unexpected argument '{}'", word)));
+  }
+  const std::string near = Suggestion(app, word);
+  return Fail(Error::Usage(near.empty() ? format("unknown option '{}'", word)
+                                        : format("unknown option '{}'; did you mean '{}'?", word, near)));
+}
+
+template <typename T>
+Result<T> Choose(std::string_view option, const std::string& text, const std::map<std::string, T>& choices) {
+  if (const auto found = choices.find(text); found != choices.end()) {
+    return found->second;
+  }
+  std::string known;
+  for (const auto& [name, value] : choices) {
+    known += known.empty() ? "" : ", ";
+    known += name;
+  }
+  return Fail(Error::Usage(format("{}: '{}' is not one of {}", option, text, known)));
+}
+
+Result<bool> OnOff(std::string_view option, const std::string& text) {
+  return Choose<bool>(option, text, {{"on", true}, {"off", false}});
+}
+
+Result<unsigned> ParseCount(std::string_view option, std::string_view text) {
+  unsigned count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return Fail(Error::Usage(format("{}: '{}' is not a number of CPUs", option, text)));
+  }
+  return count;
+}
+
+Status Interpret(const Raw& raw, Options& options) {
+  using machine::BootProtocol;
+  if (options.boot.kernel_path.empty()) {
+    return Fail(Error::Usage("--kernel is required"));
+  }
+  auto memory = ParseSize(raw.memory);
+  if (!memory) {
+    return Fail(std::move(memory).error().Within("--memory"));
+  }
+  options.machine.memory_size = *memory;
+  options.machine.vcpus = TRY(ParseCount("--cpus", raw.cpus));
+  options.boot.protocol = TRY(Choose<BootProtocol>("--boot", raw.boot,
+                                                   {{"auto", BootProtocol::kAuto},
+                                                    {"linux", BootProtocol::kLinux},
+                                                    {"pvh", BootProtocol::kPvh},
+                                                    {"multiboot", BootProtocol::kMultiboot}}));
+  options.machine.acpi = TRY(OnOff("--acpi", raw.acpi));
+  options.machine.legacy_irq = TRY(OnOff("--legacy-irq", raw.legacy_irq));
+  options.log_level = TRY(Choose<log::Level>("--log-level", raw.log_level,
+                                             {{"debug", log::Level::kDebug},
+                                              {"info", log::Level::kInfo},
+                                              {"warning", log::Level::kWarning},
+                                              {"error", log::Level::kError}}));
+  for (const auto& action : raw.actions) {
+    TRY(machine::ParseActions(action, options.machine.actions));
+  }
+  return machine::CheckMachineConfig(options.machine);
+}
+
+// A library's message may have several lines; ours have one.
+std::string OneLine(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  while (text.ends_with(' ')) {
+    text.pop_back();
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<std::uint64_t> ParseSize(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view suffix(end, text.data() + text.size());
+  static constexpr std::string_view kUnits = "KMGT";
+  std::uint64_t unit = kMiB;
+  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
+    unit = std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1));
+  } else if (!suffix.empty()) {
+    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
+  }
+  const auto bytes = CheckedMul(number, unit);
+  if (error != std::errc() || !bytes) {
+    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
+  }
+  return *bytes;
+}
+
+Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
+  Options options;
+  Raw raw;
+  CLI::App app("gyred runs one microVM on KVM.", "gyred");
+  app.allow_extras();
+  app.set_version_flag("--version", "gyred " GYRE_VERSION);
+  app.set_config("--config", "", "read options from FILE: name=value lines; the command line wins");
+  Declare(app, options, raw);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return Text{app.help()};
+  } catch (const CLI::CallForVersion&) {
+    return Text{"gyred " GYRE_VERSION "\n"};
+  } catch (const CLI::Error& error) {
+    return Fail(Error::Usage(OneLine(error.what())));
+  }
+  TRY(RefuseExtras(app));
+  TRY(Interpret(raw, options));
+  return options;
+}
+
+}  // namespace gyre::daemon

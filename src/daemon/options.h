@@ -1,0 +1,36 @@
+// gyred's options: the command line and the configuration file, which share
+// their names. Pure: no side effect but reading the configuration file.
+#pragma once
+
+#include <string>
+#include <variant>
+
+#include "gyre/base/log.h"
+#include "gyre/base/result.h"
+#include "src/machine/boot/boot.h"
+#include "src/machine/machine.h"
+
+namespace gyre::daemon {
+
+struct Options {
+  std::string name;
+  machine::BootConfig boot;
+  machine::MachineConfig machine;
+  bool paused = false;
+  bool boot_timeline = false;
+  std::string log_file;
+  log::Level log_level = log::Level::kWarning;
+};
+
+// What --help or --version print; the process ends with status 0.
+struct Text {
+  std::string text;
+};
+
+// Every mistake is one Error of kind kUsage.
+Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv);
+
+// "256M": bytes; suffixes K, M, G, T; a bare number counts MiB.
+Result<std::uint64_t> ParseSize(std::string_view text);
+
+}  // namespace gyre::daemon

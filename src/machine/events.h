@@ -1,0 +1,67 @@
+// What happens to a VM, as others are told of it: the payloads are those of the
+// QMP events of the same names. Emitted and received by the big lock's holder.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "gyre/base/notifier.h"
+
+namespace gyre::machine {
+
+// In the seed's order: from kGuestShutdown on the guest did it.
+enum class ShutdownCause : std::uint8_t {
+  kNone,
+  kHostError,
+  kHostQmpQuit,
+  kHostQmpSystemReset,
+  kHostSignal,
+  kHostUi,
+  kGuestShutdown,
+  kGuestReset,
+  kGuestPanic,
+  kSubsystemReset,
+  kSnapshotLoad,
+};
+std::string_view Name(ShutdownCause cause);
+constexpr bool IsGuest(ShutdownCause cause) { return cause >= ShutdownCause::kGuestShutdown; }
+
+enum class WakeupReason : std::uint8_t { kNone, kRtc, kPmTimer, kOther };
+
+struct ShutdownEvent {
+  ShutdownCause reason = ShutdownCause::kNone;
+};
+struct ResetEvent {
+  ShutdownCause reason = ShutdownCause::kNone;
+};
+struct PowerdownEvent {};
+struct StopEvent {};
+struct ResumeEvent {};
+struct SuspendEvent {};
+struct WakeupEvent {};
+struct GuestPanickedEvent {
+  std::string_view action;  // pause, poweroff or run
+};
+struct GuestCrashLoadedEvent {};
+
+using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
+                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent>;
+
+// "SHUTDOWN guest=true reason=guest-reset", for the log.
+std::string Describe(const Event& event);
+
+class EventBus {
+ public:
+  using Subscription = NotifierList<const Event&>::Handle;
+  Subscription Subscribe(std::move_only_function<void(const Event&)> callback) {
+    return subscribers_.Add(std::move(callback));
+  }
+  void Emit(const Event& event) { subscribers_.Notify(event); }
+
+ private:
+  NotifierList<const Event&> subscribers_;
+};
+
+}  // namespace gyre::machine

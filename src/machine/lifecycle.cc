@@ -1,0 +1,266 @@
+#include "src/machine/lifecycle.h"
+
+#include "gyre/base/format.h"
+#include "gyre/base/log.h"
+
+namespace gyre::machine {
+
+Lifecycle::Lifecycle(loop::MainLoop& loop, EventBus& events, LifecycleTarget& target, const Actions& actions)
+    : loop_(loop), events_(events), target_(target), actions_(actions) {}
+
+Status Lifecycle::SetState(RunState state) {
+  const RunState from = state_.load(std::memory_order_relaxed);
+  if (!IsLegal(from, state)) {
+    return Fail(Error::Host(format("run state {} cannot become {}", Name(from), Name(state))));
+  }
+  state_.store(state, std::memory_order_relaxed);
+  return {};
+}
+
+void Lifecycle::SetStateOrLog(RunState state) {
+  if (const auto set = SetState(state); !set) {
+    log::Error("{}", set.error().message());
+  }
+}
+
+// --- Requests ---
+
+void Lifecycle::RequestReset(ShutdownCause cause) {
+  if (actions_.reboot == RebootAction::kShutdown && cause != ShutdownCause::kSubsystemReset) {
+    shutdown_.Put(cause);
+  } else {
+    reset_.Put(cause);
+  }
+  target_.StopCurrentVcpu();
+  loop_.Wake();
+}
+
+void Lifecycle::RequestShutdown(ShutdownCause cause, std::optional<int> code) {
+  if (code) {
+    shutdown_code_.store(*code, std::memory_order_relaxed);
+  }
+  shutdown_.Put(cause);
+  loop_.Wake();
+}
+
+void Lifecycle::RequestExit(int status) {
+  force_poweroff_.store(true, std::memory_order_relaxed);
+  RequestShutdown(ShutdownCause::kGuestShutdown, status);
+  target_.StopCurrentVcpu();
+}
+
+void Lifecycle::RequestKill(int signo, int pid) {
+  kill_signal_.store(signo, std::memory_order_relaxed);
+  kill_pid_.store(pid, std::memory_order_relaxed);
+  force_poweroff_.store(true, std::memory_order_relaxed);
+  RequestShutdown(ShutdownCause::kHostSignal);
+}
+
+void Lifecycle::RequestPowerdown() {
+  powerdown_.store(true, std::memory_order_release);
+  loop_.Wake();
+}
+
+void Lifecycle::RequestSuspend() {
+  if (state() == RunState::kSuspended) {
+    return;
+  }
+  suspend_.store(true, std::memory_order_release);
+  target_.StopCurrentVcpu();
+  loop_.Wake();
+}
+
+Status Lifecycle::RequestWakeup(WakeupReason reason) {
+  if (state() != RunState::kSuspended) {
+    return Fail(Error::Host("Unable to wake up: guest is not in suspended state"));
+  }
+  TRY(SetState(RunState::kRunning));
+  wakeup_.Put(reason);
+  loop_.Wake();
+  return {};
+}
+
+void Lifecycle::RequestDebug() {
+  debug_.store(true, std::memory_order_release);
+  loop_.Wake();
+}
+
+void Lifecycle::RequestVmStop(RunState state) {
+  vmstop_.Put(state);
+  loop_.Wake();
+}
+
+void Lifecycle::GuestPanicked() {
+  switch (actions_.panic) {
+    case PanicAction::kNone:
+      events_.Emit(GuestPanickedEvent{"run"});
+      return;
+    case PanicAction::kPause:
+      events_.Emit(GuestPanickedEvent{"pause"});
+      break;
+    case PanicAction::kShutdown:
+    case PanicAction::kExitFailure:
+      events_.Emit(GuestPanickedEvent{"poweroff"});
+      RequestShutdown(ShutdownCause::kGuestPanic);
+      break;
+  }
+  // Not VmStop: this may be a vCPU's thread, which cannot wait for itself.
+  RequestVmStop(RunState::kGuestPanicked);
+  target_.StopCurrentVcpu();
+}
+
+void Lifecycle::GuestCrashLoaded() { events_.Emit(GuestCrashLoadedEvent{}); }
+
+void Lifecycle::GuestCrashed() {
+  if (const auto stopped = VmStop(RunState::kInternalError); !stopped) {
+    log::Error("{}", stopped.error().message());
+  }
+  if (actions_.crash == CrashAction::kExitFailure) {
+    force_poweroff_.store(true, std::memory_order_relaxed);
+    RequestShutdown(ShutdownCause::kHostError, kExitGuestCrash);
+  }
+}
+
+// --- Serving them ---
+
+bool Lifecycle::ShouldExit() {
+  if (debug_.exchange(false, std::memory_order_acq_rel)) {
+    (void)VmStop(RunState::kDebug);
+  }
+  if (suspend_.exchange(false, std::memory_order_acq_rel)) {
+    Suspend();
+  }
+  if (const auto cause = shutdown_.Take()) {
+    if (Shutdown(*cause)) {
+      return true;
+    }
+  }
+  if (const auto cause = reset_.Take()) {
+    Reset(*cause);
+  }
+  if (const auto reason = wakeup_.Take()) {
+    Wakeup(*reason);
+  }
+  if (powerdown_.exchange(false, std::memory_order_acq_rel)) {
+    events_.Emit(PowerdownEvent{});
+    powerdown_notifiers_.Notify();
+  }
+  if (const auto state = vmstop_.Take()) {
+    if (const auto stopped = VmStop(*state); !stopped) {
+      log::Error("{}", stopped.error().message());
+    }
+  }
+  return false;
+}
+
+void Lifecycle::Suspend() {
+  target_.PauseVcpus();
+  loop_.EnableClock(loop::ClockType::kVirtual, false);
+  suspend_notifiers_.Notify();
+  SetStateOrLog(RunState::kSuspended);
+  events_.Emit(SuspendEvent{});
+}
+
+bool Lifecycle::Shutdown(ShutdownCause cause) {
+  if (const int signo = kill_signal_.exchange(0, std::memory_order_relaxed); signo != 0) {
+    log::Info("ended by signal {} from pid {}", signo, kill_pid_.load(std::memory_order_relaxed));
+  }
+  events_.Emit(ShutdownEvent{cause});
+  shutdown_notifiers_.Notify(cause);
+  if (actions_.shutdown == ShutdownAction::kPause && !force_poweroff_.load(std::memory_order_relaxed)) {
+    if (const auto stopped = VmStop(RunState::kShutdown); !stopped) {
+      log::Error("{}", stopped.error().message());
+    }
+    return false;
+  }
+  const int code = shutdown_code_.load(std::memory_order_relaxed);
+  if (code >= 0) {
+    exit_status_ = code;
+  } else if (cause == ShutdownCause::kHostError) {
+    exit_status_ = kExitHostError;
+  } else if (cause == ShutdownCause::kGuestPanic && actions_.panic == PanicAction::kExitFailure) {
+    exit_status_ = kExitGuestCrash;
+  }
+  return true;
+}
+
+void Lifecycle::Reset(ShutdownCause cause) {
+  target_.PauseVcpus();
+  if (const auto done = target_.ResetMachine(); !done) {
+    log::Error("reset: {}", done.error().message());
+    force_poweroff_.store(true, std::memory_order_relaxed);
+    RequestShutdown(ShutdownCause::kHostError);
+    return;
+  }
+  was_suspended_ = false;
+  if (cause != ShutdownCause::kNone && cause != ShutdownCause::kSubsystemReset &&
+      cause != ShutdownCause::kSnapshotLoad) {
+    events_.Emit(ResetEvent{cause});
+  }
+  if (state() == RunState::kRunning) {
+    target_.ResumeVcpus();
+  } else if (state() != RunState::kInMigrate && state() != RunState::kFinishMigrate) {
+    SetStateOrLog(RunState::kPrelaunch);
+  }
+}
+
+void Lifecycle::Wakeup(WakeupReason reason) {
+  target_.PauseVcpus();
+  wakeup_notifiers_.Notify(reason);
+  loop_.EnableClock(loop::ClockType::kVirtual, true);
+  target_.ResumeVcpus();
+  events_.Emit(WakeupEvent{});
+}
+
+// --- Start and stop ---
+
+Status Lifecycle::VmStart() {
+  if (NeedsReset(state())) {
+    return Fail(Error::Host("Resetting the Virtual Machine is required"));
+  }
+  if (const auto pending = vmstop_.Take(); state() == RunState::kRunning) {
+    // A stop that was asked for and is overtaken: clients still see the pair.
+    if (pending) {
+      events_.Emit(StopEvent{});
+      events_.Emit(ResumeEvent{});
+    }
+    return {};
+  }
+  const RunState next = was_suspended_ ? RunState::kSuspended : RunState::kRunning;
+  if (!IsLegal(state(), next)) {
+    return SetState(next);
+  }
+  events_.Emit(ResumeEvent{});
+  TRY(SetState(next));
+  was_suspended_ = false;
+  state_changes_.Notify(true, next);
+  if (next == RunState::kRunning) {
+    loop_.EnableClock(loop::ClockType::kVirtual, true);
+    target_.ResumeVcpus();
+  }
+  return {};
+}
+
+Status Lifecycle::DoStop(RunState state, bool send_stop) {
+  const RunState from = this->state();
+  if (!IsLive(from)) {
+    return {};
+  }
+  TRY(SetState(state));
+  was_suspended_ = from == RunState::kSuspended;
+  if (from == RunState::kRunning) {
+    target_.PauseVcpus();
+    loop_.EnableClock(loop::ClockType::kVirtual, false);
+  }
+  state_changes_.Notify(false, state);
+  if (send_stop) {
+    events_.Emit(StopEvent{});
+  }
+  return {};
+}
+
+Status Lifecycle::VmStop(RunState state) { return DoStop(state, true); }
+
+void Lifecycle::VmShutdown() { (void)DoStop(RunState::kShutdown, false); }
+
+}  // namespace gyre::machine

@@ -1,0 +1,141 @@
+// The VM's life: run state, requests, and what the main loop does about them:
+// the seed's main_loop_should_exit with all of its *_requested, vm_start,
+// vm_stop and vm_shutdown. Requests are made from any thread and each wakes the
+// loop; everything else is the main loop's thread's, with the big lock held.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+#include "gyre/base/notifier.h"
+#include "gyre/base/result.h"
+#include "gyre/loop/main_loop.h"
+#include "src/machine/actions.h"
+#include "src/machine/events.h"
+#include "src/machine/run_state.h"
+
+namespace gyre::machine {
+
+// Exit statuses of gyred besides the guest's own (gyred(8)).
+inline constexpr int kExitClean = 0;
+inline constexpr int kExitHostError = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitGuestCrash = 3;
+
+// What the lifecycle steers. The machine implements it, tests fake it.
+class LifecycleTarget {
+ public:
+  virtual ~LifecycleTarget() = default;
+  // All vCPUs stopped and acknowledged. May give the big lock up meanwhile.
+  virtual void PauseVcpus() = 0;
+  virtual void ResumeVcpus() = 0;
+  // The calling vCPU, if any, leaves guest code before its next instruction. Any thread.
+  virtual void StopCurrentVcpu() = 0;
+  // CPUs, devices and loaded images back to power-on; all vCPUs are paused.
+  virtual Status ResetMachine() = 0;
+};
+
+class Lifecycle {
+ public:
+  Lifecycle(loop::MainLoop& loop, EventBus& events, LifecycleTarget& target, const Actions& actions);
+  Lifecycle(const Lifecycle&) = delete;
+  Lifecycle& operator=(const Lifecycle&) = delete;
+
+  RunState state() const { return state_.load(std::memory_order_relaxed); }  // any thread
+  Actions& actions() { return actions_; }
+  // The process's exit status, once ShouldExit has been true.
+  int exit_status() const { return exit_status_; }
+
+  // --- Requests. A second one of a kind before the first is served replaces its cause.
+  void RequestReset(ShutdownCause cause);
+  // `code`: what the process shall exit with; nothing: 0.
+  void RequestShutdown(ShutdownCause cause, std::optional<int> code = std::nullopt);
+  // The guest ends the process with a status of its own (exit port): nothing it
+  // would do after that is executed.
+  void RequestExit(int status);
+  // A signal to end: poweroff whatever the actions say.
+  void RequestKill(int signo, int pid);
+  void RequestPowerdown();
+  void RequestSuspend();
+  // The error says why not: only a suspended VM wakes.
+  Status RequestWakeup(WakeupReason reason);
+  void RequestDebug();
+  void RequestVmStop(RunState state);
+  // The guest said that it has panicked (or that it has a crash kernel to go on with).
+  // Big lock held; a vCPU's thread may call.
+  void GuestPanicked();
+  void GuestCrashLoaded();
+  // A vCPU met something that it cannot go on from. Main loop's thread.
+  void GuestCrashed();
+
+  // --- The main loop's part.
+  // Serves the requests in the seed's order; true when the process should end.
+  bool ShouldExit();
+  // The error says why not: a state that needs a reset first.
+  Status VmStart();
+  // Nothing but the state change if the VM is not live.
+  Status VmStop(RunState state);
+  // As VmStop, without a STOP event.
+  void VmShutdown();
+
+  // Called with (running, state) after each stop and before each start.
+  NotifierList<bool, RunState>& state_changes() { return state_changes_; }
+  NotifierList<ShutdownCause>& shutdown_notifiers() { return shutdown_notifiers_; }
+  NotifierList<>& powerdown_notifiers() { return powerdown_notifiers_; }
+  NotifierList<>& suspend_notifiers() { return suspend_notifiers_; }
+  NotifierList<WakeupReason>& wakeup_notifiers() { return wakeup_notifiers_; }
+
+ private:
+  // A request that carries a value; the last writer wins.
+  template <typename T>
+  class Slot {
+   public:
+    void Put(T value) { word_.store(kSet | static_cast<unsigned>(value), std::memory_order_release); }
+    bool pending() const { return word_.load(std::memory_order_acquire) != 0; }
+    std::optional<T> Take() {
+      const unsigned word = word_.exchange(0, std::memory_order_acq_rel);
+      return word == 0 ? std::nullopt : std::optional(static_cast<T>(word & ~kSet));
+    }
+
+   private:
+    static constexpr unsigned kSet = 1U << 31;
+    std::atomic<unsigned> word_{0};
+  };
+
+  Status SetState(RunState state);
+  void SetStateOrLog(RunState state);
+  Status DoStop(RunState state, bool send_stop);
+  void Suspend();
+  bool Shutdown(ShutdownCause cause);
+  void Reset(ShutdownCause cause);
+  void Wakeup(WakeupReason reason);
+
+  loop::MainLoop& loop_;
+  EventBus& events_;
+  LifecycleTarget& target_;
+  Actions actions_;
+  std::atomic<RunState> state_{RunState::kPrelaunch};
+  bool was_suspended_ = false;
+  int exit_status_ = kExitClean;
+
+  Slot<ShutdownCause> shutdown_;
+  Slot<ShutdownCause> reset_;
+  Slot<WakeupReason> wakeup_;
+  Slot<RunState> vmstop_;
+  std::atomic<bool> debug_{false};
+  std::atomic<bool> suspend_{false};
+  std::atomic<bool> powerdown_{false};
+  std::atomic<bool> force_poweroff_{false};
+  std::atomic<int> shutdown_code_{-1};  // -1: none asked for
+  std::atomic<int> kill_signal_{0};
+  std::atomic<int> kill_pid_{0};
+
+  NotifierList<bool, RunState> state_changes_;
+  NotifierList<ShutdownCause> shutdown_notifiers_;
+  NotifierList<> powerdown_notifiers_;
+  NotifierList<> suspend_notifiers_;
+  NotifierList<WakeupReason> wakeup_notifiers_;
+};
+
+}  // namespace gyre::machine

@@ -1,0 +1,100 @@
+// One microVM: board, guest image, vCPUs and life. Built in the seed's order,
+// each step a named function; its members are torn down in reverse. The only
+// place that knows both kvm and devices. Main loop's thread, big lock held.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "gyre/kvm/system.h"
+#include "gyre/kvm/vcpus.h"
+#include "gyre/kvm/vm.h"
+#include "gyre/loop/main_loop.h"
+#include "gyre/memory/address_space.h"
+#include "gyre/memory/ram.h"
+#include "src/machine/boot/boot.h"
+#include "src/machine/events.h"
+#include "src/machine/lifecycle.h"
+#include "src/machine/platform.h"
+#include "src/machine/timeline.h"
+
+namespace gyre::machine {
+
+struct MachineConfig {
+  std::uint64_t memory_size = 256 * kMiB;
+  unsigned vcpus = 1;
+  std::string serial = "stdio";
+  bool acpi = true;
+  bool legacy_irq = false;
+  Actions actions;
+};
+
+// Refuses what no host or this host cannot give: sizes, counts. Kind kUsage.
+Status CheckMachineConfig(const MachineConfig& config);
+
+class Machine final : private LifecycleTarget {
+ public:
+  static Result<std::unique_ptr<Machine>> Create(const MachineConfig& config,
+                                                 std::unique_ptr<BootImage> image, loop::MainLoop& loop,
+                                                 const kvm::System& system, Timeline& timeline)
+      REQUIRES(loop.big_lock());
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+  // Stops and joins the vCPUs, whatever they do.
+  ~Machine() override;
+
+  // Loads the guest and puts every vCPU to power-on; VmStart is the caller's.
+  Status Load() { return ResetMachine(); }
+  Lifecycle& lifecycle() { return lifecycle_; }
+  EventBus& events() { return events_; }
+  const memory::AddressSpace& memory_space() const { return memory_space_; }
+  const memory::AddressSpace& io_space() const { return io_space_; }
+  // The first entry and the guest's own marks.
+  void AddMarks(Timeline& timeline) const;
+
+ private:
+  Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, loop::MainLoop& loop);
+
+  Status CreateVm(const kvm::System& system);
+  Status CreateMemory();
+  Status CreateDevices();
+  Status CreateVcpus(const kvm::System& system);
+  Status ConnectListeners();
+  void PrepareTables();
+  void ServeVcpuEvents();
+  BootPlatform DescribeToGuest() const;
+
+  void PauseVcpus() override;
+  void ResumeVcpus() override;
+  void StopCurrentVcpu() override;
+  Status ResetMachine() override;
+
+  const MachineConfig config_;
+  loop::MainLoop& loop_;
+  const std::unique_ptr<BootImage> image_;
+
+  // From here on the order is the teardown's, in reverse: vCPUs are joined first,
+  // then the devices go, then the VM with its slots is closed as a whole (the
+  // destructor says so), then the address spaces, and guest RAM is unmapped last.
+  EventBus events_;
+  Lifecycle lifecycle_;
+  memory::GuestRam ram_;
+  memory::Topology topology_;
+  memory::RegionPtr system_root_;
+  memory::RegionPtr io_root_;
+  memory::AddressSpace memory_space_;
+  memory::AddressSpace io_space_;
+  struct TablesAt {
+    std::uint64_t base = 0;
+    std::uint64_t rsdp = 0;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<TablesAt> tables_;
+  std::unique_ptr<kvm::Vm> vm_;
+  std::unique_ptr<Platform> platform_;
+  std::unique_ptr<kvm::Vcpus> vcpus_;
+  std::optional<loop::Watch> vcpu_events_;
+};
+
+}  // namespace gyre::machine

@@ -1,0 +1,43 @@
+// The run states and the edges between them, as the seed's system has them
+// (names as QMP reports them). Pure data. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace gyre::machine {
+
+enum class RunState : std::uint8_t {
+  kDebug,
+  kInMigrate,
+  kInternalError,
+  kIoError,
+  kPaused,
+  kPostMigrate,
+  kPrelaunch,  // the first: built, never run; also after a reset while stopped
+  kFinishMigrate,
+  kRestoreVm,
+  kRunning,
+  kSaveVm,
+  kShutdown,
+  kSuspended,
+  kWatchdog,
+  kGuestPanicked,
+  kColo,
+};
+inline constexpr unsigned kRunStates = 16;
+
+std::string_view Name(RunState state);
+std::optional<RunState> RunStateByName(std::string_view name);
+
+// A state may always stay what it is.
+bool IsLegal(RunState from, RunState to);
+// The guest may be executing, or sleeping of its own will.
+constexpr bool IsLive(RunState state) { return state == RunState::kRunning || state == RunState::kSuspended; }
+// Only a reset leads on from here.
+constexpr bool NeedsReset(RunState state) {
+  return state == RunState::kInternalError || state == RunState::kShutdown;
+}
+
+}  // namespace gyre::machine

@@ -1,0 +1,257 @@
+// main_loop_should_exit, vm_start, vm_stop and every *_requested of the seed,
+// on a real main loop with a target that only writes down what it is told.
+#include "src/machine/lifecycle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "gyre/base/big_lock.h"
+
+namespace gyre::machine {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class FakeTarget final : public LifecycleTarget {
+ public:
+  explicit FakeTarget(std::vector<std::string>& calls) : calls_(calls) {}
+  void PauseVcpus() override { calls_.emplace_back("pause"); }
+  void ResumeVcpus() override { calls_.emplace_back("resume"); }
+  void StopCurrentVcpu() override { ++stops; }
+  Status ResetMachine() override {
+    calls_.emplace_back("reset");
+    return reset_error ? Status(Fail(Error::Host("image lost"))) : Status();
+  }
+
+  int stops = 0;
+  bool reset_error = false;
+
+ private:
+  std::vector<std::string>& calls_;
+};
+
+class LifecycleTest : public ::testing::Test {
+ protected:
+  LifecycleTest() NO_THREAD_SAFETY_ANALYSIS {
+    big_lock_.Lock();
+    loop_ = loop::MainLoop::Create(big_lock_).value();
+    Make({});
+  }
+  ~LifecycleTest() override {
+    Free();
+  }
+  void Free() NO_THREAD_SAFETY_ANALYSIS {
+    lifecycle_.reset();
+    loop_.reset();
+    big_lock_.Unlock();
+  }
+  void Make(const Actions& actions) {
+    lifecycle_ = std::make_unique<Lifecycle>(*loop_, events_, target_, actions);
+  }
+  // What happened since the last call: target calls and events, in order.
+  std::vector<std::string> Took() { return std::exchange(log_, {}); }
+
+  BigLock big_lock_;
+  std::unique_ptr<loop::MainLoop> loop_;
+  EventBus events_;
+  std::vector<std::string> log_;
+  FakeTarget target_{log_};
+  EventBus::Subscription subscription_ =
+      events_.Subscribe([this](const Event& event) { log_.push_back(Describe(event)); });
+  std::unique_ptr<Lifecycle> lifecycle_;
+};
+
+TEST_F(LifecycleTest, VmStart_SendsResumeBeforeTheFirstVcpuRuns) {
+  EXPECT_EQ(lifecycle_->state(), RunState::kPrelaunch);
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_THAT(Took(), ElementsAre("RESUME", "resume"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_THAT(Took(), IsEmpty());
+}
+
+TEST_F(LifecycleTest, VmStop_SendsStopAfterEveryVcpuHasStoppedAndHandlersRan) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  auto handler = lifecycle_->state_changes().Add([&](bool running, RunState state) {
+    log_.push_back(std::string(running ? "start " : "stop ") + std::string(Name(state)));
+  });
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  EXPECT_THAT(Took(), ElementsAre("pause", "stop paused", "STOP"));
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  EXPECT_THAT(Took(), IsEmpty());
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_THAT(Took(), ElementsAre("RESUME", "start running", "resume"));
+}
+
+TEST_F(LifecycleTest, VmShutdown_SendsNoStop) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->VmShutdown();
+  EXPECT_THAT(Took(), ElementsAre("pause"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kShutdown);
+}
+
+TEST_F(LifecycleTest, VmClock_RunsOnlyWhileTheVmDoes) {
+  const auto before = loop_->Now(loop::ClockType::kVirtual);
+  EXPECT_EQ(before, loop_->Now(loop::ClockType::kVirtual));
+  ASSERT_TRUE(lifecycle_->VmStart());
+  while (loop_->Now(loop::ClockType::kVirtual) == before) {
+  }
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  const auto stopped = loop_->Now(loop::ClockType::kVirtual);
+  EXPECT_EQ(stopped, loop_->Now(loop::ClockType::kVirtual));
+}
+
+TEST_F(LifecycleTest, Shutdown_BeatsAResetOfTheSamePass) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->RequestReset(ShutdownCause::kHostQmpSystemReset);
+  lifecycle_->RequestShutdown(ShutdownCause::kGuestShutdown);
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("SHUTDOWN guest=true reason=guest-shutdown"));
+  EXPECT_EQ(lifecycle_->exit_status(), kExitClean);
+}
+
+TEST_F(LifecycleTest, ShouldExit_ServesRequestsInTheSeedsOrder) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  auto powerdown = lifecycle_->powerdown_notifiers().Add([&] { log_.emplace_back("powerdown notifier"); });
+  lifecycle_->RequestVmStop(RunState::kPaused);
+  lifecycle_->RequestPowerdown();
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "reset", "RESET guest=true reason=guest-reset", "resume", "POWERDOWN",
+                                  "powerdown notifier", "pause", "STOP"));
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), IsEmpty());
+}
+
+TEST_F(LifecycleTest, ResetWhilePaused_LeadsToPrelaunchAndRunsNothing) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  Took();
+  lifecycle_->RequestReset(ShutdownCause::kHostQmpSystemReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "reset", "RESET guest=false reason=host-qmp-system-reset"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kPrelaunch);
+}
+
+TEST_F(LifecycleTest, ResetThatFails_EndsWithAHostError) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  target_.reset_error = true;
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->exit_status(), kExitHostError);
+}
+
+TEST_F(LifecycleTest, ActionRebootShutdown_TurnsAGuestsResetIntoShutdown) {
+  Make({.reboot = RebootAction::kShutdown});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_EQ(target_.stops, 1);
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("SHUTDOWN guest=true reason=guest-reset"));
+  EXPECT_EQ(lifecycle_->exit_status(), kExitClean);
+}
+
+TEST_F(LifecycleTest, ActionShutdownPause_StaysAndNeedsAReset) {
+  Make({.shutdown = ShutdownAction::kPause});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->RequestShutdown(ShutdownCause::kGuestShutdown);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("SHUTDOWN guest=true reason=guest-shutdown", "pause", "STOP"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kShutdown);
+  EXPECT_EQ(lifecycle_->VmStart().error().message(), "Resetting the Virtual Machine is required");
+  lifecycle_->RequestReset(ShutdownCause::kHostQmpSystemReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_TRUE(lifecycle_->VmStart());
+}
+
+TEST_F(LifecycleTest, Signal_EndsWhateverTheActions) {
+  Make({.shutdown = ShutdownAction::kPause});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->RequestKill(15, 1);
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->exit_status(), kExitClean);
+}
+
+TEST_F(LifecycleTest, ExitPort_GivesTheStatusAndStopsTheVcpu) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->RequestExit(85);
+  EXPECT_EQ(target_.stops, 1);
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->exit_status(), 85);
+}
+
+TEST_F(LifecycleTest, GuestPanicked_FollowsItsAction) {
+  struct Case {
+    PanicAction action;
+    const char* event;
+    bool ends;
+    int status;
+    RunState state;
+  };
+  const Case cases[] = {
+      {PanicAction::kPause, "GUEST_PANICKED action=pause", false, 0, RunState::kGuestPanicked},
+      {PanicAction::kShutdown, "GUEST_PANICKED action=poweroff", true, 0, RunState::kRunning},
+      {PanicAction::kExitFailure, "GUEST_PANICKED action=poweroff", true, kExitGuestCrash, RunState::kRunning},
+      {PanicAction::kNone, "GUEST_PANICKED action=run", false, 0, RunState::kRunning},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.event);
+    Make({.panic = c.action});
+    ASSERT_TRUE(lifecycle_->VmStart());
+    Took();
+    lifecycle_->GuestPanicked();
+    EXPECT_EQ(Took().front(), c.event);
+    EXPECT_EQ(lifecycle_->ShouldExit(), c.ends);
+    EXPECT_EQ(lifecycle_->exit_status(), c.status);
+    EXPECT_EQ(lifecycle_->state(), c.state);
+  }
+}
+
+TEST_F(LifecycleTest, GuestCrash_StopsInInternalErrorAndEndsOnlyIfAsked) {
+  Make({.crash = CrashAction::kPause});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->GuestCrashed();
+  EXPECT_EQ(lifecycle_->state(), RunState::kInternalError);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+
+  Make({});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->GuestCrashed();
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->exit_status(), kExitGuestCrash);
+}
+
+TEST_F(LifecycleTest, SuspendAndWakeup_KeepTheSeedsOrder) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_FALSE(lifecycle_->RequestWakeup(WakeupReason::kRtc));
+  Took();
+  lifecycle_->RequestSuspend();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "SUSPEND"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kSuspended);
+  ASSERT_TRUE(lifecycle_->RequestWakeup(WakeupReason::kRtc));
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "resume", "WAKEUP"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+}
+
+TEST_F(LifecycleTest, Requests_WakeTheLoop) {
+  lifecycle_->RequestPowerdown();
+  loop_->RunOnce(false);  // would sleep for ever
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("POWERDOWN"));
+}
+
+}  // namespace
+}  // namespace gyre::machine
