@@ -27,6 +27,8 @@ class Ring {
   // The error is kUsage and says which sysctl, filter or limit forbids the ring.
   static Result<Ring> Create();
   Ring(Ring&&) noexcept;
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
   Ring& operator=(Ring&&) = delete;
   ~Ring();
 

@@ -252,6 +252,7 @@ TEST_F(KernelTimerTest, VirtualClockStoppedByAThreadDuringACallback_WaitsForTheC
   EnableVirtual(true);
   std::atomic<bool> stopping{false};
   std::atomic<bool> finished{false};
+  std::atomic<bool> stopped{false};
   bool finished_when_stopped = false;
   BigCondVar changed;
   Timer timer(loop(), ClockType::kVirtual, [&]() NO_THREAD_SAFETY_ANALYSIS {
@@ -267,11 +268,11 @@ TEST_F(KernelTimerTest, VirtualClockStoppedByAThreadDuringACallback_WaitsForTheC
     changed.NotifyAll();
     EnableVirtual(false);
     finished_when_stopped = finished;
+    stopped = true;
+    loop().Wake();
   });
-  EXPECT_TRUE(RunUntil([&] { return finished.load(); }));
-  big_lock_.Unlock();
+  EXPECT_TRUE(RunUntil([&] { return stopped.load(); }));
   thread.join();
-  big_lock_.Lock();
   EXPECT_TRUE(finished_when_stopped);
 }
 
