@@ -101,11 +101,14 @@ struct Ring::State {
     return io_uring_sq_ready(&ring);
   }
 
-  // True if completions wait where only the kernel can fetch them from.
+  // Completions that only the kernel can put into the ring: those that did not fit, and (where the ring says
+  // so) those of work that it left for us to run. One entry runs at most 20 of the latter.
   bool KernelHoldsCompletions() const {
-    constexpr unsigned kFlags = IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN;
-    const bool says_so = (ring.flags & IORING_SETUP_TASKRUN_FLAG) != 0;
-    return !says_so || (io_uring_smp_load_acquire(ring.sq.kflags) & kFlags) != 0;
+    const unsigned flags = io_uring_smp_load_acquire(ring.sq.kflags);
+    return (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
+  }
+  bool MustEnterToKnow() const {
+    return (ring.flags & IORING_SETUP_TASKRUN_FLAG) == 0 || KernelHoldsCompletions();
   }
 
   void Reap(std::vector<Completion>& completions) {
@@ -193,11 +196,14 @@ int Ring::Wait(std::int64_t timeout_ns, std::vector<Completion>& completions) {
     argument.ts = timeout_ns < 0 ? 0 : reinterpret_cast<std::uintptr_t>(&limit);
     result = io_uring_enter2(fd, to_submit, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
                              reinterpret_cast<sigset_t*>(&argument), sizeof(argument));
-  } else if (to_submit != 0 || state_->KernelHoldsCompletions()) {
+  } else if (to_submit != 0 || state_->MustEnterToKnow()) {
     result = io_uring_enter(fd, to_submit, 0, IORING_ENTER_GETEVENTS, nullptr);
   }
   state_->Reap(completions);
-  while (io_uring_cq_has_overflow(&state_->ring)) {
+  // The kernel can set the flag for work that it has just run, and leave it: an entry that brought nothing
+  // ends this.
+  for (std::size_t known = SIZE_MAX; known != completions.size() && state_->KernelHoldsCompletions();) {
+    known = completions.size();
     const int flushed = io_uring_enter(fd, 0, 0, IORING_ENTER_GETEVENTS, nullptr);
     if (flushed < 0 && flushed != -EINTR) {
       return flushed;
