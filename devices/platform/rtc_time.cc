@@ -85,19 +85,24 @@ std::int64_t DecodeRtcTime(std::span<const std::uint8_t, 128> memory, std::uint8
 }
 
 std::int64_t NextRtcAlarm(std::int64_t from, std::span<const std::uint8_t, 128> memory, std::uint8_t reg_b) {
-  const auto any = [&](RtcPlace place) { return memory[place] >= kDontCare; };
+  const bool any_hour = memory[kRtcHoursAlarm] >= kDontCare;
+  const bool any_minute = memory[kRtcMinutesAlarm] >= kDontCare;
+  const bool any_second = memory[kRtcSecondsAlarm] >= kDontCare;
   const unsigned hours = DecodeHours(memory[kRtcHoursAlarm], reg_b);
   const unsigned minutes = Decode(memory[kRtcMinutesAlarm], reg_b);
   const unsigned seconds = Decode(memory[kRtcSecondsAlarm], reg_b);
+  if ((!any_hour && hours > 23) || (!any_minute && minutes > 59) || (!any_second && seconds > 59)) {
+    return -1;
+  }
+  // Whole hours and minutes that do not match are skipped: some 150 steps at most.
   std::int64_t at = from;
-  // Whole hours and minutes that cannot match are skipped: some 150 steps at most.
-  while (at < from + 2 * kDaySeconds) {
+  while (at <= from + kDaySeconds) {
     const std::int64_t in_day = ((at % kDaySeconds) + kDaySeconds) % kDaySeconds;
-    if (!any(kRtcHoursAlarm) && in_day / 3600 != hours) {
+    if (!any_hour && in_day / 3600 != hours) {
       at += 3600 - in_day % 3600;
-    } else if (!any(kRtcMinutesAlarm) && in_day / 60 % 60 != minutes) {
+    } else if (!any_minute && in_day / 60 % 60 != minutes) {
       at += 60 - in_day % 60;
-    } else if (!any(kRtcSecondsAlarm) && in_day % 60 != seconds) {
+    } else if (!any_second && in_day % 60 != seconds) {
       ++at;
     } else {
       return at;
