@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "gyre/base/result.h"
 
@@ -29,7 +30,10 @@ inline Result<int> Call(int fd, unsigned long request, std::string_view name) {
 // The same where only success matters.
 template <typename Arg>
 Status Do(int fd, unsigned long request, Arg arg, std::string_view name) {
-  TRY(Call(fd, request, arg, name));
+  auto result = Call(fd, request, arg, name);
+  if (!result) {
+    return Fail(std::move(result).error());
+  }
   return {};
 }
 

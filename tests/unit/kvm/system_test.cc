@@ -35,7 +35,7 @@ TEST(Capabilities, AllThere_AreAccepted) {
 TEST(Capabilities, OneMissing_IsNamed) {
   for (const auto& [missing, name] : kRequired) {
     const Status status =
-        CheckCapabilities([missing = missing](long capability) { return capability == missing ? 0 : 1; });
+        CheckCapabilities([absent = missing](long capability) { return capability == absent ? 0 : 1; });
     ASSERT_FALSE(status) << name;
     EXPECT_EQ(status.error().kind(), ErrorKind::kUsage);
     EXPECT_EQ(status.error().message(), std::string("this host's KVM lacks ") + name);
