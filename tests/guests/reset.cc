@@ -26,6 +26,13 @@ void GuestMain(const BootInfo& boot) {
     Out8(0x64, 0xfe);
   } else if (StartsWith(boot.cmdline, "triple")) {
     CallRing0(TripleFault, 0);
+  } else if (StartsWith(boot.cmdline, "acpi")) {
+    constexpr std::size_t kResetRegister = 116;
+    constexpr std::size_t kResetValue = 128;
+    const std::uint8_t* const fadt = FindAcpiTable(boot.rsdp, "FACP");
+    if (fadt == nullptr || !WriteFadtRegister(boot.rsdp, kResetRegister, fadt[kResetValue])) {
+      Fail("reset", "the FADT has no reset register");
+    }
   } else {
     Fail("reset", "the command line names no way to reset");
   }

@@ -32,6 +32,20 @@ TEST_F(Lifecycle, ExitPort_TakesWiderWrites) {
   EXPECT_EQ(RunGuest("exit_status", {"--cmdline", "78 32"}).exit_status, 157);
 }
 
+TEST_F(Lifecycle, PowerOff_EndsCleanly) {
+  const auto result = RunGuest("power_off", {"--cpus", "2"});
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out, "powering off\n");
+}
+
+TEST_F(Lifecycle, PowerOffWithActionPause_StaysUntilItIsEnded) {
+  auto process = StartGuest("power_off", {"--action", "shutdown=pause"});
+  ASSERT_TRUE(process.WaitForOutput("powering off\n")) << process.err();
+  EXPECT_TRUE(process.StaysAlive(std::chrono::milliseconds(150))) << process.err();
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
+}
+
 class GuestReset : public GyredTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(GuestReset, ByDefault_BootsAgainAndAgain) {
@@ -57,7 +71,7 @@ TEST_P(GuestReset, WithSeveralProcessors_BootsAgain) {
   EXPECT_TRUE(process.WaitForOutputs("boot fresh [" + way + "]\n", 3)) << process.out() << process.err();
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, GuestReset, ::testing::Values("i8042", "triple"),
+INSTANTIATE_TEST_SUITE_P(Ways, GuestReset, ::testing::Values("i8042", "triple", "acpi"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST_F(Lifecycle, InstructionThatKvmCannotRun_IsAGuestCrashWithRegisters) {

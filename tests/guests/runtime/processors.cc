@@ -161,6 +161,23 @@ const std::uint8_t* FindAcpiTable(std::uint64_t rsdp, const char* signature) {
   return nullptr;
 }
 
+bool WriteFadtRegister(std::uint64_t rsdp, std::size_t offset, std::uint8_t value) {
+  const std::uint8_t* const fadt = FindAcpiTable(rsdp, "FACP");
+  if (fadt == nullptr || Load<std::uint32_t>(fadt + 4) < offset + 12) {
+    return false;
+  }
+  const auto address = Load<std::uint64_t>(fadt + offset + 4);
+  if (address == 0 || fadt[offset] > 1) {
+    return false;
+  }
+  if (fadt[offset] == 0) {
+    Write<std::uint8_t>(address, value);
+  } else {
+    Out8(static_cast<std::uint16_t>(address), value);
+  }
+  return true;
+}
+
 ProcessorList FindProcessors(const BootInfo& boot) {
   static ProcessorList list;
   list.count = 0;
