@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -125,15 +126,12 @@ class TestRam {
     return cleared;
   }
   bool GuardsIntact() const {
-    for (const auto& range : ram_.ranges()) {
+    const std::vector<std::byte> guard(kPageSize, kGuard);
+    return std::ranges::all_of(ram_.ranges(), [&](const memory::GuestRam::Range& range) {
       const std::byte* host = range.block->host();
-      for (std::uint64_t i = 0; i < kPageSize; ++i) {
-        if (host[i] != kGuard || host[kPageSize + range.size + i] != kGuard) {
-          return false;
-        }
-      }
-    }
-    return true;
+      return std::memcmp(host, guard.data(), kPageSize) == 0 &&
+             std::memcmp(host + kPageSize + range.size, guard.data(), kPageSize) == 0;
+    });
   }
   std::vector<std::byte> Read(std::uint64_t start, std::size_t size) const {
     std::vector<std::byte> bytes(size);
