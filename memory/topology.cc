@@ -103,7 +103,11 @@ Status Topology::Apply(bool render) {
     if (change.new_view) {
       auto& impl = *change.space->impl_;
       impl.TellBegin();
-      committers.insert(committers.end(), impl.listeners.begin(), impl.listeners.end());
+      for (MemoryListener* listener : impl.listeners) {
+        committers.insert(
+            std::ranges::upper_bound(committers, listener->priority(), {}, &MemoryListener::priority),
+            listener);
+      }
     }
   }
   for (const auto& change : changes) {
@@ -118,7 +122,6 @@ Status Topology::Apply(bool render) {
   for (const auto& change : changes) {
     change.space->impl_->TellAdditions(change, errors);
   }
-  std::ranges::stable_sort(committers, {}, &MemoryListener::priority);
   for (MemoryListener* listener : committers) {
     errors.Note(listener->Commit());
   }
