@@ -64,7 +64,7 @@ void MsiRouter::Send(const MsiMessage& message) {
   msi.address_hi = static_cast<std::uint32_t>(message.address >> 32);
   msi.data = message.data;
   // A message to nobody fails; so it is on the bus, too: nobody hears it.
-  (void)Call(vm_fd_, KVM_SIGNAL_MSI, &msi, "KVM_SIGNAL_MSI");
+  (void)::ioctl(vm_fd_, KVM_SIGNAL_MSI, &msi);
 }
 
 void MsiRouter::SetRoute(Gsi gsi, const std::optional<MsiMessage>& message) {

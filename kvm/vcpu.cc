@@ -130,7 +130,7 @@ bool Vcpu::Complete() {
   return true;
 }
 
-void Vcpu::DeliverNmi() { (void)Call(fd_.get(), KVM_NMI, "KVM_NMI"); }
+void Vcpu::DeliverNmi() { (void)::ioctl(fd_.get(), KVM_NMI, 0UL); }
 
 ExitCounters Vcpu::counters() const {
   const auto value = [](const Counter& counter) { return counter.load(std::memory_order_relaxed); };

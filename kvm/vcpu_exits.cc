@@ -133,7 +133,7 @@ void Vcpu::OfferInterrupt() {
     const BigLockGuard lock(shared_.big_lock);
     if (source.Pending()) {  // still, under the lock
       kvm_interrupt interrupt{.irq = source.Acknowledge()};
-      (void)Call(fd_.get(), KVM_INTERRUPT, &interrupt, "KVM_INTERRUPT");
+      (void)::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt);
       run_->ready_for_interrupt_injection = 0;
     }
   }

@@ -18,11 +18,7 @@ constexpr std::uint64_t kTssAddress = 0xfffb'd000;
 
 struct Vm::Impl final : SlotBackend {
   Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
-      : fd(std::move(vm_fd)),
-        config(vm_config),
-        memory(fd, *this, max_slots),
-        io(fd),
-        router(fd.get()) {}
+      : fd(std::move(vm_fd)), config(vm_config), memory(fd, *this, max_slots), io(fd), router(fd.get()) {}
 
   Status SetSlot(SlotId slot, const SlotSection& section) override {
     if (!fd) {

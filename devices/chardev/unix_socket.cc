@@ -13,11 +13,12 @@
 #include "devices/chardev/backends.h"
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
+#include "gyre/base/types.h"
 
 namespace gyre::devices {
 namespace {
 
-constexpr std::size_t kRingSize = 64 * 1024;  // bytes of output kept for a late client
+constexpr std::size_t kRingSize = 64 * kKiB;  // bytes of output kept for a late client
 
 sockaddr_un AddressOf(const std::string& path) {
   sockaddr_un address = {};
@@ -93,6 +94,8 @@ class UnixBackend final : public CharBackend {
         file_(file),
         listener_(std::move(listener)),
         accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }) {}
+  UnixBackend(const UnixBackend&) = delete;
+  UnixBackend& operator=(const UnixBackend&) = delete;
   ~UnixBackend() override;
 
   std::size_t Write(std::span<const std::uint8_t> bytes) override;

@@ -32,8 +32,6 @@ enum ControlByte : std::uint8_t {
 enum Command : std::uint8_t {
   kReadRam = 0x20,
   kWriteRam = 0x60,
-  kDisableAux = 0xa7,
-  kEnableAux = 0xa8,
   kTestAux = 0xa9,
   kSelfTest = 0xaa,
   kTestKeyboard = 0xab,
@@ -69,6 +67,7 @@ struct I8042::Impl {
   std::uint8_t ReadData();
   void WriteData(std::uint8_t value);
   void WriteCommand(std::uint8_t command);
+  void AnswerCommand(std::uint8_t command);
   void Reply(std::uint8_t value, std::uint8_t flags = 0);
   void FromKeyboard(std::uint8_t value, std::uint8_t flags);
   void WriteOutputPort(std::uint8_t value);
@@ -198,30 +197,11 @@ void I8042::Impl::WriteCommand(std::uint8_t command) {
     return;
   }
   switch (command) {
-    case kSelfTest:
-      SetControl(static_cast<std::uint8_t>(kPowerOnControl | kControlSystemFlag));
-      Reply(0x55);
-      break;
-    case kTestKeyboard:
-      Reply(0x00);
-      break;
-    case kTestAux:
-      Reply(0x01);  // its clock line is stuck: there is none
-      break;
     case kDisableKeyboard:
       ram[0] |= kKeyboardDisabled;
       break;
     case kEnableKeyboard:
       ram[0] &= static_cast<std::uint8_t>(~kKeyboardDisabled);
-      break;
-    case kReadInputPort:
-      Reply(0x80);  // not locked
-      break;
-    case kReadOutputPort:
-      Reply(output_port);
-      break;
-    case kReadTestInputs:
-      Reply(0x00);
       break;
     case kA20Off:
       output_port &= static_cast<std::uint8_t>(~kOutputA20);
@@ -235,8 +215,32 @@ void I8042::Impl::WriteCommand(std::uint8_t command) {
     case kWriteAux:
       pending = command;
       break;
-    case kDisableAux:
-    case kEnableAux:
+    default:
+      AnswerCommand(command);
+      break;
+  }
+}
+
+// The commands that only ask. Unknown ones, and those for an AUX port, do nothing.
+void I8042::Impl::AnswerCommand(std::uint8_t command) {
+  switch (command) {
+    case kSelfTest:
+      SetControl(static_cast<std::uint8_t>(kPowerOnControl | kControlSystemFlag));
+      Reply(0x55);
+      break;
+    case kTestKeyboard:
+    case kReadTestInputs:
+      Reply(0x00);
+      break;
+    case kTestAux:
+      Reply(0x01);  // its clock line is stuck: there is none
+      break;
+    case kReadInputPort:
+      Reply(0x80);  // not locked
+      break;
+    case kReadOutputPort:
+      Reply(output_port);
+      break;
     default:
       break;
   }

@@ -5,7 +5,7 @@
 namespace gyre::devices {
 namespace {
 
-constexpr std::int64_t kDaySeconds = 24 * 60 * 60;
+constexpr std::int64_t kDaySeconds = 86400;
 constexpr std::uint8_t kPm = 0x80;
 constexpr std::uint8_t kDontCare = 0xc0;
 

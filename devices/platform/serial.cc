@@ -318,7 +318,7 @@ void Serial::Impl::WriteMcr(std::uint8_t value) {
 }
 
 void Serial::Impl::SetModemInputs(std::uint8_t inputs) {
-  unsigned deltas = static_cast<unsigned>((msr ^ inputs) >> 4);
+  auto deltas = static_cast<unsigned>((msr ^ inputs) >> 4);
   if ((inputs & kMsrRi) != 0) {
     deltas &= ~unsigned{kMsrRiDelta};  // TERI: the trailing edge only
   }

@@ -182,7 +182,8 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   Options options;
   Raw raw;
   CLI::App app("gyred runs one microVM on KVM.", "gyred");
-  app.allow_extras();
+  app.allow_extras();  // refused below, with a suggestion
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_version_flag("--version", "gyred " GYRE_VERSION);
   app.set_config("--config", "", "read options from FILE: name=value lines; the command line wins");
   Declare(app, options, raw);
@@ -192,6 +193,8 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
     return Text{app.help()};
   } catch (const CLI::CallForVersion&) {
     return Text{"gyred " GYRE_VERSION "\n"};
+  } catch (const CLI::ConfigError& error) {
+    return Fail(Error::Usage(OneLine(error.what())).Within("--config"));
   } catch (const CLI::Error& error) {
     return Fail(Error::Usage(OneLine(error.what())));
   }

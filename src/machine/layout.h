@@ -48,7 +48,7 @@ inline constexpr std::uint64_t kElcrPort = 0x4d0;
 inline constexpr std::uint64_t kPitPort = 0x40;
 inline constexpr std::uint64_t kPort61 = 0x61;
 inline constexpr unsigned kPitIrq = 0;  // of the PIC
-inline constexpr unsigned kPitGsi = 2;  // of the IOAPIC
+inline constexpr unsigned kPitGsi = 0;  // of the IOAPIC: no override in the tables
 
 inline constexpr unsigned kMaxVcpus = 254;  // 8-bit APIC ids, one is the IOAPIC's, one broadcast
 

@@ -154,6 +154,7 @@ bool Lifecycle::ShouldExit() {
 }
 
 void Lifecycle::Suspend() {
+  loop_.big_lock().AssertHeld();
   target_.PauseVcpus();
   loop_.EnableClock(loop::ClockType::kVirtual, false);
   suspend_notifiers_.Notify();
@@ -205,6 +206,7 @@ void Lifecycle::Reset(ShutdownCause cause) {
 }
 
 void Lifecycle::Wakeup(WakeupReason reason) {
+  loop_.big_lock().AssertHeld();
   target_.PauseVcpus();
   wakeup_notifiers_.Notify(reason);
   loop_.EnableClock(loop::ClockType::kVirtual, true);
@@ -215,6 +217,7 @@ void Lifecycle::Wakeup(WakeupReason reason) {
 // --- Start and stop ---
 
 Status Lifecycle::VmStart() {
+  loop_.big_lock().AssertHeld();
   if (NeedsReset(state())) {
     return Fail(Error::Host("Resetting the Virtual Machine is required"));
   }
@@ -242,6 +245,7 @@ Status Lifecycle::VmStart() {
 }
 
 Status Lifecycle::DoStop(RunState state, bool send_stop) {
+  loop_.big_lock().AssertHeld();
   const RunState from = this->state();
   if (!IsLive(from)) {
     return {};

@@ -24,16 +24,15 @@ void Timeline::Mark(std::string_view name) { MarkAt(std::string(name), NowNs(CLO
 
 void Timeline::MarkAt(std::string name, std::int64_t monotonic_ns) {
   if (monotonic_ns != 0) {
-    entries_.push_back({std::move(name), monotonic_ns});
+    const auto later = std::ranges::upper_bound(entries_, monotonic_ns, {}, &Entry::monotonic_ns);
+    entries_.insert(later, {std::move(name), monotonic_ns});
   }
 }
 
 std::string Timeline::Table() const {
-  auto sorted = entries_;
-  std::ranges::stable_sort(sorted, {}, &Entry::monotonic_ns);
   std::string table = format("{:>10} {:>10}  {}\n", "us", "step us", "mark");
   std::int64_t previous = exec_ns_;
-  for (const auto& entry : sorted) {
+  for (const auto& entry : entries_) {
     table += format("{:>10} {:>10}  {}\n", (entry.monotonic_ns - exec_ns_) / 1000,
                     (entry.monotonic_ns - previous) / 1000, entry.name);
     previous = entry.monotonic_ns;

@@ -1,9 +1,7 @@
 // When each step of a start was done, for --boot-timeline. Main loop's thread.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +26,7 @@ class Timeline {
     std::int64_t monotonic_ns;
   };
   std::int64_t exec_ns_;
-  std::vector<Entry> entries_;
+  std::vector<Entry> entries_;  // in order of time
 };
 
 }  // namespace gyre::machine

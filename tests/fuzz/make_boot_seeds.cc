@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "tests/unit/machine/boot/boot_fixture.h"
+#include "tests/unit/machine/boot/image_builder.h"
 
 namespace gyre::machine {
 namespace {

@@ -14,7 +14,7 @@ constexpr std::uint8_t kSleepEnable = 1 << 5;
 std::uint8_t FindSleepType(const std::uint8_t* dsdt) {
   constexpr std::uint8_t kBytePrefix = 0x0a;
   constexpr std::uint8_t kPackage = 0x12;
-  const std::uint32_t size = Read<std::uint32_t>(reinterpret_cast<std::uint64_t>(dsdt) + 4);
+  const auto size = Read<std::uint32_t>(reinterpret_cast<std::uint64_t>(dsdt) + 4);
   for (std::uint32_t at = 36; at + 9 < size; ++at) {
     const std::uint8_t* const name = dsdt + at;
     if (name[0] != '_' || name[1] != 'S' || name[2] != '5' || name[3] != '_' || name[4] != kPackage) {

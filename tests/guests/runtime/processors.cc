@@ -17,9 +17,9 @@ struct NextProcessor {
 struct Processor {
   alignas(16) std::uint8_t kernel_stack[KERNEL_STACK_SIZE];
   alignas(16) std::uint8_t user_stack[USER_STACK_SIZE];
-  alignas(16) Tss tss;
   void (*main)(std::size_t index);
   std::size_t index;
+  Tss tss;
   bool started;
 };
 
@@ -147,7 +147,7 @@ const std::uint8_t* FindAcpiTable(std::uint64_t rsdp, const char* signature) {
   }
   const std::uint8_t* const table =
       Pointer(extended ? Load<std::uint64_t>(root + 24) : Load<std::uint32_t>(root + 16));
-  const std::uint32_t size = Load<std::uint32_t>(table + 4);
+  const auto size = Load<std::uint32_t>(table + 4);
   if (!HasSignature(table, extended ? "XSDT" : "RSDT") || !ChecksumIsRight(table, size)) {
     return nullptr;
   }

@@ -38,7 +38,8 @@ TEST(Options, EachMistake_IsOneClearLine) {
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "0"}), "--memory: a guest needs some");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "1000K"}),
             "--memory: 1024000 bytes is not a whole number of MiB");
-  EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "12Q"}), "--memory: '12Q' is not a size such as 256M or 2G");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "12Q"}),
+            "--memory: '12Q' is not a size such as 256M or 2G");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "99999999999T"}),
             "--memory: '99999999999T' is not a size such as 256M or 2G");
   EXPECT_NE(ErrorOf({"--kernel", "k", "--memory", "4096T"}).find("more than the"), std::string::npos);

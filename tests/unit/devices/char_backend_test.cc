@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): posix_openpt
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -259,6 +260,37 @@ TEST_F(CharBackendTest, RegularFileAsStdin_EndsQuietly) {
   EXPECT_TRUE(first);
   EXPECT_TRUE(held_back);
   EXPECT_TRUE(rest);
+}
+
+bool Canonical(int terminal) {
+  termios settings = {};
+  return ::tcgetattr(terminal, &settings) == 0 && (settings.c_lflag & ICANON) != 0;
+}
+
+// In a session of its own whose terminal is a new pty: exits with 0 if the
+// terminal is raw as long as the backend lives, and not before or after.
+void UseTerminalAsStdio() NO_THREAD_SAFETY_ANALYSIS {
+  ::setsid();
+  const UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+  ::unlockpt(master.get());
+  const UniqueFd slave(::open(::ptsname(master.get()), O_RDWR | O_CLOEXEC));  // NOLINT(concurrency-mt-unsafe)
+  ::dup2(slave.get(), 0);
+  ::dup2(slave.get(), 1);
+  BigLock big_lock;
+  big_lock.Lock();
+  bool good = Canonical(slave.get());
+  {
+    const auto loop = loop::MainLoop::Create(big_lock).value();
+    auto backend = NewCharBackend(*loop, "stdio").value();
+    good =
+        good && !Canonical(slave.get()) && backend->Write(Bytes("hi")) == 2 && ReadSome(master.get()) == "hi";
+  }
+  good = good && Canonical(slave.get());
+  ::_exit(good ? 0 : 1);
+}
+
+TEST(CharBackendDeathTest, TerminalAsStdio_IsRawUntilDestruction) {
+  EXPECT_EXIT(UseTerminalAsStdio(), testing::ExitedWithCode(0), "");
 }
 
 TEST_F(CharBackendTest, Pty_LateReaderWorksBothWays) {

@@ -16,6 +16,7 @@
 #include "gyre/devices/char_backend.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/region.h"
+#include "tests/support/manual_time.h"
 
 namespace gyre::devices {
 
@@ -76,14 +77,6 @@ class FakeBackend final : public CharBackend {
   CharFrontend* frontend = nullptr;
 };
 
-class ManualTime final : public loop::TimeSource {
- public:
-  std::int64_t MonotonicNs() const override { return monotonic_ns; }
-  std::int64_t WallNs() const override { return wall_ns; }
-  std::int64_t monotonic_ns = 1'000'000'000;
-  std::int64_t wall_ns = 0;
-};
-
 // A main loop on hand-set or real clocks, the big lock held.
 class LoopTest : public testing::Test {
  protected:
@@ -101,14 +94,13 @@ class LoopTest : public testing::Test {
 
   // Both clocks go on by `ns`, and what is due runs.
   void Advance(std::int64_t ns) {
-    time_.monotonic_ns += ns;
-    time_.wall_ns += ns;
+    time_.Advance(ns);
     RunPending();
   }
   void RunPending() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(true); }
 
   BigLock big_lock_;
-  ManualTime time_;
+  test::ManualTime time_;
   std::unique_ptr<loop::MainLoop> loop_;
 
  private:

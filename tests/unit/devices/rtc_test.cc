@@ -17,7 +17,7 @@ constexpr std::int64_t kLeapDay = 1'709'251'198;
 class RtcTest : public LoopTest {
  protected:
   RtcTest() {
-    time_.wall_ns = kLeapDay * kSecond;
+    time_.SetWall(kLeapDay * kSecond);
     rtc_ = std::make_unique<Rtc>(*loop_, line_, 3ULL << 30, 2ULL << 30);
   }
   void TearDown() override { rtc_.reset(); }

@@ -41,9 +41,7 @@ class LifecycleTest : public ::testing::Test {
     loop_ = loop::MainLoop::Create(big_lock_).value();
     Make({});
   }
-  ~LifecycleTest() override {
-    Free();
-  }
+  ~LifecycleTest() override { Free(); }
   void Free() NO_THREAD_SAFETY_ANALYSIS {
     lifecycle_.reset();
     loop_.reset();
@@ -125,8 +123,8 @@ TEST_F(LifecycleTest, ShouldExit_ServesRequestsInTheSeedsOrder) {
   lifecycle_->RequestPowerdown();
   lifecycle_->RequestReset(ShutdownCause::kGuestReset);
   EXPECT_FALSE(lifecycle_->ShouldExit());
-  EXPECT_THAT(Took(), ElementsAre("pause", "reset", "RESET guest=true reason=guest-reset", "resume", "POWERDOWN",
-                                  "powerdown notifier", "pause", "STOP"));
+  EXPECT_THAT(Took(), ElementsAre("pause", "reset", "RESET guest=true reason=guest-reset", "resume",
+                                  "POWERDOWN", "powerdown notifier", "pause", "STOP"));
   EXPECT_FALSE(lifecycle_->ShouldExit());
   EXPECT_THAT(Took(), IsEmpty());
 }
@@ -202,7 +200,8 @@ TEST_F(LifecycleTest, GuestPanicked_FollowsItsAction) {
   const Case cases[] = {
       {PanicAction::kPause, "GUEST_PANICKED action=pause", false, 0, RunState::kGuestPanicked},
       {PanicAction::kShutdown, "GUEST_PANICKED action=poweroff", true, 0, RunState::kRunning},
-      {PanicAction::kExitFailure, "GUEST_PANICKED action=poweroff", true, kExitGuestCrash, RunState::kRunning},
+      {PanicAction::kExitFailure, "GUEST_PANICKED action=poweroff", true, kExitGuestCrash,
+       RunState::kRunning},
       {PanicAction::kNone, "GUEST_PANICKED action=run", false, 0, RunState::kRunning},
   };
   for (const auto& c : cases) {

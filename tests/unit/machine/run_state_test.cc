@@ -38,7 +38,8 @@ TEST(RunState, PausedOrPanickedToShutdown_IsIllegal) {
 }
 
 TEST(RunState, TheOrdinaryLife_IsLegal) {
-  const RunState life[] = {kPrelaunch, kRunning, kPaused, kRunning, kSuspended, kRunning, kShutdown, kPrelaunch};
+  const RunState life[] = {kPrelaunch, kRunning, kPaused,   kRunning,
+                           kSuspended, kRunning, kShutdown, kPrelaunch};
   for (std::size_t i = 1; i < std::size(life); ++i) {
     EXPECT_TRUE(IsLegal(life[i - 1], life[i])) << Name(life[i - 1]) << " to " << Name(life[i]);
   }

@@ -18,6 +18,8 @@ class Serial final : public Device, public memory::RegionHandler, public CharFro
 
   // `line` outlives it. The backend is its own.
   Serial(IrqLine& line, std::unique_ptr<CharBackend> backend);
+  Serial(const Serial&) = delete;
+  Serial& operator=(const Serial&) = delete;
   ~Serial() override;
 
   std::string_view name() const override { return "serial"; }
