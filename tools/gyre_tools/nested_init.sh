@@ -18,6 +18,8 @@ echo 1 >/proc/sys/vm/overcommit_memory
 ip link set lo up 2>/dev/null
 cat /sys/firmware/qemu_fw_cfg/by_name/opt/run/raw >/tmp/run.sh
 cd /tmp
+# From here on the console is the script's; the kernel speaks up only when it dies.
+dmesg -n 3
 echo "@@gyre:body"
 # A session with a controlling terminal of its own, so that the console works as one.
 setsid -c sh /tmp/run.sh

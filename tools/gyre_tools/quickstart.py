@@ -9,7 +9,7 @@ import sys
 from . import build, hostkvm, initramfs, kernels, nested, util
 
 INIT = util.ROOT / "tools" / "guest" / "greeting-init"
-CMDLINE = "console=ttyS0 quiet reboot=k panic=-1 cryptomgr.notests random.trust_cpu=on"
+CMDLINE = "console=ttyS0 loglevel=3 reboot=k panic=-1 cryptomgr.notests random.trust_cpu=on"
 DIRECT_TIMEOUT = 60
 NESTED_TIMEOUT = 300
 
