@@ -57,6 +57,7 @@ Status Vcpu::Open() {
   const auto id = static_cast<unsigned long>(index_.value());
   fd_ = UniqueFd(TRY(Call(shared_.vm_fd, KVM_CREATE_VCPU, id, "KVM_CREATE_VCPU")));
   mapping_ = TRY(Mapping::File(fd_.get(), 0, shared_.run_size, PROT_READ | PROT_WRITE, MAP_SHARED));
+  // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages, which g++ cannot know
   run_ = static_cast<kvm_run*>(static_cast<void*>(mapping_.data()));
   return {};
 }
