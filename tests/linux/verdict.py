@@ -42,8 +42,9 @@ def parse_records(text):
     return records
 
 
-def judge(case, record):
-    """Returns ("PASS" | "FAIL" | "SKIP", reason)."""
+def judge(case, record, direct):
+    """Returns ("PASS" | "FAIL" | "SKIP", reason). Only where KVM is direct does a stall speak against us: an emulated
+    machine that gets little of a busy host's time stalls by itself."""
     if not record.ended:
         return "FAIL", f"no end; last line: {_last_line(record)}"
     if record.status == "timeout":
@@ -54,6 +55,8 @@ def judge(case, record):
         problems.append(f"the guest's userland did not come up; last line: {_last_line(record)}")
     else:
         problems += _check_facts(case, record, facts)
+        if direct and facts.get("stalls") != ["0"]:
+            problems.append("the kernel's log has a lockup or a stall")
     if record.status != str(case.status):
         problems.append(f"exit status {record.status}, not {case.status}")
     if case.then == "panic" and "Kernel panic - not syncing" not in record.output:
@@ -92,8 +95,8 @@ def _check_facts(case, record, facts):
     date = value("date")
     if not date.isdigit() or not -2 <= int(date) - record.began <= record.seconds + 2:
         problems.append(f"date {date}, but it was {record.began} to {record.began + record.seconds}")
-    if value("complaints") != "0":
-        problems.append("the kernel's log has an oops, a lockup or a stall")
+    if value("faults") != "0":
+        problems.append("the kernel's log has a fault")
     if value("echo") != LINE:
         problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
     return problems

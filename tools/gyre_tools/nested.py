@@ -7,6 +7,7 @@ by markers on the serial console; both must say success.
 """
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -123,10 +124,18 @@ def build_image(files, kernel):
     directory = util.CACHE / "nested"
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"root-{_key(sources)}.ext4"
-    if target.exists():
-        target.touch()
-        return target
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".stage-") as name:
+    with open(directory / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            target.touch()
+        else:
+            _make_image(sources, applets, target)
+            _forget_old_images(directory)
+    return target
+
+
+def _make_image(sources, applets, target):
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as name:
         stage = pathlib.Path(name) / "root"
         _stage(sources, applets, stage)
         part = pathlib.Path(name) / "image"
@@ -135,8 +144,6 @@ def build_image(files, kernel):
         util.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^metadata_csum,^64bit",
                   "-E", "lazy_itable_init=1,nodiscard", "-m0", "-d", stage, part, f"{mebibytes}M"], timeout=120)
         part.replace(target)
-    _forget_old_images(directory)
-    return target
 
 
 def _key(sources):

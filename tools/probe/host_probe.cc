@@ -14,9 +14,11 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "gyre/base/format.h"
 #include "gyre/base/mapping.h"
 #include "gyre/base/unique_fd.h"
 #include "tools/probe/probe_guest.h"
@@ -39,7 +41,11 @@ void OnTimer(int /*signal*/) { *g_immediate_exit = 1; }
 struct Machine {
   UniqueFd kvm, vm, vcpu;
   Mapping memory, run_area;
-  kvm_run* run() const { return static_cast<kvm_run*>(static_cast<void*>(run_area.data())); }
+  // Page-aligned, as mmap(2) gives it.
+  kvm_run* run() const {
+    return static_cast<kvm_run*>(
+        static_cast<void*>(run_area.data()));  // NOLINT(bugprone-casting-through-void)
+  }
 };
 
 struct Outcome {
@@ -49,10 +55,14 @@ struct Outcome {
   std::uint32_t exit_reason = 0;
 };
 
+int Say(const std::string& line, int status) {
+  std::puts(line.c_str());
+  return status;
+}
+
 int NoKvm(const char* what) {
   const int error = errno;
-  std::printf("no usable KVM: %s: %s\n", what, std::strerror(error));
-  return kNoKvm;
+  return Say(gyre::format("no usable KVM: {}: {}", what, std::strerror(error)), kNoKvm);
 }
 
 void Put64(const Machine& machine, std::uint64_t address, std::uint64_t value) {
@@ -230,25 +240,24 @@ const char* ExitName(std::uint32_t reason) {
 }
 
 int Report(const Outcome& outcome) {
+  constexpr double kMillions = static_cast<double>(kLoopInstructions) / 1e6;
   if (outcome.timed_out && outcome.progress == Progress::kNothing) {
-    std::printf(
-        "the host's KVM runs a guest's ring 0 at less than %.0f million instructions a second: an "
-        "interpreter\n",
-        static_cast<double>(kLoopInstructions) / 1e6 / (kBoundNanoseconds / 1e9));
-    return kCannot;
+    return Say(gyre::format(
+                   "the host's KVM runs a guest's ring 0 at less than {:.0f} million instructions a second: "
+                   "an interpreter",
+                   kMillions / (static_cast<double>(kBoundNanoseconds) / 1e9)),
+               kCannot);
   }
-  const double speed = static_cast<double>(kLoopInstructions) / 1e6 / outcome.loop_seconds;
   if (outcome.progress != kLastProgress) {
     const auto failed = static_cast<Progress>(static_cast<std::uint8_t>(outcome.progress) + 1);
-    std::printf("the host's KVM fails at a guest's %s: %s\n", GroupName(failed),
-                outcome.timed_out ? "no end" : ExitName(outcome.exit_reason));
-    return kCannot;
+    return Say(gyre::format("the host's KVM fails at a guest's {}: {}", GroupName(failed),
+                            outcome.timed_out ? "no end" : ExitName(outcome.exit_reason)),
+               kCannot);
   }
-  std::printf(
-      "the host's KVM runs a guest's ring 0 at %.0f million instructions a second, with all that kernels "
-      "need\n",
-      speed);
-  return kCan;
+  return Say(gyre::format("the host's KVM runs a guest's ring 0 at {:.0f} million instructions a second, "
+                          "with all that kernels need",
+                          kMillions / outcome.loop_seconds),
+             kCan);
 }
 
 int Main() {
