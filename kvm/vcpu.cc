@@ -103,11 +103,8 @@ std::optional<int> Vcpu::Enter(std::uint32_t obstacles) {
 }
 
 Vcpu::Outcome Vcpu::Run() {
-  if (!ran_) {
-    ran_ = true;
-    if (first_entry_ns() == 0) {
-      first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
-    }
+  if (first_entry_ns() == 0) {
+    first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
   }
   // Before Enter looks at the requests: whoever sets it later set a request first.
   StoreImmediateExit(0);
@@ -145,6 +142,7 @@ ExitCounters Vcpu::counters() const {
 
 Status Vcpu::Reset(const EntryState& entry) {
   Clear(kRequestNmi | kRequestInterrupt);
+  held_vector_.reset();
   const bool boot_cpu = index_.value() == 0;
   if (ran_) {
     TRY(ResetAgain());
@@ -175,10 +173,10 @@ Status Vcpu::ResetAgain() {
   // Reading it makes KVM take INITs and SIPIs that are still on their way.
   kvm_mp_state mp{};
   TRY(Do(fd_.get(), KVM_GET_MP_STATE, &mp, "KVM_GET_MP_STATE"));
+  TRY(SetMsrs(fd_.get(), ResetMsrs()));
   kvm_vcpu_events events{};
   events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
   TRY(Do(fd_.get(), KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS"));
-  TRY(SetMsrs(fd_.get(), ResetMsrs()));
   kvm_xcrs xcrs{};
   xcrs.nr_xcrs = 1;
   xcrs.xcrs[0].value = 1;

@@ -216,14 +216,19 @@ TEST_F(KernelTimerTest, Deadline_EndsTheSleepAndNeverFiresEarly) {
 // Lesson (f): the time limit is read when the call is made, submissions in the same call or not.
 TEST_F(KernelTimerTest, DeadlineWithSubmissionsInTheSameCall_SleepsOnceOnly) {
   const Pipe pipe;
-  bool fired = false;
-  Timer timer(loop(), ClockType::kRealtime, [&] { fired = true; });
-  const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [](unsigned) {});
-  const std::int64_t start = loop().Now(ClockType::kRealtime);
-  timer.Set(start + 300 * kMs);
-  Sleep();
-  EXPECT_TRUE(fired);
-  EXPECT_LT(loop().Now(ClockType::kRealtime) - start, 550 * kMs);
+  // A second sleep would double every attempt; a busy host only some of them.
+  std::int64_t shortest = INT64_MAX;
+  for (int attempt = 0; attempt < 10 && shortest >= 190 * kMs; ++attempt) {
+    bool fired = false;
+    Timer timer(loop(), ClockType::kRealtime, [&] { fired = true; });
+    const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [](unsigned) {});
+    const std::int64_t start = loop().Now(ClockType::kRealtime);
+    timer.Set(start + 100 * kMs);
+    Sleep();
+    EXPECT_TRUE(fired);
+    shortest = std::min(shortest, loop().Now(ClockType::kRealtime) - start);
+  }
+  EXPECT_LT(shortest, 190 * kMs);
 }
 
 TEST_F(KernelTimerTest, SetFromAThreadWhileTheLoopSleeps_EndsTheSleepInTime) {
