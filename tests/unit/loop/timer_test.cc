@@ -1,6 +1,7 @@
 // Timers and clocks: semantics.md 2.4 and trap 5.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "fixture.h"
