@@ -15,6 +15,9 @@ constexpr Msr kMtrrDefType{.index = 0x2ff, .value = (1U << 11) | 6};  // enabled
 constexpr std::array kFirmware = {kMiscEnable, kMtrrDefType};
 
 constexpr std::array kReset = {
+    // IA32_FEAT_CTL, first: makes KVM leave a guest's own VMX operation, in which
+    // it would refuse the registers of power-on.
+    Msr{.index = 0x3a},
     Msr{.index = 0x6e0},                    // IA32_TSC_DEADLINE
     Msr{.index = 0x4b56'4d01},              // KVM system time: the guest's pages are no longer ours to write
     Msr{.index = 0x4b56'4d00},              // KVM wall clock

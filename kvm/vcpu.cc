@@ -57,6 +57,7 @@ Status Vcpu::Open() {
   const auto id = static_cast<unsigned long>(index_.value());
   fd_ = UniqueFd(TRY(Call(shared_.vm_fd, KVM_CREATE_VCPU, id, "KVM_CREATE_VCPU")));
   mapping_ = TRY(Mapping::File(fd_.get(), 0, shared_.run_size, PROT_READ | PROT_WRITE, MAP_SHARED));
+  // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages, which g++ cannot know
   run_ = static_cast<kvm_run*>(static_cast<void*>(mapping_.data()));
   return {};
 }
@@ -102,11 +103,8 @@ std::optional<int> Vcpu::Enter(std::uint32_t obstacles) {
 }
 
 Vcpu::Outcome Vcpu::Run() {
-  if (!ran_) {
-    ran_ = true;
-    if (first_entry_ns() == 0) {
-      first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
-    }
+  if (first_entry_ns() == 0) {
+    first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
   }
   // Before Enter looks at the requests: whoever sets it later set a request first.
   StoreImmediateExit(0);
@@ -144,6 +142,7 @@ ExitCounters Vcpu::counters() const {
 
 Status Vcpu::Reset(const EntryState& entry) {
   Clear(kRequestNmi | kRequestInterrupt);
+  held_vector_.reset();
   const bool boot_cpu = index_.value() == 0;
   if (ran_) {
     TRY(ResetAgain());
@@ -174,10 +173,10 @@ Status Vcpu::ResetAgain() {
   // Reading it makes KVM take INITs and SIPIs that are still on their way.
   kvm_mp_state mp{};
   TRY(Do(fd_.get(), KVM_GET_MP_STATE, &mp, "KVM_GET_MP_STATE"));
+  TRY(SetMsrs(fd_.get(), ResetMsrs()));
   kvm_vcpu_events events{};
   events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
   TRY(Do(fd_.get(), KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS"));
-  TRY(SetMsrs(fd_.get(), ResetMsrs()));
   kvm_xcrs xcrs{};
   xcrs.nr_xcrs = 1;
   xcrs.xcrs[0].value = 1;

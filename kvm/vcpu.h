@@ -73,6 +73,9 @@ class Vcpu {
 
   // --- any thread ---
   std::uint32_t requests() const { return requests_.load(std::memory_order_seq_cst); }
+  // From now on it may have been in guest code, or others may have sent it INIT and
+  // SIPI. By the resumer, while its thread still sleeps.
+  void NoteStarted() { ran_ = true; }
   void Clear(std::uint32_t requests) { requests_.fetch_and(~requests, std::memory_order_seq_cst); }
   // Sets the requests, and makes KVM_RUN return if it is being executed.
   void Ask(std::uint32_t requests);
@@ -110,7 +113,8 @@ class Vcpu {
   kvm_run* run_ = nullptr;
   pthread_t thread_{};
   std::uint32_t signature_ = 0;
-  bool ran_ = false;  // so that its state is no longer KVM's initial one
+  bool ran_ = false;                         // so that its state is no longer KVM's initial one
+  std::optional<std::uint8_t> held_vector_;  // acknowledged at the 8259s, not yet taken by KVM
   bool needs_completion_ = false;
   memory::ViewCache memory_cache_;
   memory::ViewCache io_cache_;

@@ -129,15 +129,23 @@ void Vcpu::ServeSystemEvent() {
 // when KVM can take it at once.
 void Vcpu::OfferInterrupt() {
   ExtIntSource& source = *shared_.ext_int;
-  if (source.Pending() && run_->ready_for_interrupt_injection != 0) {
+  const bool ready = run_->ready_for_interrupt_injection != 0;
+  if (!held_vector_ && ready && source.Pending()) {
     const BigLockGuard lock(shared_.big_lock);
     if (source.Pending()) {  // still, under the lock
-      kvm_interrupt interrupt{.irq = source.Acknowledge()};
-      (void)::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt);
-      run_->ready_for_interrupt_injection = 0;
+      held_vector_ = source.Acknowledge();
     }
   }
-  run_->request_interrupt_window = source.Pending() ? 1 : 0;
+  if (held_vector_ && ready) {
+    kvm_interrupt interrupt{.irq = *held_vector_};
+    // EEXIST: the last one has not reached the guest, since a kick came first. An
+    // acknowledged vector must not be lost: nobody would end that interrupt.
+    if (::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) == 0 || errno != EEXIST) {
+      held_vector_.reset();
+    }
+    run_->ready_for_interrupt_injection = 0;
+  }
+  run_->request_interrupt_window = held_vector_ || source.Pending() ? 1 : 0;
 }
 
 void Vcpu::Report(VcpuEventKind kind, std::string detail) {

@@ -278,6 +278,7 @@ void Vcpus::Impl::ResumeAll() {
   const MutexLock lock(mutex_);
   for (std::size_t i = 0; i < seats_.size(); ++i) {
     seats_[i]->paused = false;
+    vcpus_[i]->NoteStarted();
     vcpus_[i]->Clear(kRequestStop);
     seats_[i]->wake.NotifyAll();
   }

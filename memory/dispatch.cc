@@ -70,29 +70,31 @@ constexpr std::uint64_t LowBytes(unsigned size) {
 }
 
 // A naturally aligned access of a register's size is a single one, as the guest
-// expects of memory; other CPUs may be at the same bytes.
+// expects of memory; other CPUs may be at the same bytes. Copies to `out`, or from
+// `in` if it is not null.
 template <typename T>
-bool CopyAsOne(std::byte* to, const std::byte* from, std::size_t size, const std::byte* guest) {
+bool CopyAsOne(std::byte* guest, std::byte* out, const std::byte* in, std::size_t size) {
   if (size != sizeof(T) || std::bit_cast<std::uintptr_t>(guest) % sizeof(T) != 0) {
     return false;
   }
+  T* const word =
+      static_cast<T*>(static_cast<void*>(guest));  // NOLINT(bugprone-casting-through-void): aligned
   T value = 0;
-  if (guest == from) {
-    __atomic_load(static_cast<const T*>(static_cast<const void*>(from)), &value, __ATOMIC_RELAXED);
-    std::memcpy(to, &value, sizeof(T));
+  if (in == nullptr) {
+    value = __atomic_load_n(word, __ATOMIC_RELAXED);
+    std::memcpy(out, &value, sizeof(T));
   } else {
-    std::memcpy(&value, from, sizeof(T));
-    __atomic_store(static_cast<T*>(static_cast<void*>(to)), &value, __ATOMIC_RELAXED);
+    std::memcpy(&value, in, sizeof(T));
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
   }
   return true;
 }
 
-// `guest` is the one of the two that is guest memory. The two may overlap: a
-// device's buffer can be guest memory as well.
-void CopyGuest(std::byte* to, const std::byte* from, std::size_t size, const std::byte* guest) {
-  if (!CopyAsOne<std::uint8_t>(to, from, size, guest) && !CopyAsOne<std::uint16_t>(to, from, size, guest) &&
-      !CopyAsOne<std::uint32_t>(to, from, size, guest) && !CopyAsOne<std::uint64_t>(to, from, size, guest)) {
-    std::memmove(to, from, size);
+// The caller's bytes may be guest memory too, and overlap.
+void CopyGuest(std::byte* guest, std::byte* out, const std::byte* in, std::size_t size) {
+  if (!CopyAsOne<std::uint8_t>(guest, out, in, size) && !CopyAsOne<std::uint16_t>(guest, out, in, size) &&
+      !CopyAsOne<std::uint32_t>(guest, out, in, size) && !CopyAsOne<std::uint64_t>(guest, out, in, size)) {
+    std::memmove(in == nullptr ? out : guest, in == nullptr ? guest : in, size);
   }
 }
 
@@ -146,18 +148,24 @@ void WritePiece(RegionHandler& handler, const AccessLimits& impl, std::uint64_t 
 
 }  // namespace
 
-// The caller's bytes, of which `out` is for reads and `in` for writes.
+// The caller's bytes: `in` of a write, `out` of a read; the other is null.
 struct AddressSpace::Transfer {
+  bool is_write = false;
   std::byte* out = nullptr;
   const std::byte* in = nullptr;
   std::size_t size = 0;
 
-  bool is_write() const { return in != nullptr; }
   Transfer Part(std::size_t from, std::size_t length) const {
-    return {.out = is_write() ? nullptr : out + from, .in = is_write() ? in + from : nullptr, .size = length};
+    Transfer part{.is_write = is_write, .out = nullptr, .in = nullptr, .size = length};
+    if (is_write) {
+      part.in = in + from;
+    } else {
+      part.out = out + from;
+    }
+    return part;
   }
   void Fill(std::uint8_t value) const {
-    if (!is_write()) {
+    if (!is_write) {
       std::memset(out, value, size);
     }
   }
@@ -236,7 +244,7 @@ AccessResult AccessHandler(const MemoryRegion& region, std::uint64_t offset, con
       Count(counters.refused);
       result = AccessResult::kRefused;
       transfer.Part(done, size).Fill(0);
-    } else if (transfer.is_write()) {
+    } else if (transfer.is_write) {
       std::memcpy(&value, transfer.in + done, size);
       WritePiece(handler, traits.impl, at, size, value);
     } else {
@@ -251,11 +259,13 @@ AccessResult AccessHandler(const MemoryRegion& region, std::uint64_t offset, con
 }  // namespace
 
 AccessResult AddressSpace::Read(ViewCache& cache, GuestAddress address, std::span<std::byte> out) {
-  return Access(cache, address.value(), Transfer{.out = out.data(), .size = out.size()});
+  return Access(cache, address.value(),
+                Transfer{.is_write = false, .out = out.data(), .in = nullptr, .size = out.size()});
 }
 
 AccessResult AddressSpace::Write(ViewCache& cache, GuestAddress address, std::span<const std::byte> in) {
-  return Access(cache, address.value(), Transfer{.in = in.data(), .size = in.size()});
+  return Access(cache, address.value(),
+                Transfer{.is_write = true, .out = nullptr, .in = in.data(), .size = in.size()});
 }
 
 AccessResult AddressSpace::Access(ViewCache& cache, std::uint64_t address, Transfer transfer) {
@@ -265,7 +275,7 @@ AccessResult AddressSpace::Access(ViewCache& cache, std::uint64_t address, Trans
     const Transfer rest = transfer.Part(done, transfer.size - done);
     const auto at = CheckedAdd<std::uint64_t>(address, done);
     if (!at) {
-      Count(transfer.is_write() ? impl_->counters.unassigned_writes : impl_->counters.unassigned_reads);
+      Count(transfer.is_write ? impl_->counters.unassigned_writes : impl_->counters.unassigned_reads);
       rest.Fill(0xff);
       return std::max(result, AccessResult::kUnassigned);
     }
@@ -278,7 +288,7 @@ AccessResult AddressSpace::Access(ViewCache& cache, std::uint64_t address, Trans
 
 AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t address, Transfer transfer) {
   OptionalBigLock lock(topology_.big_lock());
-  const bool is_write = transfer.is_write();
+  const bool is_write = transfer.is_write;
   const FlatRange* range = Refresh(cache).Seek(address);
   // Once the lock is there the topology stands still; but while this thread waited
   // for it, the region may have gone, and its device with it.
@@ -297,11 +307,9 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
       Count(impl_->counters.readonly_writes);
       result = AccessResult::kRefused;
       break;
-    case Target::kMemory: {
-      std::byte* guest = range->host() + (address - range->start);
-      CopyGuest(is_write ? guest : part.out, is_write ? part.in : guest, part.size, guest);
+    case Target::kMemory:
+      CopyGuest(range->host() + (address - range->start), part.out, part.in, part.size);
       break;
-    }
     case Target::kHandler:
       result = AccessHandler(*range->region, range->region_offset + (address - range->start), part,
                              impl_->counters);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <unordered_set>
 
 #include "gyre/base/check.h"
 #include "gyre/base/checked.h"
@@ -175,12 +176,12 @@ Status GuestRam::PlaceFile(GuestAddress start, int fd, std::uint64_t file_offset
 }
 
 Status GuestRam::Clear() const {
-  for (auto range = ranges_.begin(); range != ranges_.end(); ++range) {
-    const bool cleared =
-        std::any_of(ranges_.begin(), range, [&](const Range& other) { return other.block == range->block; });
-    if (!cleared) {
-      TRY(range->block->Clear());
-    }
+  std::unordered_set<RamBlock*> blocks;
+  for (const Range& range : ranges_) {
+    blocks.insert(range.block.get());
+  }
+  for (RamBlock* block : blocks) {
+    TRY(block->Clear());
   }
   return {};
 }

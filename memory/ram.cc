@@ -77,6 +77,10 @@ Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::
     TRY(RemapAnonymous(extent));
     return Fail(std::move(error));
   }
+  // What it covers whole is gone: a guest that reboots for ever must not grow the list.
+  std::erase_if(file_extents_, [&extent](const Extent& old) {
+    return old.offset >= extent.offset && old.offset + old.size <= extent.offset + extent.size;
+  });
   file_extents_.push_back(extent);
   return {};
 }

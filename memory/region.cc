@@ -168,7 +168,7 @@ void MemoryRegion::Remove(const RegionPtr& child) {
   if (found == impl_->children.end()) {
     return;
   }
-  const RegionPtr kept = *found;  // `child` may be the list's own
+  const RegionPtr kept = std::exchange(*found, nullptr);  // `child` may be the list's own
   const Transaction transaction(impl_->topology);
   NoteChangeIf(impl_->topology.Shows(*kept));
   impl_->children.erase(found);

@@ -21,9 +21,12 @@ inline constexpr std::uint64_t kBootStack = 0x10000;     // grows down
 inline constexpr std::uint64_t kCmdline = 0x20000;       // up to 64 KiB
 inline constexpr std::uint64_t kCmdlineMax = 0x10000;    // with its end
 inline constexpr std::uint64_t kMpTable = 0x9fc00;       // last KiB below 640 KiB
+inline constexpr std::uint64_t kMpTableSize = kKiB;      // up to 40 processors
+inline constexpr std::uint64_t kLargeMpTable = 0xf0000;  // for more: guests scan here too (MP 1.4, 4)
+inline constexpr std::uint64_t kLargeMpTableSize = 64 * kKiB;
 inline constexpr std::uint64_t kLowRamEnd = 0x9fc00;
 inline constexpr std::uint64_t kAcpiTables = 0xe0000;  // found by scanning too (ACPI 6.4, 5.2.5.1)
-inline constexpr std::uint64_t kAcpiTablesEnd = 0x100000;
+inline constexpr std::uint64_t kAcpiTablesEnd = kLargeMpTable;
 inline constexpr std::uint64_t kHighRamStart = 0x100000;
 
 // Platform MMIO.

@@ -187,6 +187,14 @@ bool Lifecycle::Shutdown(ShutdownCause cause) {
 
 void Lifecycle::Reset(ShutdownCause cause) {
   target_.PauseVcpus();
+  // The pause gave the big lock up. An end that was asked for meanwhile comes
+  // before the guest's next instruction; what else the old guest asked for is void.
+  if (shutdown_.pending()) {
+    reset_.Put(cause);
+    return;
+  }
+  (void)reset_.Take();
+  (void)vmstop_.TakeIf(RunState::kGuestPanicked);
   if (const auto done = target_.ResetMachine(); !done) {
     log::Error("reset: {}", done.error().message());
     force_poweroff_.store(true, std::memory_order_relaxed);
@@ -209,8 +217,10 @@ void Lifecycle::Wakeup(WakeupReason reason) {
   loop_.big_lock().AssertHeld();
   target_.PauseVcpus();
   wakeup_notifiers_.Notify(reason);
-  loop_.EnableClock(loop::ClockType::kVirtual, true);
-  target_.ResumeVcpus();
+  if (state() == RunState::kRunning) {
+    loop_.EnableClock(loop::ClockType::kVirtual, true);
+    target_.ResumeVcpus();
+  }
   events_.Emit(WakeupEvent{});
 }
 

@@ -58,7 +58,7 @@ class Lifecycle {
   void RequestKill(int signo, int pid);
   void RequestPowerdown();
   void RequestSuspend();
-  // The error says why not: only a suspended VM wakes.
+  // The error says why not: only a suspended VM wakes. Big lock held.
   Status RequestWakeup(WakeupReason reason);
   void RequestDebug();
   void RequestVmStop(RunState state);
@@ -93,6 +93,11 @@ class Lifecycle {
    public:
     void Put(T value) { word_.store(kSet | static_cast<unsigned>(value), std::memory_order_release); }
     bool pending() const { return word_.load(std::memory_order_acquire) != 0; }
+    // Only if `value` is what it holds.
+    bool TakeIf(T value) {
+      unsigned expected = kSet | static_cast<unsigned>(value);
+      return word_.compare_exchange_strong(expected, 0, std::memory_order_acq_rel);
+    }
     std::optional<T> Take() {
       const unsigned word = word_.exchange(0, std::memory_order_acq_rel);
       return word == 0 ? std::nullopt : std::optional(static_cast<T>(word & ~kSet));

@@ -156,10 +156,11 @@ void Machine::PrepareTables() {
                            .legacy_pic = config_.legacy_irq});
     tables_.push_back({blob.base, blob.rsdp, std::move(blob.bytes)});
   }
-  auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, kKiB);
-  if (!mp.bytes.empty()) {
-    tables_.push_back({mp.base, 0, std::move(mp.bytes)});
+  auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, layout::kMpTableSize);
+  if (mp.bytes.empty()) {
+    mp = BuildMpTable({.base = layout::kLargeMpTable, .vcpus = config_.vcpus}, layout::kLargeMpTableSize);
   }
+  tables_.push_back({mp.base, 0, std::move(mp.bytes)});
 }
 
 BootPlatform Machine::DescribeToGuest() const {
@@ -198,7 +199,7 @@ void Machine::ServeVcpuEvents() {
         break;
       case kvm::VcpuEventKind::kInternalError:
       case kvm::VcpuEventKind::kFailedEntry:
-        log::Error("vCPU {}: {}", event.vcpu.value(), event.detail);
+        log::Error("{}", event.detail);
         lifecycle_.GuestCrashed();
         break;
     }
@@ -223,6 +224,10 @@ void Machine::StopCurrentVcpu() {
 }
 
 Status Machine::ResetMachine() {
+  // What the old guest's vCPUs still posted must not end the new one.
+  for (const auto& event : vcpus_->TakeEvents()) {
+    log::Debug("before the reset: {}", event.detail);
+  }
   platform_->Reset();
   const kvm::EntryState entry = TRY(image_->Place(ram_, DescribeToGuest()));
   for (const auto& tables : tables_) {

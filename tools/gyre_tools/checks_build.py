@@ -62,12 +62,12 @@ def kvm(**_):
 
 def asan(**_):
     os.environ.update(SANITIZER_OPTIONS)
-    return _run_suites("asan", ["unit", "fuzz"])
+    return _run_suites("asan", ["unit", "fuzz", "kvm"])
 
 
 def tsan(**_):
     os.environ.update(SANITIZER_OPTIONS)
-    return _run_suites("tsan", ["unit"])
+    return _run_suites("tsan", ["unit", "kvm"])
 
 
 def _tidy_file(name, database):

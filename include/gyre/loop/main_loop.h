@@ -60,11 +60,15 @@ class Timer {
 };
 
 // Watches an fd, level-triggered: the callback runs in each iteration in which
-// the fd is ready. The fd is borrowed and must stay open as long as the watch.
+// the fd is ready. The fd is borrowed and must stay open as long as the watch; the
+// kernel holds its file until the loop's next iteration after the watch is gone.
 // Destroying it (from within a callback too) means it is never called again.
 class Watch {
  public:
-  enum Events : unsigned { kRead = 1, kWrite = 2 };  // errors and hang-ups are reported as both
+  enum Events : unsigned {
+    kRead = 1,
+    kWrite = 2
+  };  // an error or hang-up is reported as all that is watched for
   Watch(MainLoop& loop, int fd, unsigned events, std::move_only_function<void(unsigned ready)> callback);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
@@ -93,14 +97,15 @@ struct LoopStats {
 class MainLoop {
  public:
   // Sets up the ring, the clocks and the wake-up eventfd. The error says why
-  // io_uring is not to be had: the sysctl, a seccomp filter, a limit.
+  // io_uring is not to be had: the sysctl, a seccomp filter, a limit (kUsage).
+  // The kernel binds the ring to the calling thread, which alone may RunOnce.
   static Result<std::unique_ptr<MainLoop>> Create(BigLock& big_lock, const TimeSource& time = KernelTime());
   MainLoop(const MainLoop&) = delete;
   MainLoop& operator=(const MainLoop&) = delete;
   // Every Watch, Timer and BottomHalf must be gone.
   ~MainLoop();
 
-  // One iteration, the seed's main_loop_wait. The caller holds the big lock.
+  // One iteration, the seed's main_loop_wait. The caller holds the big lock. Not from a callback.
   void RunOnce(bool nonblocking) REQUIRES(big_lock());
   // Makes a wait that sleeps or is about to return. Any thread; a system call
   // only when the loop may be sleeping.

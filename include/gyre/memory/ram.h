@@ -27,6 +27,8 @@ class RamBlock {
   const std::string& name() const { return name_; }
   std::byte* host() const { return mapping_.data(); }
   std::uint64_t size() const { return mapping_.size(); }
+  // How many pieces of files are mapped into it.
+  std::size_t file_extents() const { return file_extents_.size(); }
   // Back to zero, pages given back to the host; file mappings made by MapFile go.
   // A block around somebody else's mapping is overwritten instead.
   Status Clear();

@@ -148,6 +148,7 @@ class MultibootImage : public BootImage {
 
   static std::vector<MapEntry> MakeMap(const BootPlatform& platform) {
     std::vector<MapEntry> map;
+    map.reserve(platform.memory_map.size());
     for (const auto& entry : platform.memory_map) {
       map.push_back({.size = std::uint32_t{sizeof(MapEntry) - sizeof(Le32)},
                      .base_addr = entry.start,

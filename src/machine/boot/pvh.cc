@@ -88,6 +88,7 @@ class PvhImage : public BootImage {
     info.memmap_paddr = map_at;
     info.memmap_entries = static_cast<std::uint32_t>(entries);
     std::vector<MapEntry> map;
+    map.reserve(platform.memory_map.size());
     for (const auto& entry : platform.memory_map) {
       map.push_back({.addr = entry.start,
                      .size = entry.size,

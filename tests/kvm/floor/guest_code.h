@@ -4,10 +4,13 @@
 #include <cstddef>
 #include <span>
 
-// `mode` is 16, 32 or 64; `text` is AT&T syntax. Defines GuestCode_<name>().
-#define GUEST_CODE(name, mode, text)                                                          \
-  asm(".pushsection .rodata\n.globl guest_" #name "\n.globl guest_" #name "_end\n.code" #mode \
-      "\nguest_" #name ":\n" text "\nguest_" #name "_end:\n.code64\n.popsection\n");          \
-  extern "C" const std::byte guest_##name[];                                                  \
-  extern "C" const std::byte guest_##name##_end[];                                            \
-  inline std::span<const std::byte> GuestCode_##name() { return {guest_##name, guest_##name##_end}; }
+// `mode` is 16, 32 or 64; `text` is AT&T syntax. Defines GuestCode_<name>(), for
+// this file alone, as are the assembler's symbols.
+#define GUEST_CODE(name, mode, text)                                                   \
+  asm(".pushsection .rodata\n.code" #mode "\nguest_" #name ":\n" text "\nguest_" #name \
+      "_end:\n.code64\n.popsection\n");                                                \
+  extern "C" const std::byte guest_##name[];                                           \
+  extern "C" const std::byte guest_##name##_end[];                                     \
+  [[maybe_unused]] static std::span<const std::byte> GuestCode_##name() {              \
+    return {guest_##name, guest_##name##_end};                                         \
+  }

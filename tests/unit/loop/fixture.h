@@ -83,8 +83,8 @@ class LoopTest : public testing::Test {
 // With a clock that only the test moves: no sleeping iterations.
 class ManualTimeTest : public LoopTest {
  protected:
-  ManualTimeTest() : LoopTest(time_) {}
-  inline static test::ManualTime time_;
+  ManualTimeTest() : LoopTest(manual_time) {}
+  inline static test::ManualTime manual_time;
 };
 
 }  // namespace gyre::loop

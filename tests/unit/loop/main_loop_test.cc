@@ -2,38 +2,10 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 #include <thread>
 
+#include "counting_new.h"
 #include "fixture.h"
-
-// ThreadSanitizer's run-time library has operators of its own that cannot be replaced.
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GYRE_HAS_TSAN
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define GYRE_HAS_TSAN
-#endif
-
-namespace {
-
-std::atomic<std::uint64_t> allocations{0};
-
-}  // namespace
-
-#if !defined(GYRE_HAS_TSAN)
-void* operator new(std::size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(size)) {
-    return memory;
-  }
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-#endif
 
 namespace gyre::loop {
 namespace {
@@ -160,12 +132,9 @@ TEST_F(MainLoopTest, WokenManyTimes_KeepsBeingWoken) {
 }
 
 TEST_F(MainLoopTest, SteadyState_AllocatesNothing) {
-#if defined(GYRE_HAS_TSAN)
-  GTEST_SKIP() << "allocations cannot be counted under ThreadSanitizer";
-#endif
-  const std::uint64_t at_first = allocations.load();
-  const auto counted = std::make_unique<std::string>();
-  ASSERT_GT(allocations.load(), at_first);  // they are counted
+  if (!test::CountsAllocations()) {
+    GTEST_SKIP() << "allocations cannot be counted under ThreadSanitizer";
+  }
   EnableVirtual(true);
   const Pipe pipe;
   pipe.Put("x");
@@ -184,11 +153,11 @@ TEST_F(MainLoopTest, SteadyState_AllocatesNothing) {
   for (int i = 0; i < 10; ++i) {
     Sleep();
   }
-  const std::uint64_t before = allocations.load();
+  const std::uint64_t before = test::Allocations();
   for (int i = 0; i < 100; ++i) {
     Sleep();
   }
-  EXPECT_EQ(allocations.load(), before);
+  EXPECT_EQ(test::Allocations(), before);
   EXPECT_GE(watched, 100);
 }
 

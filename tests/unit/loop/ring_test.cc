@@ -41,22 +41,22 @@ TEST(RingRefused, EachReason_NamesWhatForbidsIt) {
   EXPECT_EQ(RingRefused(EPERM, 2).sys_errno(), EPERM);
 }
 
-// In a child process that `forbid` has spoilt, tries to make a loop and prints the error.
+// Spoils this process by `forbid`, tries to make a loop, prints the error and exits with its status.
+[[noreturn]] void MakeLoopAndExit(const std::function<bool()>& forbid) {
+  if (!forbid()) {
+    std::_Exit(3);
+  }
+  BigLock big_lock;
+  const auto loop = MainLoop::Create(big_lock);
+  if (!loop) {
+    const std::string text = loop.error().message() + "\n";
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text.data(), text.size());
+  }
+  std::_Exit(!loop && loop.error().kind() == ErrorKind::kUsage ? 2 : 0);
+}
+
 void ExpectRefusal(const std::function<bool()>& forbid, const std::string& reason) {
-  EXPECT_EXIT(
-      {
-        if (!forbid()) {
-          std::_Exit(3);
-        }
-        BigLock big_lock;
-        const auto loop = MainLoop::Create(big_lock);
-        if (!loop) {
-          const std::string text = loop.error().message() + "\n";
-          [[maybe_unused]] const auto written = ::write(2, text.data(), text.size());
-        }
-        std::_Exit(!loop && loop.error().kind() == ErrorKind::kUsage ? 2 : 0);
-      },
-      testing::ExitedWithCode(2), reason);
+  EXPECT_EXIT(MakeLoopAndExit(forbid), testing::ExitedWithCode(2), reason);
 }
 
 bool FilterIoUringSetup(unsigned error) {

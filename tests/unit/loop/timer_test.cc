@@ -1,6 +1,7 @@
 // Timers and clocks: semantics.md 2.4 and trap 5.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "fixture.h"
@@ -21,11 +22,11 @@ TEST_F(TimerTest, Deadline_FiresOnceWhenItIsReached) {
   Timer timer(loop(), ClockType::kRealtime, [&] { ++fired; });
   EXPECT_FALSE(timer.set());
   timer.Set(Now() + 10);
-  time_.Advance(9);
+  manual_time.Advance(9);
   Poll();
   EXPECT_EQ(fired, 0);
   EXPECT_TRUE(timer.set());
-  time_.Advance(1);
+  manual_time.Advance(1);
   Poll();
   Poll();
   EXPECT_EQ(fired, 1);
@@ -46,7 +47,7 @@ TEST_F(TimerTest, EqualDeadlines_FireInTheOrderOfSetting) {
     timers[static_cast<std::size_t>(shuffled)]->Set(deadline);
     expected.push_back(shuffled);
   }
-  time_.Advance(5);
+  manual_time.Advance(5);
   Poll();
   EXPECT_EQ(fired, expected);
 }
@@ -57,7 +58,7 @@ TEST_F(TimerTest, DifferentDeadlines_FireInTheirOrder) {
   Timer early(loop(), ClockType::kRealtime, [&] { fired.push_back(1); });
   late.Set(Now() + 20);
   early.Set(Now() + 10);
-  time_.Advance(30);
+  manual_time.Advance(30);
   Poll();
   EXPECT_THAT(fired, ElementsAre(1, 2));
 }
@@ -97,7 +98,7 @@ TEST_F(TimerTest, PostponedByOneBeforeIt_DoesNotFireInThePass) {
   Poll();
   EXPECT_EQ(fired, 0);
   EXPECT_TRUE(victim.set());
-  time_.Advance(10);
+  manual_time.Advance(10);
   Poll();
   EXPECT_EQ(fired, 1);
 }
@@ -133,11 +134,11 @@ TEST_F(TimerTest, DestroysItself_ItsCallbackFinishes) {
 
 TEST_F(TimerTest, VirtualClock_StandsAt0UntilItIsEnabled) {
   EXPECT_EQ(Now(ClockType::kVirtual), 0);
-  time_.Advance(kSecond);
+  manual_time.Advance(kSecond);
   EXPECT_EQ(Now(ClockType::kVirtual), 0);
   EnableVirtual(true);
   EXPECT_EQ(Now(ClockType::kVirtual), 0);
-  time_.Advance(3);
+  manual_time.Advance(3);
   EXPECT_EQ(Now(ClockType::kVirtual), 3);
 }
 
@@ -146,17 +147,17 @@ TEST_F(TimerTest, VirtualClockStopped_KeepsItsValueAndItsTimers) {
   Timer timer(loop(), ClockType::kVirtual, [&] { ++fired; });
   EnableVirtual(true);
   timer.Set(10);
-  time_.Advance(6);
+  manual_time.Advance(6);
   EnableVirtual(false);
-  time_.Advance(kSecond);
+  manual_time.Advance(kSecond);
   EXPECT_EQ(Now(ClockType::kVirtual), 6);
   Poll();
   EXPECT_EQ(fired, 0);
   EnableVirtual(true);
-  time_.Advance(3);
+  manual_time.Advance(3);
   Poll();
   EXPECT_EQ(fired, 0);
-  time_.Advance(1);
+  manual_time.Advance(1);
   Poll();
   EXPECT_EQ(fired, 1);
 }
@@ -166,7 +167,7 @@ TEST_F(TimerTest, VirtualTimerDueWhenItsClockStops_DoesNotFireUntilItContinues) 
   Timer timer(loop(), ClockType::kVirtual, [&] { ++fired; });
   EnableVirtual(true);
   timer.Set(1);
-  time_.Advance(5);
+  manual_time.Advance(5);
   EnableVirtual(false);
   Poll();
   EXPECT_EQ(fired, 0);
@@ -182,7 +183,7 @@ TEST_F(TimerTest, WallClockJump_MovesHostTimersOnly) {
   Timer real_timer(loop(), ClockType::kRealtime, [&] { ++real; });
   host_timer.Set(Now(ClockType::kHost) + 3600 * kSecond);
   real_timer.Set(Now() + 3600 * kSecond);
-  time_.SetWall(time_.WallNs() + 3600 * kSecond);
+  manual_time.SetWall(manual_time.WallNs() + 3600 * kSecond);
   Poll();
   EXPECT_EQ(host, 1);
   EXPECT_EQ(real, 0);
@@ -192,7 +193,8 @@ TEST_F(TimerTest, HostTimerFarAway_LoopLooksAtTheWallClockWithinASecond) {
   bool fired = false;
   Timer timer(loop(), ClockType::kHost, [&] { fired = true; });
   timer.Set(Now(ClockType::kHost) + 3600 * kSecond);
-  std::thread setter([] { time_.SetWall(time_.WallNs() + 7200 * kSecond); });  // nobody wakes the loop
+  std::thread setter(
+      [] { manual_time.SetWall(manual_time.WallNs() + 7200 * kSecond); });  // nobody wakes the loop
   const auto start = std::chrono::steady_clock::now();
   while (!fired && std::chrono::steady_clock::now() - start < std::chrono::seconds(10)) {
     Sleep();
@@ -216,14 +218,19 @@ TEST_F(KernelTimerTest, Deadline_EndsTheSleepAndNeverFiresEarly) {
 // Lesson (f): the time limit is read when the call is made, submissions in the same call or not.
 TEST_F(KernelTimerTest, DeadlineWithSubmissionsInTheSameCall_SleepsOnceOnly) {
   const Pipe pipe;
-  bool fired = false;
-  Timer timer(loop(), ClockType::kRealtime, [&] { fired = true; });
-  const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [](unsigned) {});
-  const std::int64_t start = loop().Now(ClockType::kRealtime);
-  timer.Set(start + 300 * kMs);
-  Sleep();
-  EXPECT_TRUE(fired);
-  EXPECT_LT(loop().Now(ClockType::kRealtime) - start, 550 * kMs);
+  // A second sleep would double every attempt; a busy host only some of them.
+  std::int64_t shortest = INT64_MAX;
+  for (int attempt = 0; attempt < 10 && shortest >= 190 * kMs; ++attempt) {
+    bool fired = false;
+    Timer timer(loop(), ClockType::kRealtime, [&] { fired = true; });
+    const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [](unsigned) {});
+    const std::int64_t start = loop().Now(ClockType::kRealtime);
+    timer.Set(start + 100 * kMs);
+    Sleep();
+    EXPECT_TRUE(fired);
+    shortest = std::min(shortest, loop().Now(ClockType::kRealtime) - start);
+  }
+  EXPECT_LT(shortest, 190 * kMs);
 }
 
 TEST_F(KernelTimerTest, SetFromAThreadWhileTheLoopSleeps_EndsTheSleepInTime) {

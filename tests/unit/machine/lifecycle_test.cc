@@ -19,7 +19,12 @@ using ::testing::IsEmpty;
 class FakeTarget final : public LifecycleTarget {
  public:
   explicit FakeTarget(std::vector<std::string>& calls) : calls_(calls) {}
-  void PauseVcpus() override { calls_.emplace_back("pause"); }
+  void PauseVcpus() override {
+    calls_.emplace_back("pause");
+    if (auto hook = std::exchange(while_pausing, nullptr)) {
+      hook();
+    }
+  }
   void ResumeVcpus() override { calls_.emplace_back("resume"); }
   void StopCurrentVcpu() override { ++stops; }
   Status ResetMachine() override {
@@ -27,6 +32,7 @@ class FakeTarget final : public LifecycleTarget {
     return reset_error ? Status(Fail(Error::Host("image lost"))) : Status();
   }
 
+  std::move_only_function<void()> while_pausing;
   int stops = 0;
   bool reset_error = false;
 
@@ -229,6 +235,32 @@ TEST_F(LifecycleTest, GuestCrash_StopsInInternalErrorAndEndsOnlyIfAsked) {
   lifecycle_->GuestCrashed();
   EXPECT_TRUE(lifecycle_->ShouldExit());
   EXPECT_EQ(lifecycle_->exit_status(), kExitGuestCrash);
+}
+
+// Pausing gives the big lock up: what happens meanwhile is asked for by the target.
+TEST_F(LifecycleTest, ExitDuringAResetsPause_EndsBeforeTheGuestRunsAgain) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  target_.while_pausing = [this] { lifecycle_->RequestExit(7); };
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "SHUTDOWN guest=true reason=guest-shutdown"));
+  EXPECT_EQ(lifecycle_->exit_status(), 7);
+}
+
+TEST_F(LifecycleTest, SecondResetDuringAResetsPause_ResetsOnce) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  target_.while_pausing = [this] {
+    lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+    lifecycle_->RequestVmStop(RunState::kGuestPanicked);
+  };
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "reset", "RESET guest=true reason=guest-reset", "resume"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
 }
 
 TEST_F(LifecycleTest, SuspendAndWakeup_KeepTheSeedsOrder) {

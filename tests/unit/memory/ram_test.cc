@@ -149,6 +149,14 @@ TEST_F(GuestRamTest, PlacedFile_StaysUntouchedByTheGuest) {
   EXPECT_EQ(byte, FileByte(0));
 }
 
+// A guest that reboots for ever places its image for ever.
+TEST_F(GuestRamTest, PlaceFileAgainAndAgain_KeepsOneExtent) {
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(ram.PlaceFile(GuestAddress(0), file.get(), 0, 32 * kPageSize));
+    EXPECT_EQ(ram.ranges().front().block->file_extents(), 1U);
+  }
+}
+
 TEST_F(GuestRamTest, PlaceFileThatIsNotCongruentOrShort_IsRead) {
   ASSERT_TRUE(ram.PlaceFile(GuestAddress(7), file.get(), 3, 30 * kPageSize));
   ExpectFile(7, 3, 30 * kPageSize);
