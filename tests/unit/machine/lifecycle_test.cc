@@ -279,6 +279,7 @@ TEST_F(LifecycleTest, SuspendAndWakeup_KeepTheSeedsOrder) {
 
 TEST_F(LifecycleTest, Requests_WakeTheLoop) {
   lifecycle_->RequestPowerdown();
+  loop_->big_lock().AssertHeld();
   loop_->RunOnce(false);  // would sleep for ever
   EXPECT_FALSE(lifecycle_->ShouldExit());
   EXPECT_THAT(Took(), ElementsAre("POWERDOWN"));
