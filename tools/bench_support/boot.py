@@ -246,7 +246,8 @@ def write_results(arguments, facts, samples, summary, skipped):
 
 def run(arguments):
     build = arguments.build or next((ROOT / b for b in BUILDS if (ROOT / b / "build.ninja").is_file()), ROOT / BUILDS[0])
-    guest = arguments.guest or build / "tests/guests/hello"
+    guest = arguments.guest or next((path for path in (build / "tests/guests/hello", build.parent / "build-gcc/tests/guests/hello")
+                                     if path.exists()), build / "tests/guests/hello")
     runner = build / "tools/bench_support/gyre-bench-run"
     for needed in (runner, guest):
         if not needed.is_file():

@@ -7,7 +7,7 @@ from . import util
 
 # Each build's compiler and options. The names are those of the directories: build-release and so on.
 FLAVOURS = {
-    "release": ("clang", ["-Dbuildtype=release", "-Doptimization=2", "-Db_lto=true",
+    "release": ("clang", ["-Dbuildtype=release", "-Doptimization=2", "-Db_lto=true", "-Dtests=false",
                           "--native-file", str(util.ROOT / "tools" / "clang-lld.ini")]),
     "gcc": ("gcc", ["-Dbuildtype=debug"]),
     "clang": ("clang", ["-Dbuildtype=debug"]),
