@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <span>
 
 #include "gyre/base/checked.h"
 #include "memory/address_space_impl.h"
@@ -70,31 +71,48 @@ constexpr std::uint64_t LowBytes(unsigned size) {
 }
 
 // A naturally aligned access of a register's size is a single one, as the guest
-// expects of memory; other CPUs may be at the same bytes. Copies to `out`, or from
-// `in` if it is not null.
+// expects of memory; other CPUs may be at the same bytes.
 template <typename T>
-bool CopyAsOne(std::byte* guest, std::byte* out, const std::byte* in, std::size_t size) {
+T* AsWord(std::byte* guest, std::size_t size) {
   if (size != sizeof(T) || std::bit_cast<std::uintptr_t>(guest) % sizeof(T) != 0) {
-    return false;
+    return nullptr;
   }
-  T* const word =
-      static_cast<T*>(static_cast<void*>(guest));  // NOLINT(bugprone-casting-through-void): aligned
-  T value = 0;
-  if (in == nullptr) {
-    value = __atomic_load_n(word, __ATOMIC_RELAXED);
-    std::memcpy(out, &value, sizeof(T));
-  } else {
-    std::memcpy(&value, in, sizeof(T));
+  return static_cast<T*>(static_cast<void*>(guest));  // NOLINT(bugprone-casting-through-void): it is aligned
+}
+
+template <typename T>
+bool LoadAsOne(std::byte* guest, std::span<std::byte> out) {
+  T* const word = AsWord<T>(guest, out.size());
+  if (word != nullptr) {
+    const T value = __atomic_load_n(word, __ATOMIC_RELAXED);
+    std::ranges::copy(std::as_bytes(std::span(&value, 1)), out.begin());
+  }
+  return word != nullptr;
+}
+
+template <typename T>
+bool StoreAsOne(std::byte* guest, std::span<const std::byte> in) {
+  T* const word = AsWord<T>(guest, in.size());
+  if (word != nullptr) {
+    T value = 0;
+    std::ranges::copy(in, std::as_writable_bytes(std::span(&value, 1)).begin());
     __atomic_store_n(word, value, __ATOMIC_RELAXED);
   }
-  return true;
+  return word != nullptr;
 }
 
 // The caller's bytes may be guest memory too, and overlap.
-void CopyGuest(std::byte* guest, std::byte* out, const std::byte* in, std::size_t size) {
-  if (!CopyAsOne<std::uint8_t>(guest, out, in, size) && !CopyAsOne<std::uint16_t>(guest, out, in, size) &&
-      !CopyAsOne<std::uint32_t>(guest, out, in, size) && !CopyAsOne<std::uint64_t>(guest, out, in, size)) {
-    std::memmove(in == nullptr ? out : guest, in == nullptr ? guest : in, size);
+void ReadMemory(std::byte* guest, std::span<std::byte> out) {
+  if (!LoadAsOne<std::uint8_t>(guest, out) && !LoadAsOne<std::uint16_t>(guest, out) &&
+      !LoadAsOne<std::uint32_t>(guest, out) && !LoadAsOne<std::uint64_t>(guest, out)) {
+    std::memmove(out.data(), guest, out.size());
+  }
+}
+
+void WriteMemory(std::byte* guest, std::span<const std::byte> in) {
+  if (!StoreAsOne<std::uint8_t>(guest, in) && !StoreAsOne<std::uint16_t>(guest, in) &&
+      !StoreAsOne<std::uint32_t>(guest, in) && !StoreAsOne<std::uint64_t>(guest, in)) {
+    std::memmove(guest, in.data(), in.size());
   }
 }
 
@@ -307,9 +325,15 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
       Count(impl_->counters.readonly_writes);
       result = AccessResult::kRefused;
       break;
-    case Target::kMemory:
-      CopyGuest(range->host() + (address - range->start), part.out, part.in, part.size);
+    case Target::kMemory: {
+      std::byte* const guest = range->host() + (address - range->start);
+      if (is_write) {
+        WriteMemory(guest, {part.in, part.size});
+      } else {
+        ReadMemory(guest, {part.out, part.size});
+      }
       break;
+    }
     case Target::kHandler:
       result = AccessHandler(*range->region, range->region_offset + (address - range->start), part,
                              impl_->counters);
