@@ -287,6 +287,8 @@ def run(arguments):
     for what, count in failures.items():
         print(f"FAILED {count} times, not counted above: {what}")
     print(f"load {' '.join(facts['load_before'])} before, {' '.join(facts['load_after'])} after")
+    if float(facts["load_after"][0]) > facts["cpu"]["count"] / 2:
+        print("note: something else is running here, so times scatter: compare medians of a quiet machine")
     for text, reached in verdicts(summary):
         print(f"{'reached' if reached else 'MISSED '}  {text}")
     write_results(arguments, facts, samples, summary, skipped)
