@@ -1,5 +1,6 @@
 """Start-up against the bare KVM calls and QEMU's microvm, with one guest, in turn."""
 import argparse
+import collections
 import json
 import math
 import os
@@ -16,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILDS = ("build-release", "build", "build-gcc", "build-clang")
 MEMORY_MIB = 128
 LEAST_RUNS = 30
+MOST_FAILURES = 3  # in all; then there is nothing to compare
 # What we want, as ratios of medians; see README.
 MOST_OF_FLOOR = 1.6
 MOST_OF_QEMU = 0.1
@@ -118,10 +120,18 @@ def usable_peers(arguments, build, runner, guest):
 
 
 def take_turns(arguments, runner, usable, guest):
+    """The samples of each peer, and what went wrong how often: a failed start is told, not timed."""
     samples = {name: {"first_byte": [], "exit": [], "cpu": [], "memory": []} for name, _, _ in usable}
+    failures = collections.Counter()
     for turn in range(arguments.warmup + arguments.runs):
         for name, program, arguments_for in usable:
-            result = one_start(runner, [str(program), *arguments_for(str(guest))])
+            try:
+                result = one_start(runner, [str(program), *arguments_for(str(guest))])
+            except Failure as failure:
+                failures[f"{name}: {failure}"] += 1
+                if failures.total() > MOST_FAILURES:
+                    raise Failure(f"{failures.total()} starts failed, the last was {name}: {failure}") from failure
+                continue
             if turn >= arguments.warmup:
                 for key in ("first_byte", "exit", "cpu"):
                     samples[name][key].append(result[f"{key}_ns"])
@@ -132,7 +142,7 @@ def take_turns(arguments, runner, usable, guest):
             for name, program, arguments_for in usable:
                 look = one_look(runner, [str(program), *arguments_for(str(waiting))])
                 samples[name]["memory"].append(look["own_bytes"])
-    return samples
+    return samples, failures
 
 
 def percentile(values, percent):
@@ -266,15 +276,20 @@ def run(arguments):
     if facts["build"].get("buildtype") == "debug" and "gyred" in facts["peers"] and not arguments.gyred:
         print(f"note: {build.name} is a debug build, so gyred is slower here than it is")
     try:
-        samples = take_turns(arguments, runner, usable, guest)
+        samples, failures = take_turns(arguments, runner, usable, guest)
     except Failure as failure:
-        print(f"bench: a peer that had started the guest did not do so again: {failure}", file=sys.stderr)
+        print(f"bench: {failure}", file=sys.stderr)
         return 1
+    facts["failures"] = dict(failures)
     facts["load_after"] = host.load()
     summary = summarise(samples)
     print_table(summary)
     print("\n".join(method(arguments)))
+    for what, count in failures.items():
+        print(f"FAILED {count} times, not counted above: {what}")
     print(f"load {' '.join(facts['load_before'])} before, {' '.join(facts['load_after'])} after")
+    if float(facts["load_after"][0]) > facts["cpu"]["count"] / 2:
+        print("note: something else is running here, so times scatter: compare medians of a quiet machine")
     for text, reached in verdicts(summary):
         print(f"{'reached' if reached else 'MISSED '}  {text}")
     write_results(arguments, facts, samples, summary, skipped)

@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,12 +30,13 @@ constexpr std::uint32_t kMaxCpuidEntries = 256;
 constexpr std::size_t kNoteAlignment = 4;
 
 [[noreturn]] void Die(const char* what) {
-  std::fprintf(stderr, "gyre-floor: %s: %s\n", what, std::strerror(errno));
+  std::perror(what);
   std::_Exit(2);
 }
 
 [[noreturn]] void Refuse(const char* why) {
-  std::fprintf(stderr, "gyre-floor: %s\n", why);
+  std::fputs(why, stderr);
+  std::fputs("\n", stderr);
   std::_Exit(2);
 }
 
@@ -194,8 +194,7 @@ void ServePort(kvm_run* run) {
   for (;;) {
     Call(vcpu, KVM_RUN, 0, "KVM_RUN");
     if (run->exit_reason != KVM_EXIT_IO) {
-      std::fprintf(stderr, "gyre-floor: exit reason %u\n", run->exit_reason);
-      std::_Exit(2);
+      Refuse("the guest did something else than a port access");
     }
     ServePort(run);
   }

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,8 +32,16 @@ constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr int kExecFailed = 127;
 
 [[noreturn]] void Die(const char* what) {
-  std::fprintf(stderr, "gyre-bench-run: %s: %s\n", what, std::strerror(errno));
+  std::perror(what);
   std::_Exit(2);
+}
+
+// What tools/bench reads. Not std::print: g++ 12 has none.
+__attribute__((format(printf, 1, 2))) void Print(const char* format, ...) {
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::vprintf(format, arguments);
+  va_end(arguments);
 }
 
 std::int64_t Now() {
@@ -84,7 +93,7 @@ Child Start(char** program) {
     ::dup2(out[1], STDOUT_FILENO);
     *child.started = Now();
     ::execv(program[0], program);
-    std::fprintf(stderr, "gyre-bench-run: %s: %s\n", program[0], std::strerror(errno));
+    std::perror(program[0]);
     std::_Exit(kExecFailed);
   }
   ::close(out[1]);
@@ -149,7 +158,7 @@ void MeasureTime(const Options& options) {
   const auto nanoseconds = [](const timeval& time) {
     return time.tv_sec * kNsPerSecond + time.tv_usec * 1000;
   };
-  std::printf(
+  Print(
       R"({"timed_out": %s, "first_byte_ns": %lld, "exit_ns": %lld, "cpu_ns": %lld, "status": %d, "signal": %d, "output": ")",
       ended ? "false" : "true",
       static_cast<long long>(output.first_byte == 0 ? -1 : output.first_byte - *child.started),
@@ -157,7 +166,7 @@ void MeasureTime(const Options& options) {
       static_cast<long long>(nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)),
       WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
   for (std::size_t i = 0; i < std::min(output.size, sizeof(output.bytes)); ++i) {
-    std::printf("%02x", output.bytes[i]);
+    Print("%02x", output.bytes[i]);
   }
   std::puts("\"}");
 }
@@ -199,16 +208,15 @@ void MeasureMemory(const Options& options) {
   if (::poll(&fd, 1, MillisecondsLeft(Now() + options.timeout_ns)) == 1) {
     Drain(child, output);
   }
-  if (output.size == 0) {
-    std::puts(R"({"missed": true})");
+  const Resident first = output.size == 0 ? Resident{} : ReadResident(child.pid, options.guest_bytes);
+  if (first.own == 0) {
+    std::puts(R"({"missed": true})");  // said nothing, or has ended
   } else {
-    const Resident first = ReadResident(child.pid, options.guest_bytes);
     ::nanosleep(&kSettled, nullptr);
     const Resident settled = ReadResident(child.pid, options.guest_bytes);
-    std::printf(R"({"missed": false, "own_bytes": %llu, "guest_bytes": %llu})",
-                static_cast<unsigned long long>(std::max(first.own, settled.own)),
-                static_cast<unsigned long long>(std::max(first.guest, settled.guest)));
-    std::puts("");
+    Print("{\"missed\": false, \"own_bytes\": %llu, \"guest_bytes\": %llu}\n",
+          static_cast<unsigned long long>(std::max(first.own, settled.own)),
+          static_cast<unsigned long long>(std::max(first.guest, settled.guest)));
   }
   ::kill(child.pid, SIGKILL);
   ::waitpid(child.pid, nullptr, 0);
