@@ -23,11 +23,14 @@ def from_meson(logs, logbase, protocols):
     for line in (logs / f"{logbase}.json").read_text(encoding="utf-8", errors="replace").splitlines():
         entry = json.loads(line)
         name = entry["name"].split(" / ")[-1]
-        own = cases.get(name, []) if protocols.get(name) == "gtest" else []
+        has_cases = protocols.get(name) == "gtest"
+        own = cases.get(name, []) if has_cases else []
         results += own
         state = entry["result"]
         if state in ("OK", "EXPECTEDFAIL"):
-            if not own:
+            if has_cases and not own:
+                results.append(CaseResult(name, FAILED, "it ended well, but left no report of its cases"))
+            elif not own:
                 results.append(CaseResult(name, PASSED))
         elif state == "SKIP":
             if not own:
@@ -43,10 +46,10 @@ def _junit_cases(path):
     if not path.exists():
         return cases
     for suite in xml.etree.ElementTree.parse(path).getroot().iter("testsuite"):
-        # Meson's name of a GoogleTest suite: project.program.Suite, where program may have dots of its own.
-        parts = suite.get("name", "").split(".")
+        # Meson's name of a GoogleTest suite: "project.program.Suite" in a run of one program, and else
+        # "project.project:suite / program.Suite". The program's name may have dots of its own.
+        program = suite.get("name", "").split(".", 1)[-1].split(" / ", 1)[-1].rpartition(".")[0]
         for case in suite.iter("testcase"):
-            program = ".".join(parts[1:-1])
             name = f"{case.get('classname')}.{case.get('name')}"
             cases.setdefault(program, []).append(_case(f"{program}.{name}", case))
     return cases
