@@ -32,7 +32,8 @@ TEST_P(Smp, AcpiOff_ProcessorsStandInTheMpTable) {
   EXPECT_NE(result.out.find(format("processors {}\n", GetParam())), std::string::npos) << result.Describe();
 }
 
-INSTANTIATE_TEST_SUITE_P(Processors, Smp, ::testing::Values(1, 2, 4, 8, 32, 48), ::testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Processors, Smp, ::testing::Values(1, 2, 4, 8, 32, 48),
+                         ::testing::PrintToStringParamName());
 
 TEST_F(Platform, Reset_OtherProcessorsCanBeStartedAgain) {
   auto process = StartGuest("smp", {"--cpus", "2", "--cmdline", "reset"});
