@@ -150,17 +150,16 @@ Status Machine::CreateVcpus(const kvm::System& system) {
 
 void Machine::PrepareTables() {
   if (config_.acpi) {
-    auto blob = BuildAcpi({.base = layout::kAcpiTables,
-                           .vcpus = config_.vcpus,
-                           .serial = true,
-                           .legacy_pic = config_.legacy_irq});
-    tables_.push_back({blob.base, blob.rsdp, std::move(blob.bytes)});
+    tables_.push_back(BuildAcpi({.base = layout::kAcpiTables,
+                                 .vcpus = config_.vcpus,
+                                 .serial = true,
+                                 .legacy_pic = config_.legacy_irq}));
   }
   auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, layout::kMpTableSize);
   if (mp.bytes.empty()) {
     mp = BuildMpTable({.base = layout::kLargeMpTable, .vcpus = config_.vcpus}, layout::kLargeMpTableSize);
   }
-  tables_.push_back({mp.base, 0, std::move(mp.bytes)});
+  tables_.push_back(std::move(mp));
 }
 
 BootPlatform Machine::DescribeToGuest() const {

@@ -13,6 +13,7 @@
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 #include "gyre/memory/ram.h"
+#include "src/machine/acpi/tables.h"
 #include "src/machine/boot/boot.h"
 #include "src/machine/events.h"
 #include "src/machine/lifecycle.h"
@@ -85,12 +86,7 @@ class Machine final : private LifecycleTarget {
   memory::RegionPtr io_root_;
   memory::AddressSpace memory_space_;
   memory::AddressSpace io_space_;
-  struct TablesAt {
-    std::uint64_t base = 0;
-    std::uint64_t rsdp = 0;
-    std::vector<std::byte> bytes;
-  };
-  std::vector<TablesAt> tables_;
+  std::vector<TableBlob> tables_;
   std::unique_ptr<kvm::Vm> vm_;
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
