@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "gyre/loop/main_loop.h"
 
@@ -20,7 +21,8 @@ unsigned FromPoll(std::int32_t result) {
   const unsigned polled = result < 0 ? unsigned{POLLERR} : static_cast<unsigned>(result);
   constexpr unsigned kBoth = POLLERR | POLLHUP | POLLNVAL;
   return ((polled & (POLLIN | kBoth)) != 0 ? unsigned{Watch::kRead} : 0U) |
-         ((polled & (POLLOUT | kBoth)) != 0 ? unsigned{Watch::kWrite} : 0U);
+         ((polled & (POLLOUT | kBoth)) != 0 ? unsigned{Watch::kWrite} : 0U) |
+         ((polled & kBoth) != 0 ? unsigned{Watch::kHangUp} : 0U);
 }
 
 bool IsTransient(std::int32_t result) {
@@ -30,22 +32,32 @@ bool IsTransient(std::int32_t result) {
 }  // namespace
 
 void WatchEntry::OnCompletion(const Completion& completion) {
+  const unsigned seen = IsTransient(completion.result) ? 0 : FromPoll(completion.result);
+  const bool unwanted = (seen & events) == 0;
+  if (completion.more) {
+    if (unwanted) {
+      return;
+    }
+    set.Withdraw(*this);
+  }
   poll = 0;
   polled_events = 0;
-  ready = IsTransient(completion.result) ? 0 : FromPoll(completion.result);
+  for_changes = unwanted && !IsTransient(completion.result);
+  ready = seen;
   state = State::kReady;
   set.ready_.PushBack(*this);
 }
 
 bool WatchSet::SetEvents(WatchEntry& entry, unsigned events) {
-  entry.events = events;
+  const unsigned before = std::exchange(entry.events, events);
   switch (entry.state) {
     case WatchEntry::State::kReady:
       return false;  // RunReady goes by the new events
     case WatchEntry::State::kPolling:
       // A poll for more than is wanted may stay: what it brings in excess is dropped. That makes it free to
-      // turn interest off and on again, as flow control does.
-      if ((events & ~entry.polled_events) == 0) {
+      // turn interest off and on again, as flow control does. One for changes has dropped what it brought
+      // while nobody wanted it, and would not bring it again.
+      if ((events & ~(entry.for_changes ? before : entry.polled_events)) == 0) {
         return false;
       }
       Withdraw(entry);
@@ -94,7 +106,11 @@ bool WatchSet::PreparePolls(Ring& ring) {
     entry.state = WatchEntry::State::kPolling;
     entry.polled_events = entry.events;
     entry.poll = ops_.Add(entry);
-    ring.PollOnce(entry.poll, entry.fd, ToPoll(entry.events));
+    if (entry.for_changes) {
+      ring.PollEveryTime(entry.poll, entry.fd, ToPoll(entry.events));
+    } else {
+      ring.PollOnce(entry.poll, entry.fd, ToPoll(entry.events));
+    }
   }
   return to_withdraw_.empty() && to_poll_.empty();
 }

@@ -38,6 +38,10 @@ struct WatchEntry : ListNode, OpOwner, std::enable_shared_from_this<WatchEntry> 
   unsigned events = 0;         // wanted
   unsigned polled_events = 0;  // of the poll with the kernel
   unsigned ready = 0;
+  // The last poll brought only what nobody asked for. The kernel adds POLLRDHUP to every poll on the ring, so
+  // that one on a half-closed socket completes at once, however often it is placed. The next one therefore
+  // goes on until what is wanted comes.
+  bool for_changes = false;
   Token poll = 0;
 };
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "devices/chardev/backends.h"
 #include "devices/chardev/fd_backend.h"
@@ -19,6 +20,8 @@ namespace gyre::devices {
 namespace {
 
 constexpr std::size_t kRingSize = 64 * kKiB;  // bytes of output kept for a late client
+// Bytes of input kept of clients that have gone before the guest took them: more than a socket holds.
+constexpr std::size_t kMaxLeftOver = 512 * kKiB;
 
 sockaddr_un AddressOf(const std::string& path) {
   sockaddr_un address = {};
@@ -93,7 +96,8 @@ class UnixBackend final : public CharBackend {
         path_(std::move(path)),
         file_(file),
         listener_(std::move(listener)),
-        accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }) {}
+        accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }),
+        deliver_(loop, [this] { DeliverLeftOver(); }) {}
   UnixBackend(const UnixBackend&) = delete;
   UnixBackend& operator=(const UnixBackend&) = delete;
   ~UnixBackend() override;
@@ -107,8 +111,9 @@ class UnixBackend final : public CharBackend {
   void OnConnection();
   void OnClient(unsigned ready);
   void OnInput();
-  void OnEndOfInput();
+  void DeliverLeftOver();
   void Pump();
+  void HangUp();
   void DropClient();
   void UpdateEvents();
 
@@ -117,15 +122,17 @@ class UnixBackend final : public CharBackend {
   const struct stat file_;
   UniqueFd listener_;
   loop::Watch accept_watch_;
+  loop::BottomHalf deliver_;
   CharFrontend* frontend_ = nullptr;
   OutputRing ring_;
 
   CharFd client_{.fd = {}, .mode = FdMode::kSocket};
   std::unique_ptr<loop::Watch> client_watch_;
-  std::uint64_t sent_ = 0;    // the client's position in the output
-  bool blocked_ = false;      // the client's socket takes no more now
-  bool wants_input_ = false;  // the frontend has room as far as we know
-  bool input_ended_ = false;  // the client has shut its sending side down
+  std::uint64_t sent_ = 0;               // the client's position in the output
+  bool blocked_ = false;                 // the client's socket takes no more now
+  bool wants_input_ = false;             // the frontend has room as far as we know
+  bool input_ended_ = false;             // the client has shut its sending side down
+  std::vector<std::uint8_t> left_over_;  // input of clients that have gone
   unsigned events_ = 0;
 };
 
@@ -153,7 +160,7 @@ void UnixBackend::Pump() {
   while (sent_ < ring_.end()) {
     const ssize_t result = WriteNow(client_, ring_.At(sent_));
     if (result < 0 && errno != EAGAIN) {
-      DropClient();
+      HangUp();
       return;
     }
     if (result <= 0) {
@@ -167,12 +174,14 @@ void UnixBackend::Pump() {
 
 void UnixBackend::SetFrontend(CharFrontend* frontend) {
   frontend_ = frontend;
-  wants_input_ = frontend != nullptr;
-  UpdateEvents();
+  ResumeInput();
 }
 
 void UnixBackend::ResumeInput() {
   wants_input_ = frontend_ != nullptr;
+  if (wants_input_ && !left_over_.empty()) {
+    deliver_.Schedule();
+  }
   UpdateEvents();
 }
 
@@ -180,7 +189,8 @@ void UnixBackend::UpdateEvents() {
   if (client_watch_ == nullptr) {
     return;
   }
-  const unsigned events = (wants_input_ && !input_ended_ ? unsigned{loop::Watch::kRead} : 0U) |
+  const bool reads = wants_input_ && !input_ended_ && left_over_.empty();
+  const unsigned events = unsigned{loop::Watch::kHangUp} | (reads ? unsigned{loop::Watch::kRead} : 0U) |
                           (blocked_ ? unsigned{loop::Watch::kWrite} : 0U);
   if (events != events_) {
     events_ = events;
@@ -193,12 +203,11 @@ void UnixBackend::OnConnection() {
   if (!fd) {
     return;
   }
-  client_watch_.reset();
+  DropClient();
   client_.fd = std::move(fd);
   sent_ = ring_.begin();
-  blocked_ = input_ended_ = false;
   wants_input_ = frontend_ != nullptr;
-  events_ = wants_input_ ? unsigned{loop::Watch::kRead} : 0U;
+  events_ = loop::Watch::kHangUp;
   client_watch_ = std::make_unique<loop::Watch>(loop_, client_.fd.get(), events_,
                                                 [this](unsigned ready) { OnClient(ready); });
   accept_watch_.SetEvents(0);  // the next one waits in the backlog
@@ -207,6 +216,9 @@ void UnixBackend::OnConnection() {
 
 // Each step may drop the client, and with it the watch that has called us.
 void UnixBackend::OnClient(unsigned ready) {
+  if ((ready & loop::Watch::kHangUp) != 0) {
+    return HangUp();
+  }
   if ((ready & loop::Watch::kWrite) != 0 && blocked_) {
     blocked_ = false;
     Pump();
@@ -217,9 +229,6 @@ void UnixBackend::OnClient(unsigned ready) {
 }
 
 void UnixBackend::OnInput() {
-  if (input_ended_) {
-    return OnEndOfInput();
-  }
   std::array<std::uint8_t, 4096> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
   const std::size_t room = frontend_ != nullptr ? frontend_->ReceiveRoom() : 0;
   if (room == 0) {
@@ -231,30 +240,50 @@ void UnixBackend::OnInput() {
   if (got > 0) {
     frontend_->Receive(std::span(buffer).first(static_cast<std::size_t>(got)));
   } else if (got == 0) {
-    OnEndOfInput();
+    // It may still listen, until it hangs up or another one comes.
+    input_ended_ = true;
+    UpdateEvents();
+    accept_watch_.SetEvents(loop::Watch::kRead);
   } else if (errno != EAGAIN) {
     DropClient();
   }
 }
 
-// A client that has only shut down its sending side still listens, until it
-// hangs up or another one comes.
-void UnixBackend::OnEndOfInput() {
-  pollfd entry{.fd = client_.fd.get(), .events = 0, .revents = 0};
-  if (::poll(&entry, 1, 0) == 1) {
-    DropClient();
-    return;
+// Nobody is at the other end any more; what was said last is kept for the guest,
+// so that the next client need not wait until the guest has read it.
+void UnixBackend::HangUp() {
+  std::array<std::uint8_t, 4096> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  while (left_over_.size() < kMaxLeftOver) {
+    const ssize_t got = ReadNow(client_, buffer);
+    if (got <= 0) {
+      break;
+    }
+    left_over_.insert(left_over_.end(), buffer.begin(), buffer.begin() + got);
   }
-  input_ended_ = true;
-  UpdateEvents();
-  accept_watch_.SetEvents(loop::Watch::kRead);
+  DropClient();
+  ResumeInput();
+}
+
+void UnixBackend::DeliverLeftOver() {
+  const std::size_t room = frontend_ != nullptr ? frontend_->ReceiveRoom() : 0;
+  const std::size_t size = std::min(room, left_over_.size());
+  if (size != 0) {
+    const std::vector<std::uint8_t> piece(left_over_.begin(),
+                                          left_over_.begin() + static_cast<std::ptrdiff_t>(size));
+    left_over_.erase(left_over_.begin(), left_over_.begin() + static_cast<std::ptrdiff_t>(size));
+    frontend_->Receive(piece);
+  }
+  // Else the guest resumes us when it has read.
+  if (left_over_.empty() || (frontend_ != nullptr && frontend_->ReceiveRoom() != 0)) {
+    ResumeInput();
+  }
 }
 
 void UnixBackend::DropClient() {
   client_watch_.reset();
   client_.fd.Reset();
   events_ = 0;
-  blocked_ = false;
+  blocked_ = input_ended_ = false;
   accept_watch_.SetEvents(loop::Watch::kRead);
 }
 

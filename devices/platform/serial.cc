@@ -132,6 +132,7 @@ struct Serial::Impl {
   // the host sends. An edge-triggered pin would lose the next interrupt otherwise.
   bool draining = false;
   bool thr_empty_pending = false;  // the THRE interrupt's latch (section 8.6.4, IIR)
+  bool lsr_read = false;           // since the transmitter was written to
 
   std::uint8_t ier = 0;
   std::uint8_t fcr = 0;
@@ -195,6 +196,7 @@ std::uint8_t Serial::Impl::ReadLsr() {
     rx.At(0).errors = 0;
   }
   overrun = 0;
+  lsr_read = true;
   if (tx.empty()) {
     lsr |= kLsrThrEmpty | kLsrIdle;
   }
@@ -326,7 +328,15 @@ void Serial::Impl::SetModemInputs(std::uint8_t inputs) {
 }
 
 void Serial::Impl::Transmit(std::uint8_t value) {
+  // The chip drops the interrupt until the character has left. Here it leaves at once; yet a driver that does
+  // not read IIR needs the edge. It begins its turn by a look at LSR, or sends one character an interrupt:
+  // the further characters of a burst are spared it, since each edge is an interrupt message.
+  const bool begins_turn = !fifos() || lsr_read;
+  lsr_read = false;
   thr_empty_pending = false;
+  if (begins_turn) {
+    UpdateLine();
+  }
   if ((lcr & kLcrBreak) != 0) {
     // The output is held at spacing: what is sent meanwhile reaches nobody.
   } else if (loop()) {
@@ -386,6 +396,7 @@ void Serial::Impl::Reset() {
   overrun = 0;
   msr = kMsrConnected;
   thr_empty_pending = false;
+  lsr_read = false;
   ClearReceiver();
   UpdateLine();
 }

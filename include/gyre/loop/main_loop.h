@@ -65,10 +65,13 @@ class Timer {
 // Destroying it (from within a callback too) means it is never called again.
 class Watch {
  public:
+  // An error, or a hang-up of both directions, is reported as all that is watched for. A peer that has only
+  // shut down its sending side is readable (the read says 0), and no hang-up.
   enum Events : unsigned {
     kRead = 1,
-    kWrite = 2
-  };  // an error or hang-up is reported as all that is watched for
+    kWrite = 2,
+    kHangUp = 4,  // errors and hang-ups alone, for who does not read or write at the moment
+  };
   Watch(MainLoop& loop, int fd, unsigned events, std::move_only_function<void(unsigned ready)> callback);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;

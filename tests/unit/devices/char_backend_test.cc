@@ -315,8 +315,8 @@ TEST_F(CharBackendTest, PtyWithoutReader_DropsInsteadOfBlocking) {
     taken = backend_->Write(Bytes(text));
   }
   ASSERT_LT(taken, text.size());  // full: the guest waits a moment
-  EXPECT_TRUE(RunUntil([&] { return sink_.ready > 0; }));
-  EXPECT_EQ(backend_->Write(Bytes(text)), text.size());  // and then goes on
+  // and then goes on; the kernel may take a piece more meanwhile
+  EXPECT_TRUE(RunUntil([&] { return sink_.ready > 0 && backend_->Write(Bytes(text)) == text.size(); }));
   const UniqueFd slave(
       ::open(backend_->description().substr(4).c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
   const int before = sink_.ready;
@@ -403,6 +403,48 @@ TEST_F(CharBackendTest, UnixHalfClosedClient_StillListens) {
   const UniqueFd next = Connect();
   ASSERT_EQ(::write(next.get(), "!", 1), 1);
   EXPECT_TRUE(RunUntil([&] { return sink_.received == "cmd!"; }));
+}
+
+// Regression: the failed echo dropped the client with what it had sent last.
+TEST_F(CharBackendTest, UnixClientThatWritesAndGoes_LosesNothingThoughTheGuestEchoes) {
+  Open("unix:" + dir_ + "/socket");
+  sink_.room = 16;
+  const std::string sent(20'000, 'i');
+  {
+    const UniqueFd client = Connect();
+    ASSERT_EQ(::write(client.get(), sent.data(), sent.size()), static_cast<ssize_t>(sent.size()));
+  }
+  EXPECT_TRUE(RunUntil([&] {
+    if (sink_.room < 16) {
+      backend_->Write(Bytes("echo"));
+      sink_.room = 16;
+      backend_->ResumeInput();
+    }
+    return sink_.received.size() == sent.size();
+  }));
+  EXPECT_EQ(sink_.received, sent);
+}
+
+// Regression: its hang-up went unnoticed while the guest read nothing.
+TEST_F(CharBackendTest, UnixClientThatGoesWhileTheGuestReadsNothing_MakesRoomForTheNext) {
+  Open("unix:" + dir_ + "/socket");
+  sink_.room = 1;
+  UniqueFd first = Connect();
+  ASSERT_EQ(::write(first.get(), "first", 5), 5);
+  ASSERT_TRUE(RunUntil([&] { return sink_.received == "f"; }));
+  first.Reset();
+  const UniqueFd second = Connect();
+  ASSERT_EQ(::write(second.get(), "second", 6), 6);
+  backend_->Write(Bytes("hello"));
+  std::string shown;
+  EXPECT_TRUE(RunUntil([&] {
+    shown += ReadSome(second.get(), 0);
+    return shown == "hello";
+  }));
+  EXPECT_EQ(sink_.received, "f");
+  sink_.room = 100;
+  backend_->ResumeInput();
+  EXPECT_TRUE(RunUntil([&] { return sink_.received == "firstsecond"; }));
 }
 
 TEST_F(CharBackendTest, UnixStaleSocket_IsReplaced) {

@@ -97,6 +97,23 @@ TEST_F(SerialTest, BurstFromTheHandler_GivesOneEdge) {
   EXPECT_EQ(backend_.output.size(), 16U);
 }
 
+// Regression: the line stayed high over the write, and an edge-triggered pin saw nothing new.
+TEST_F(SerialTest, DriverThatNeverReadsIir_GetsAnEdgeForEachTurn) {
+  Out(1, 0x02);
+  EXPECT_EQ(line_.edges, 1);
+  Out(0, 'a');  // without FIFOs one character is a turn
+  Out(0, 'b');
+  EXPECT_EQ(line_.edges, 3);
+  Out(2, 0x01);
+  for (int turn = 0; turn < 2; ++turn) {
+    EXPECT_EQ(In(5) & 0x20, 0x20);
+    for (int i = 0; i < 16; ++i) {
+      Out(0, 'c');
+    }
+  }
+  EXPECT_EQ(line_.edges, 5);
+}
+
 TEST_F(SerialTest, HostThatTakesNoMore_HoldsThreAndTemtLow) {
   Out(2, 0x01);
   Out(1, 0x02);

@@ -64,6 +64,61 @@ TEST_F(WatchTest, BothDirections_ReportsWhatIsReady) {
   EXPECT_EQ(seen, unsigned{Watch::kRead});
 }
 
+TEST_F(WatchTest, HangUpAlone_IsSeenWhileUnreadDataIsNot) {
+  std::array<int, 2> fds{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds.data()), 0);
+  const UniqueFd ours(fds[0]);
+  UniqueFd theirs(fds[1]);
+  unsigned seen = 0;
+  const Watch watch(loop(), ours.get(), Watch::kHangUp, [&](unsigned ready) { seen = ready; });
+  ASSERT_EQ(::write(theirs.get(), "x", 1), 1);
+  Settle();
+  EXPECT_EQ(seen, 0U);
+  ASSERT_EQ(::shutdown(theirs.get(), SHUT_WR), 0);
+  Settle();
+  EXPECT_EQ(seen, 0U);
+  theirs.Reset();
+  EXPECT_TRUE(RunUntil([&] { return seen == unsigned{Watch::kHangUp}; }));
+}
+
+// Regression: the kernel adds POLLRDHUP to each poll, so a watch for anything but input of a half-closed
+// socket kept the loop from ever sleeping.
+TEST_F(WatchTest, HalfClosedPeer_LetsTheLoopSleepAndStillReportsWhatIsWatchedFor) {
+  std::array<int, 2> fds{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds.data()), 0);
+  const UniqueFd ours(fds[0]);
+  const UniqueFd theirs(fds[1]);
+  const std::string block(65536, 'x');
+  while (::write(ours.get(), block.data(), block.size()) > 0) {
+  }
+  ASSERT_EQ(::shutdown(theirs.get(), SHUT_WR), 0);
+  unsigned seen = 0;
+  Watch watch(loop(), ours.get(), Watch::kWrite, [&](unsigned ready) { seen |= ready; });
+  Settle();
+  Settle();
+  const std::uint64_t before = loop().stats().iterations;
+  bool late = false;
+  Timer alarm(loop(), ClockType::kRealtime, [&] { late = true; });
+  alarm.Set(loop().Now(ClockType::kRealtime) + 20 * kMs);
+  while (!late) {
+    Sleep();
+  }
+  EXPECT_LE(loop().stats().iterations - before, 10U);
+  EXPECT_EQ(seen, 0U);
+
+  std::string taken(1 << 20, '\0');
+  while (::read(theirs.get(), taken.data(), taken.size()) > 0) {
+  }
+  EXPECT_TRUE(RunUntil([&] { return seen == unsigned{Watch::kWrite}; }));
+
+  // Interest that is off while something comes finds it when it is on again.
+  watch.SetEvents(0);
+  Settle();
+  seen = 0;
+  watch.SetEvents(Watch::kRead);
+  EXPECT_TRUE(RunUntil([&] { return seen == unsigned{Watch::kRead}; }));
+}
+
 TEST_F(WatchTest, HangUp_IsReportedAsWhateverIsWatchedFor) {
   Pipe pipe;
   unsigned seen = 0;
