@@ -118,6 +118,11 @@ std::size_t FdBackend::Write(std::span<const std::uint8_t> bytes) {
   if (!output_.fd || (dropping_ && waiting_)) {
     return bytes.size();
   }
+  // A terminal wakes its pollers at the end of every write, one that took
+  // nothing included: to try again before the watch has spoken would feed it.
+  if (waiting_) {
+    return 0;
+  }
   std::size_t written = 0;
   while (written < bytes.size()) {
     const ssize_t result = WriteNow(output_, bytes.subspan(written));
@@ -159,6 +164,10 @@ void FdBackend::WaitForRoom() {
 }
 
 void FdBackend::OnWritable() {
+  // Another writer of the same terminal wakes the watch too, room or none.
+  if (!ReadyNow(output_.fd.get(), POLLOUT)) {
+    return;
+  }
   waiting_ = false;
   dropping_ = false;
   write_watch_->SetEvents(0);

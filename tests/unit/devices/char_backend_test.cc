@@ -315,7 +315,8 @@ TEST_F(CharBackendTest, PtyWithoutReader_DropsInsteadOfBlocking) {
     taken = backend_->Write(Bytes(text));
   }
   ASSERT_LT(taken, text.size());  // full: the guest waits a moment
-  // and then goes on; the kernel may take a piece more meanwhile
+  // and then goes on, even if it tries again all the time; the kernel may take
+  // a piece more meanwhile
   EXPECT_TRUE(RunUntil([&] { return sink_.ready > 0 && backend_->Write(Bytes(text)) == text.size(); }));
   const UniqueFd slave(
       ::open(backend_->description().substr(4).c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
