@@ -17,7 +17,7 @@ namespace {
 // The group's name by /etc/group, else its number. Not getgrgid: that loads NSS
 // modules, which a static binary cannot.
 std::string GroupName(gid_t gid) {
-  const std::string number = std::to_string(gid);
+  std::string number = std::to_string(gid);
   std::ifstream groups("/etc/group");
   for (std::string line; std::getline(groups, line);) {
     const auto name_end = line.find(':');

@@ -8,12 +8,11 @@
 
 namespace gyre::daemon {
 
-Daemon::Daemon(const Options& options, BigLock& big_lock, machine::Timeline timeline)
-    : options_(options), big_lock_(big_lock), timeline_(std::move(timeline)) {}
+Daemon::Daemon(Options options, BigLock& big_lock, machine::Timeline timeline)
+    : options_(std::move(options)), big_lock_(big_lock), timeline_(std::move(timeline)) {}
 
-Result<std::unique_ptr<Daemon>> Daemon::Init(const Options& options, BigLock& big_lock,
-                                             machine::Timeline timeline) {
-  std::unique_ptr<Daemon> daemon(new Daemon(options, big_lock, std::move(timeline)));
+Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, BigLock& big_lock, machine::Timeline timeline) {
+  std::unique_ptr<Daemon> daemon(new Daemon(std::move(options), big_lock, std::move(timeline)));
   TRY(daemon->InitSubsystems());
   TRY(daemon->InitMainLoop());
   TRY(daemon->ConfigureAccelerator());

@@ -18,8 +18,8 @@ namespace gyre::daemon {
 class Daemon {
  public:
   // The seed's qemu_init.
-  static Result<std::unique_ptr<Daemon>> Init(const Options& options, BigLock& big_lock,
-                                              machine::Timeline timeline) REQUIRES(big_lock);
+  static Result<std::unique_ptr<Daemon>> Init(Options options, BigLock& big_lock, machine::Timeline timeline)
+      REQUIRES(big_lock);
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
 
@@ -29,7 +29,7 @@ class Daemon {
   void Cleanup();
 
  private:
-  Daemon(const Options& options, BigLock& big_lock, machine::Timeline timeline);
+  Daemon(Options options, BigLock& big_lock, machine::Timeline timeline);
 
   // The phases of Init, in order.
   Status InitSubsystems();

@@ -16,7 +16,7 @@ int Report(const Error& error) {
 int Run(int argc, const char* const* argv) {
   machine::Timeline timeline;
   timeline.Mark("process start");
-  const auto parsed = ParseOptions(argc, argv);
+  auto parsed = ParseOptions(argc, argv);
   if (!parsed) {
     return Report(parsed.error());
   }
@@ -27,7 +27,7 @@ int Run(int argc, const char* const* argv) {
   timeline.Mark("options read");
   BigLock big_lock;
   const BigLockGuard guard(big_lock);
-  const auto daemon = Daemon::Init(std::get<Options>(*parsed), big_lock, std::move(timeline));
+  const auto daemon = Daemon::Init(std::get<Options>(*std::move(parsed)), big_lock, std::move(timeline));
   if (!daemon) {
     return Report(daemon.error());
   }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <numeric>
 #include <vector>
 
 #include "gyre/base/checked.h"
@@ -52,7 +51,7 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
 
 std::size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0U);
+  std::ranges::generate(row, [n = std::size_t{0}]() mutable { return n++; });
   for (std::size_t i = 0; i < a.size(); ++i) {
     std::size_t diagonal = std::exchange(row[0], i + 1);
     for (std::size_t j = 0; j < b.size(); ++j) {

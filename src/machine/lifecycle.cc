@@ -4,6 +4,15 @@
 #include "gyre/base/log.h"
 
 namespace gyre::machine {
+namespace {
+
+void LogIfFailed(const Status& status) {
+  if (!status) {
+    log::Error("{}", status.error().message());
+  }
+}
+
+}  // namespace
 
 Lifecycle::Lifecycle(loop::MainLoop& loop, EventBus& events, LifecycleTarget& target, const Actions& actions)
     : loop_(loop), events_(events), target_(target), actions_(actions) {}
@@ -17,11 +26,7 @@ Status Lifecycle::SetState(RunState state) {
   return {};
 }
 
-void Lifecycle::SetStateOrLog(RunState state) {
-  if (const auto set = SetState(state); !set) {
-    log::Error("{}", set.error().message());
-  }
-}
+void Lifecycle::SetStateOrLog(RunState state) { LogIfFailed(SetState(state)); }
 
 // --- Requests ---
 
@@ -112,9 +117,7 @@ void Lifecycle::GuestPanicked() {
 void Lifecycle::GuestCrashLoaded() { events_.Emit(GuestCrashLoadedEvent{}); }
 
 void Lifecycle::GuestCrashed() {
-  if (const auto stopped = VmStop(RunState::kInternalError); !stopped) {
-    log::Error("{}", stopped.error().message());
-  }
+  LogIfFailed(VmStop(RunState::kInternalError));
   if (actions_.crash == CrashAction::kExitFailure) {
     force_poweroff_.store(true, std::memory_order_relaxed);
     RequestShutdown(ShutdownCause::kHostError, kExitGuestCrash);
@@ -125,7 +128,7 @@ void Lifecycle::GuestCrashed() {
 
 bool Lifecycle::ShouldExit() {
   if (debug_.exchange(false, std::memory_order_acq_rel)) {
-    (void)VmStop(RunState::kDebug);
+    LogIfFailed(VmStop(RunState::kDebug));
   }
   if (suspend_.exchange(false, std::memory_order_acq_rel)) {
     Suspend();
@@ -146,9 +149,7 @@ bool Lifecycle::ShouldExit() {
     powerdown_notifiers_.Notify();
   }
   if (const auto state = vmstop_.Take()) {
-    if (const auto stopped = VmStop(*state); !stopped) {
-      log::Error("{}", stopped.error().message());
-    }
+    LogIfFailed(VmStop(*state));
   }
   return false;
 }
@@ -169,9 +170,7 @@ bool Lifecycle::Shutdown(ShutdownCause cause) {
   events_.Emit(ShutdownEvent{cause});
   shutdown_notifiers_.Notify(cause);
   if (actions_.shutdown == ShutdownAction::kPause && !force_poweroff_.load(std::memory_order_relaxed)) {
-    if (const auto stopped = VmStop(RunState::kShutdown); !stopped) {
-      log::Error("{}", stopped.error().message());
-    }
+    LogIfFailed(VmStop(RunState::kShutdown));
     return false;
   }
   const int code = shutdown_code_.load(std::memory_order_relaxed);
@@ -275,6 +274,6 @@ Status Lifecycle::DoStop(RunState state, bool send_stop) {
 
 Status Lifecycle::VmStop(RunState state) { return DoStop(state, true); }
 
-void Lifecycle::VmShutdown() { (void)DoStop(RunState::kShutdown, false); }
+void Lifecycle::VmShutdown() { LogIfFailed(DoStop(RunState::kShutdown, false)); }
 
 }  // namespace gyre::machine

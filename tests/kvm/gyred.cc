@@ -1,7 +1,7 @@
 #include "tests/kvm/gyred.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <unistd.h>
 
 #include <cerrno>

@@ -1,6 +1,6 @@
 // How a VM ends, and what its user is told.
 #include <gtest/gtest.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
 
 #include <algorithm>
 #include <cctype>

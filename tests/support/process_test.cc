@@ -1,7 +1,7 @@
 #include "tests/support/process.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
 
 #include <chrono>
 #include <string>

@@ -134,15 +134,16 @@ Result<std::uint32_t> PvhEntryFromNote(const ImageFile& file, const ElfImage& el
   return static_cast<std::uint32_t>(entry);
 }
 
-// Walks one note segment (gABI chapter 5, "Note Section").
-Result<std::optional<std::uint32_t>> FindPvhEntryIn(const ImageFile& file, const ElfImage& elf,
-                                                    const ElfImage::Notes& notes) {
-  if (notes.size > kMaxNotes) {
-    return Fail(file.Bad(
-        format("{}: notes with p_filesz {:#x}; at most {:#x} are read", notes.name, notes.size, kMaxNotes)));
-  }
-  std::vector<std::byte> bytes(notes.size);
-  TRY(file.Read(notes.offset, bytes, format("{}'s notes", notes.name)));
+bool IsPvhEntryNote(const Elf64_Nhdr& note, std::span<const std::byte> name) {
+  return note.n_type == kXenElfNotePhys32Entry && note.n_namesz == kXenNoteName.size() &&
+         std::memcmp(name.data(), kXenNoteName.data(), kXenNoteName.size()) == 0;
+}
+
+// The descriptor of the PVH entry's note in one note segment, if it has one
+// (gABI chapter 5, "Note Section").
+Result<std::optional<std::span<const std::byte>>> FindPvhNote(const ImageFile& file,
+                                                              const ElfImage::Notes& notes,
+                                                              std::span<const std::byte> bytes) {
   // n_namesz and n_descsz are 32-bit: no sum below wraps in 64.
   std::uint64_t at = 0;
   Elf64_Nhdr note{};
@@ -158,13 +159,27 @@ Result<std::optional<std::uint32_t>> FindPvhEntryIn(const ImageFile& file, const
                           "segment of {:#x} bytes",
                           notes.name, at, note.n_namesz, note.n_descsz, notes.size)));
     }
-    if (note.n_type == kXenElfNotePhys32Entry && note.n_namesz == kXenNoteName.size() &&
-        std::memcmp(bytes.data() + name, kXenNoteName.data(), kXenNoteName.size()) == 0) {
-      return TRY(PvhEntryFromNote(file, elf, std::span(bytes).subspan(desc, note.n_descsz), notes.name));
+    if (IsPvhEntryNote(note, bytes.subspan(name))) {
+      return bytes.subspan(desc, note.n_descsz);
     }
     at = std::min<std::uint64_t>(AlignDown(end + notes.alignment - 1, notes.alignment), bytes.size());
   }
   return std::nullopt;
+}
+
+Result<std::optional<std::uint32_t>> FindPvhEntryIn(const ImageFile& file, const ElfImage& elf,
+                                                    const ElfImage::Notes& notes) {
+  if (notes.size > kMaxNotes) {
+    return Fail(file.Bad(
+        format("{}: notes with p_filesz {:#x}; at most {:#x} are read", notes.name, notes.size, kMaxNotes)));
+  }
+  std::vector<std::byte> bytes(notes.size);
+  TRY(file.Read(notes.offset, bytes, format("{}'s notes", notes.name)));
+  const auto entry = TRY(FindPvhNote(file, notes, bytes));
+  if (!entry) {
+    return std::nullopt;
+  }
+  return TRY(PvhEntryFromNote(file, elf, *entry, notes.name));
 }
 
 }  // namespace

@@ -41,13 +41,18 @@ Status Placer::Segments(const std::vector<Segment>& segments) {
     }
   }
   for (const auto& segment : segments) {
-    if (segment.file_size != 0) {
-      TRY(kernel.PlaceAt(ram_, GuestAddress(segment.address), segment.file_offset, segment.file_size));
-    }
-    if (segment.memory_size > segment.file_size) {
-      TRY(ram_.Zero(GuestAddress(segment.address + segment.file_size),
-                    segment.memory_size - segment.file_size));
-    }
+    TRY(Load(segment));
+  }
+  return {};
+}
+
+Status Placer::Load(const Segment& segment) {
+  if (segment.file_size != 0) {
+    TRY(files_.kernel.PlaceAt(ram_, GuestAddress(segment.address), segment.file_offset, segment.file_size));
+  }
+  if (segment.memory_size > segment.file_size) {
+    TRY(ram_.Zero(GuestAddress(segment.address + segment.file_size),
+                  segment.memory_size - segment.file_size));
   }
   return {};
 }

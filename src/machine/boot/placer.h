@@ -54,6 +54,8 @@ class Placer {
   Result<kvm::EntryState> Entry(kvm::EntryState::Mode mode, std::uint64_t rip);
 
  private:
+  Status Load(const Segment& segment);
+
   const memory::GuestRam& ram_;
   const BootFiles& files_;
   Space space_;

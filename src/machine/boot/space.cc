@@ -86,22 +86,30 @@ Status Space::Claim(std::uint64_t start, std::uint64_t size, std::string_view wh
   return {};
 }
 
+// The highest page in [low, high) from which `size` bytes are unclaimed.
+std::optional<std::uint64_t> Space::FindFree(std::uint64_t low, std::uint64_t high,
+                                             std::uint64_t size) const {
+  while (high >= low && high - low >= size) {
+    const std::uint64_t start = AlignDown(high - size, kPageSize);
+    if (start < low) {
+      break;
+    }
+    const Stretch* other = FindClaim(start, start + size);
+    if (other == nullptr) {
+      return start;
+    }
+    high = other->start;
+  }
+  return std::nullopt;
+}
+
 Result<std::uint64_t> Space::ClaimHigh(std::uint64_t size, std::uint64_t floor, std::uint64_t limit,
                                        std::string_view what) {
   for (const auto& stretch : std::views::reverse(ram_)) {
-    const std::uint64_t low = std::max(stretch.start, floor);
-    std::uint64_t high = std::min(stretch.end, limit);
-    while (high >= low && high - low >= size) {
-      const std::uint64_t start = AlignDown(high - size, kPageSize);
-      if (start < low) {
-        break;
-      }
-      const Stretch* other = FindClaim(start, start + size);
-      if (other == nullptr) {
-        TRY(Claim(start, size, what));
-        return start;
-      }
-      high = other->start;
+    const auto start = FindFree(std::max(stretch.start, floor), std::min(stretch.end, limit), size);
+    if (start) {
+      TRY(Claim(*start, size, what));
+      return *start;
     }
   }
   const std::string below = limit == kTop ? "" : format(" below {:#x}", limit);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,7 @@ class Space {
     std::string what;
   };
 
+  std::optional<std::uint64_t> FindFree(std::uint64_t low, std::uint64_t high, std::uint64_t size) const;
   const Stretch* FindClaim(std::uint64_t start, std::uint64_t end) const;
   bool IsRam(std::uint64_t start, std::uint64_t end) const;
   std::string DescribeRam() const;

@@ -177,6 +177,7 @@ class FloorTest : public testing::Test {
 
   // True if the running guest changes the number there in time.
   bool AwaitChange(std::uint64_t address) const {
+    // NOLINTNEXTLINE(bugprone-casting-through-void): callers give aligned addresses
     auto* const value = static_cast<std::uint32_t*>(static_cast<void*>(ram->host() + address));
     const std::uint32_t before = __atomic_load_n(value, __ATOMIC_RELAXED);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kWaitMs);

@@ -124,6 +124,7 @@ TEST_F(FloorTest, ResetAll_RestoresStateAndRunsAgain) {
     EXPECT_EQ(state(), before);
   }
   alignas(kvm_msrs) std::array<std::byte, sizeof(kvm_msrs) + sizeof(kvm_msr_entry)> room{};
+  // NOLINTNEXTLINE(bugprone-casting-through-void): aligned above
   auto* const msrs = static_cast<kvm_msrs*>(static_cast<void*>(room.data()));
   msrs->nmsrs = 1;
   msrs->entries[0].index = 0x176;

@@ -46,7 +46,7 @@ std::string ReadSome(int fd, int timeout_ms = 2000) {
   if (::poll(&entry, 1, timeout_ms) != 1) {
     return {};
   }
-  std::string text(256 * 1024, '\0');
+  std::string text(256UL * 1024, '\0');
   const ssize_t got = ::read(fd, text.data(), text.size());
   text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
   return text;
@@ -372,7 +372,7 @@ TEST_F(CharBackendTest, UnixSlowClient_LosesTheOldestAndBlocksNobody) {
     got += ReadSome(client.get(), 0);
     return got.ends_with("end");
   }));
-  EXPECT_LT(got.size(), 100 * 64 * 1024UL);
+  EXPECT_LT(got.size(), 100UL * 64 * 1024);
 }
 
 TEST_F(CharBackendTest, UnixSecondClient_WaitsForTheFirstToGo) {

@@ -79,6 +79,10 @@ class FakeBackend final : public CharBackend {
 
 // A main loop on hand-set or real clocks, the big lock held.
 class LoopTest : public testing::Test {
+ public:
+  LoopTest(const LoopTest&) = delete;
+  LoopTest& operator=(const LoopTest&) = delete;
+
  protected:
   explicit LoopTest(const loop::TimeSource* source = nullptr) NO_THREAD_SAFETY_ANALYSIS {
     big_lock_.Lock();
@@ -89,8 +93,6 @@ class LoopTest : public testing::Test {
     loop_.reset();
     UnlockAll();
   }
-  LoopTest(const LoopTest&) = delete;
-  LoopTest& operator=(const LoopTest&) = delete;
 
   // Both clocks go on by `ns`, and what is due runs.
   void Advance(std::int64_t ns) {

@@ -57,7 +57,7 @@ TEST_F(RtcTest, TwelveHourMode_HasPmBit) {
   Advance(2 * kSecond);
   EXPECT_EQ(In(4), 0x12U);
   Out(0x0b, 0x04);
-  Advance(13 * 3600 * kSecond);
+  Advance(13L * 3600 * kSecond);
   EXPECT_EQ(In(4), 0x81U);
 }
 

@@ -38,10 +38,10 @@ struct World {
     return MemoryRegion::NewContainer(topology, std::move(name), size);
   }
   RegionPtr Ram(std::uint64_t size, std::string name = "ram") {
-    return MemoryRegion::NewRam(topology, name, Block(size));
+    return MemoryRegion::NewRam(topology, std::move(name), Block(size));
   }
   RegionPtr Rom(std::uint64_t size, std::string name = "rom") {
-    return MemoryRegion::NewRom(topology, name, Block(size));
+    return MemoryRegion::NewRom(topology, std::move(name), Block(size));
   }
   RegionPtr Alias(const RegionPtr& target, std::uint64_t offset, std::uint64_t size,
                   std::string name = "alias") {

@@ -167,7 +167,7 @@ TEST(BzImage, PlacedAgainAfterAGuestSoiledRam_IsTheSame) {
 TEST(BzImage, SetupSectsOfZero_MeansFour) {
   TestRam ram(64 * kMiB);
   Bytes content = MakeBzImage().Put<std::uint8_t>(bz::kSetupSects, 0);
-  content.Fill(5 * 512, kBzPayload, 0x77);
+  content.Fill(5UL * 512, kBzPayload, 0x77);
   const TestFile kernel(content);
   auto image = OpenImage(kernel);
   ASSERT_TRUE(image) << image.error().message();

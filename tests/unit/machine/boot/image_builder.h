@@ -64,7 +64,7 @@ inline constexpr std::size_t kSetupSects = 0x1f1, kSyssize = 0x1f4, kBootFlag = 
                              kPrefAddress = 0x258, kInitSize = 0x260, kKernelInfoOffset = 0x268;
 }  // namespace bz
 
-inline constexpr std::size_t kBzSetupSize = 4 * 512;
+inline constexpr std::size_t kBzSetupSize = 4UL * 512;
 inline constexpr std::size_t kBzPayload = 0x3010;
 
 inline Bytes MakeBzImage() {
