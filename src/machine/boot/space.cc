@@ -105,12 +105,16 @@ std::optional<std::uint64_t> Space::FindFree(std::uint64_t low, std::uint64_t hi
 
 Result<std::uint64_t> Space::ClaimHigh(std::uint64_t size, std::uint64_t floor, std::uint64_t limit,
                                        std::string_view what) {
+  std::optional<std::uint64_t> start;
   for (const auto& stretch : std::views::reverse(ram_)) {
-    const auto start = FindFree(std::max(stretch.start, floor), std::min(stretch.end, limit), size);
+    start = FindFree(std::max(stretch.start, floor), std::min(stretch.end, limit), size);
     if (start) {
-      TRY(Claim(*start, size, what));
-      return *start;
+      break;
     }
+  }
+  if (start) {
+    TRY(Claim(*start, size, what));
+    return *start;
   }
   const std::string below = limit == kTop ? "" : format(" below {:#x}", limit);
   return Fail(Error::Usage(
