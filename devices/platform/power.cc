@@ -1,5 +1,7 @@
 #include "gyre/devices/platform/power.h"
 
+#include <utility>
+
 #include "gyre/base/bits.h"
 
 namespace gyre::devices {
@@ -10,20 +12,51 @@ using SleepEnable = Bit<5>;
 
 }  // namespace
 
-// All registers read 0: no sleep is pending, and no wake-up has happened.
 std::uint64_t AcpiPower::Read(std::uint64_t offset, unsigned size) {
-  (void)offset;
   (void)size;
-  return 0;
+  return offset == kSleepStatus ? status_ : 0;
 }
 
 void AcpiPower::Write(std::uint64_t offset, unsigned size, std::uint64_t value) {
   (void)size;
-  if (offset == kSleepControl && SleepEnable::Get(value) != 0 && SleepType::Get(value) == kSleepTypeS5) {
-    request_poweroff_();
+  if (offset == kSleepControl && SleepEnable::Get(value) != 0) {
+    Sleep(static_cast<std::uint8_t>(SleepType::Get(value)));
+  } else if (offset == kSleepStatus) {
+    status_ &= static_cast<std::uint8_t>(~value);
   } else if (offset == kReset && value == kResetValue) {
-    request_reset_();
+    requests_.reset();
   }
+}
+
+void AcpiPower::Sleep(std::uint8_t type) {
+  if (type == kSleepTypeS5) {
+    requests_.poweroff();
+  } else if (type == kSleepTypeS1) {
+    requests_.suspend();
+  }
+}
+
+void AcpiEvents::Raise(std::uint32_t event) {
+  pending_ |= event;
+  line_.Set(true);
+}
+
+void AcpiEvents::Reset() {
+  pending_ = 0;
+  line_.Set(false);
+}
+
+std::uint64_t AcpiEvents::Read(std::uint64_t offset, unsigned size) {
+  (void)offset;
+  (void)size;
+  line_.Set(false);
+  return std::exchange(pending_, 0);
+}
+
+void AcpiEvents::Write(std::uint64_t offset, unsigned size, std::uint64_t value) {
+  (void)offset;
+  (void)size;
+  (void)value;
 }
 
 std::uint64_t PvPanic::Read(std::uint64_t offset, unsigned size) {

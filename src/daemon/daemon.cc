@@ -33,7 +33,7 @@ Status Daemon::InitSubsystems() {
 Status Daemon::InitMainLoop() {
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
-  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP};
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR};
   signals_ = TRY(
       loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
   timeline_.Mark("main loop ready");
@@ -65,10 +65,16 @@ Status Daemon::LoadGuest() {
 Status Daemon::Autostart() { return options_.paused ? Status() : machine_->lifecycle().VmStart(); }
 
 void Daemon::ServeSignal(int signo, int pid) {
-  if (signo != SIGHUP) {
-    machine_->lifecycle().RequestKill(signo, pid);
-  } else if (const auto reopened = log::Reopen(); !reopened) {
-    log::Error("log: {}", reopened.error().message());
+  switch (signo) {
+    case SIGHUP:
+      if (const auto reopened = log::Reopen(); !reopened) {
+        log::Error("log: {}", reopened.error().message());
+      }
+      return;
+    case SIGPWR:
+      return machine_->lifecycle().RequestPowerdown();
+    default:
+      return machine_->lifecycle().RequestKill(signo, pid);
   }
 }
 

@@ -19,6 +19,7 @@ struct Raw {
   std::string boot = "auto";
   std::string acpi = "on";
   std::string legacy_irq = "off";
+  std::string watchdog = "off";
   std::string log_level = "warning";
   std::vector<std::string> actions;
 };
@@ -36,11 +37,13 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
                  "serial port: stdio, null, file:PATH, pty or unix:PATH (stdio)");
   app.add_option("--acpi", raw.acpi, "describe the machine by ACPI: on or off (on)");
   app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
+  app.add_option("--watchdog", raw.watchdog, "give it a watchdog timer (Linux: wdat_wdt): on or off (off)");
   app.add_option("--name", options.name, "the VM's name, for the log");
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
   app.add_option("--action", raw.actions,
                  "what follows an event: reboot=reset|shutdown, shutdown=poweroff|pause, "
-                 "panic=pause|shutdown|exit-failure|none, crash=exit-failure|pause; several by commas")
+                 "panic=pause|shutdown|exit-failure|none, crash=exit-failure|pause, "
+                 "watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi; several by commas")
       ->take_all();
   app.add_flag("--boot-timeline", options.boot_timeline,
                "print when each step of the start was done, at the end");
@@ -137,6 +140,7 @@ Status Interpret(const Raw& raw, Options& options) {
                                                     {"multiboot", BootProtocol::kMultiboot}}));
   options.machine.acpi = TRY(OnOff("--acpi", raw.acpi));
   options.machine.legacy_irq = TRY(OnOff("--legacy-irq", raw.legacy_irq));
+  options.machine.watchdog = TRY(OnOff("--watchdog", raw.watchdog));
   options.log_level = TRY(Choose<log::Level>("--log-level", raw.log_level,
                                              {{"debug", log::Level::kDebug},
                                               {"info", log::Level::kInfo},

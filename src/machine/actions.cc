@@ -1,5 +1,6 @@
 #include "src/machine/actions.h"
 
+#include <algorithm>
 #include <string>
 
 #include "gyre/base/format.h"
@@ -27,6 +28,12 @@ Status Choose(std::string_view event, std::string_view action, const Choice<T> (
   return Fail(Error::Usage(format("--action {}={}: the action must be one of {}", event, action, known)));
 }
 
+constexpr Choice<WatchdogAction> kWatchdogActions[] = {
+    {"reset", WatchdogAction::kReset},         {"shutdown", WatchdogAction::kShutdown},
+    {"poweroff", WatchdogAction::kPoweroff},   {"pause", WatchdogAction::kPause},
+    {"debug", WatchdogAction::kDebug},         {"none", WatchdogAction::kNone},
+    {"inject-nmi", WatchdogAction::kInjectNmi}};
+
 Status ApplyOne(std::string_view event, std::string_view action, Actions& actions) {
   if (event == "reboot") {
     static constexpr Choice<RebootAction> kChoices[] = {{"reset", RebootAction::kReset},
@@ -50,11 +57,19 @@ Status ApplyOne(std::string_view event, std::string_view action, Actions& action
                                                        {"pause", CrashAction::kPause}};
     return Choose(event, action, kChoices, actions.crash);
   }
-  return Fail(Error::Usage(
-      format("--action {}={}: the event must be one of reboot, shutdown, panic, crash", event, action)));
+  if (event == "watchdog") {
+    return Choose(event, action, kWatchdogActions, actions.watchdog);
+  }
+  return Fail(Error::Usage(format(
+      "--action {}={}: the event must be one of reboot, shutdown, panic, crash, watchdog", event, action)));
 }
 
 }  // namespace
+
+std::string_view Name(WatchdogAction action) {
+  const auto* const found = std::ranges::find(kWatchdogActions, action, &Choice<WatchdogAction>::value);
+  return found->name;
+}
 
 Status ParseActions(std::string_view text, Actions& actions) {
   Actions parsed = actions;

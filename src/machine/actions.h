@@ -1,4 +1,4 @@
-// What to do when a guest reboots, shuts down, panics or crashes (--action).
+// What to do when a guest reboots, shuts down, panics, crashes or hangs (--action).
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,15 @@ enum class PanicAction : std::uint8_t { kPause, kShutdown, kExitFailure, kNone }
 // or the run state internal-error, to be looked at and reset.
 enum class CrashAction : std::uint8_t { kExitFailure, kPause };
 
+enum class WatchdogAction : std::uint8_t { kReset, kShutdown, kPoweroff, kPause, kDebug, kNone, kInjectNmi };
+std::string_view Name(WatchdogAction action);
+
 struct Actions {
   RebootAction reboot = RebootAction::kReset;
   ShutdownAction shutdown = ShutdownAction::kPoweroff;
   PanicAction panic = PanicAction::kShutdown;
   CrashAction crash = CrashAction::kExitFailure;
+  WatchdogAction watchdog = WatchdogAction::kReset;
 };
 
 // Applies "event=action[,event=action...]" to `actions`, all of it or nothing.

@@ -26,6 +26,9 @@ struct Describer {
     return format("GUEST_PANICKED action={}", event.action);
   }
   std::string operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
+  std::string operator()(const WatchdogEvent& event) const {
+    return format("WATCHDOG action={}", Name(event.action));
+  }
 };
 
 }  // namespace

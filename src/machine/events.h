@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "gyre/base/notifier.h"
+#include "src/machine/actions.h"
 
 namespace gyre::machine {
 
@@ -45,9 +46,12 @@ struct GuestPanickedEvent {
   std::string_view action;  // pause, poweroff or run
 };
 struct GuestCrashLoadedEvent {};
+struct WatchdogEvent {
+  WatchdogAction action = WatchdogAction::kReset;
+};
 
 using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
-                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent>;
+                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent>;
 
 // "SHUTDOWN guest=true reason=guest-reset", for the log.
 std::string Describe(const Event& event);

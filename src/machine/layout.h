@@ -31,6 +31,8 @@ inline constexpr std::uint64_t kHighRamStart = 0x100000;
 
 // Platform MMIO.
 inline constexpr std::uint64_t kAcpiPower = 0xfea00200;
+inline constexpr std::uint64_t kAcpiEvents = 0xfea00210;
+inline constexpr std::uint64_t kWatchdog = 0xfea00220;
 inline constexpr std::uint64_t kIoApic = 0xfec00000;
 inline constexpr std::uint64_t kLocalApic = 0xfee00000;
 
@@ -39,6 +41,7 @@ inline constexpr std::uint64_t kSerialPort = 0x3f8;
 inline constexpr unsigned kSerialGsi = 4;
 inline constexpr std::uint64_t kRtcPort = 0x70;
 inline constexpr unsigned kRtcGsi = 8;
+inline constexpr unsigned kAcpiEventGsi = 9;  // where a PC has its SCI
 inline constexpr std::uint64_t kExitPort = 0xf4;
 inline constexpr std::uint64_t kBootMarkPort = 0x80;
 inline constexpr std::uint64_t kI8042Port = 0x60;

@@ -76,10 +76,13 @@ void Lifecycle::RequestSuspend() {
 }
 
 Status Lifecycle::RequestWakeup(WakeupReason reason) {
-  if (state() != RunState::kSuspended) {
-    return Fail(Error::Host("Unable to wake up: guest is not in suspended state"));
+  // A wake-up that comes before the suspension is served must not be lost.
+  if (!suspend_.exchange(false, std::memory_order_acq_rel)) {
+    if (state() != RunState::kSuspended) {
+      return Fail(Error::Host("Unable to wake up: guest is not in suspended state"));
+    }
+    TRY(SetState(RunState::kRunning));
   }
-  TRY(SetState(RunState::kRunning));
   wakeup_.Put(reason);
   loop_.Wake();
   return {};
@@ -115,6 +118,27 @@ void Lifecycle::GuestPanicked() {
 }
 
 void Lifecycle::GuestCrashLoaded() { events_.Emit(GuestCrashLoadedEvent{}); }
+
+void Lifecycle::WatchdogExpired() {
+  events_.Emit(WatchdogEvent{actions_.watchdog});
+  switch (actions_.watchdog) {
+    case WatchdogAction::kReset:
+      return RequestReset(ShutdownCause::kGuestReset);
+    case WatchdogAction::kShutdown:
+      return RequestPowerdown();
+    case WatchdogAction::kPoweroff:
+      force_poweroff_.store(true, std::memory_order_relaxed);
+      return RequestShutdown(ShutdownCause::kGuestShutdown);
+    case WatchdogAction::kPause:
+      return RequestVmStop(RunState::kWatchdog);
+    case WatchdogAction::kDebug:
+      return log::Warning("watchdog: the guest has not pinged it in time");
+    case WatchdogAction::kInjectNmi:
+      return target_.InjectNmi();
+    case WatchdogAction::kNone:
+      return;
+  }
+}
 
 void Lifecycle::GuestCrashed() {
   LogIfFailed(VmStop(RunState::kInternalError));

@@ -32,6 +32,7 @@ class LifecycleTarget {
   virtual void ResumeVcpus() = 0;
   // The calling vCPU, if any, leaves guest code before its next instruction. Any thread.
   virtual void StopCurrentVcpu() = 0;
+  virtual void InjectNmi() = 0;
   // CPUs, devices and loaded images back to power-on; all vCPUs are paused.
   virtual Status ResetMachine() = 0;
 };
@@ -58,7 +59,8 @@ class Lifecycle {
   void RequestKill(int signo, int pid);
   void RequestPowerdown();
   void RequestSuspend();
-  // The error says why not: only a suspended VM wakes. Big lock held.
+  // The error says why not: only a suspended VM wakes, or one about to be, which
+  // then finds itself woken at once. Big lock held.
   Status RequestWakeup(WakeupReason reason);
   void RequestDebug();
   void RequestVmStop(RunState state);
@@ -66,6 +68,8 @@ class Lifecycle {
   // Big lock held; a vCPU's thread may call.
   void GuestPanicked();
   void GuestCrashLoaded();
+  // The guest has not pinged its watchdog. Main loop's thread.
+  void WatchdogExpired();
   // A vCPU met something that it cannot go on from. Main loop's thread.
   void GuestCrashed();
 

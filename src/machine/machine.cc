@@ -36,6 +36,9 @@ Status CheckMachineConfig(const MachineConfig& config) {
   if (config.vcpus == 0 || config.vcpus > layout::kMaxVcpus) {
     return Fail(Error::Usage(format("--cpus: {} is not between 1 and {}", config.vcpus, layout::kMaxVcpus)));
   }
+  if (config.watchdog && !config.acpi) {
+    return Fail(Error::Usage("--watchdog on: a guest finds it by ACPI only, which --acpi off takes away"));
+  }
   return devices::CheckCharSpec(config.serial);
 }
 
@@ -119,6 +122,7 @@ Status Machine::CreateDevices() {
                         .lifecycle = lifecycle_};
   const PlatformConfig config{.legacy_irq = config_.legacy_irq,
                               .acpi = config_.acpi,
+                              .watchdog = config_.watchdog,
                               .ram_below_gap = below,
                               .ram_above_gap = config_.memory_size - below};
   platform_ = TRY(Platform::Create(bus, config, std::move(serial), [this] {
@@ -153,7 +157,8 @@ void Machine::PrepareTables() {
     tables_.push_back(BuildAcpi({.base = layout::kAcpiTables,
                                  .vcpus = config_.vcpus,
                                  .serial = true,
-                                 .legacy_pic = config_.legacy_irq}));
+                                 .legacy_pic = config_.legacy_irq,
+                                 .watchdog = config_.watchdog}));
   }
   auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, layout::kMpTableSize);
   if (mp.bytes.empty()) {
@@ -221,6 +226,9 @@ void Machine::StopCurrentVcpu() {
     vcpus_->StopCurrent();
   }
 }
+
+// To vCPU 0 alone, as a board's NMI button does.
+void Machine::InjectNmi() { vcpus_->InjectNmi(VcpuIndex(0)); }
 
 Status Machine::ResetMachine() {
   // What the old guest's vCPUs still posted must not end the new one.

@@ -28,6 +28,7 @@ struct MachineConfig {
   std::string serial = "stdio";
   bool acpi = true;
   bool legacy_irq = false;
+  bool watchdog = false;
   Actions actions;
 };
 
@@ -69,6 +70,7 @@ class Machine final : private LifecycleTarget {
   void PauseVcpus() override;
   void ResumeVcpus() override;
   void StopCurrentVcpu() override;
+  void InjectNmi() override;
   Status ResetMachine() override;
 
   const MachineConfig config_;

@@ -115,12 +115,35 @@ Status Platform::CreatePowerDevices(const PlatformBus& bus, const PlatformConfig
   TRY(Place(bus, bus.io, layout::kPvPanicPort, "pvpanic", devices::PvPanic::kSize, *pv_panic_));
   devices_.push_back(pv_panic_.get());
   if (config.acpi) {
-    acpi_power_ = std::make_unique<devices::AcpiPower>(
-        [&] { lifecycle.RequestShutdown(ShutdownCause::kGuestShutdown); },
-        [&] { lifecycle.RequestReset(ShutdownCause::kGuestReset); });
-    TRY(Place(bus, bus.memory, layout::kAcpiPower, "acpi-power", devices::AcpiPower::kSize, *acpi_power_));
-    devices_.push_back(acpi_power_.get());
+    TRY(CreateAcpiDevices(bus));
   }
+  if (config.watchdog) {
+    watchdog_ = std::make_unique<devices::Watchdog>(bus.loop, [&] { lifecycle.WatchdogExpired(); });
+    TRY(Place(bus, bus.memory, layout::kWatchdog, "watchdog", devices::Watchdog::kSize, *watchdog_));
+    devices_.push_back(watchdog_.get());
+  }
+  return {};
+}
+
+Status Platform::CreateAcpiDevices(const PlatformBus& bus) {
+  Lifecycle& lifecycle = bus.lifecycle;
+  acpi_power_ = std::make_unique<devices::AcpiPower>(devices::AcpiPower::Requests{
+      .poweroff = [&] { lifecycle.RequestShutdown(ShutdownCause::kGuestShutdown); },
+      .suspend = [&] { lifecycle.RequestSuspend(); },
+      .reset = [&] { lifecycle.RequestReset(ShutdownCause::kGuestReset); }});
+  TRY(Place(bus, bus.memory, layout::kAcpiPower, "acpi-power", devices::AcpiPower::kSize, *acpi_power_));
+  on_wakeup_ = lifecycle.wakeup_notifiers().Add([this](WakeupReason) { acpi_power_->WokeUp(); });
+
+  acpi_events_ = std::make_unique<devices::AcpiEvents>(ioapic_->line(layout::kAcpiEventGsi));
+  TRY(Place(bus, bus.memory, layout::kAcpiEvents, "acpi-events", devices::AcpiEvents::kSize, *acpi_events_));
+  // A button wakes a machine that sleeps, and is pressed all the same.
+  on_powerdown_ = lifecycle.powerdown_notifiers().Add([this, &lifecycle] {
+    if (lifecycle.state() == RunState::kSuspended) {
+      (void)lifecycle.RequestWakeup(WakeupReason::kOther);
+    }
+    acpi_events_->PressPowerButton();
+  });
+  devices_.insert(devices_.end(), {acpi_power_.get(), acpi_events_.get()});
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "gyre/devices/platform/pic_pit.h"
 #include "gyre/devices/platform/power.h"
 #include "gyre/devices/platform/serial.h"
+#include "gyre/devices/platform/watchdog.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/region.h"
 #include "src/machine/lifecycle.h"
@@ -25,6 +26,7 @@ namespace gyre::machine {
 struct PlatformConfig {
   bool legacy_irq = false;
   bool acpi = true;
+  bool watchdog = false;
   std::uint64_t ram_below_gap = 0;
   std::uint64_t ram_above_gap = 0;
 };
@@ -68,6 +70,7 @@ class Platform {
   Status CreateLegacyDevices(const PlatformBus& bus, const PlatformConfig& config,
                              std::unique_ptr<devices::CharBackend> serial);
   Status CreatePowerDevices(const PlatformBus& bus, const PlatformConfig& config);
+  Status CreateAcpiDevices(const PlatformBus& bus);
   Status Place(const PlatformBus& bus, memory::MemoryRegion& container, std::uint64_t address,
                std::string_view name, std::uint64_t size, memory::RegionHandler& handler);
   IrqLine& IsaLine(unsigned irq, unsigned gsi);
@@ -82,6 +85,10 @@ class Platform {
   std::unique_ptr<devices::ExitPort> exit_port_;
   devices::BootMarkPort boot_marks_;
   std::unique_ptr<devices::AcpiPower> acpi_power_;
+  std::unique_ptr<devices::AcpiEvents> acpi_events_;
+  std::unique_ptr<devices::Watchdog> watchdog_;
+  NotifierList<>::Handle on_powerdown_;
+  NotifierList<WakeupReason>::Handle on_wakeup_;
   std::unique_ptr<devices::PvPanic> pv_panic_;
   std::vector<devices::Device*> devices_;  // in reset order
   std::vector<Placed> placed_;

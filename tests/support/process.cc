@@ -209,14 +209,23 @@ bool Process::Step(Clock::time_point deadline) {
   return true;
 }
 
-bool Process::WaitForOutputs(std::string_view text, std::size_t count, Duration patience) {
+bool Process::WaitFor(const std::string& stream, std::string_view text, std::size_t count,
+                      Duration patience) {
   const auto deadline = Clock::now() + patience;
-  while (Count(result_.out, text) < count) {
+  while (Count(stream, text) < count) {
     if (Finished() || !Step(deadline)) {
       return false;
     }
   }
   return true;
+}
+
+bool Process::WaitForOutputs(std::string_view text, std::size_t count, Duration patience) {
+  return WaitFor(result_.out, text, count, patience);
+}
+
+bool Process::WaitForErrors(std::string_view text, std::size_t count, Duration patience) {
+  return WaitFor(result_.err, text, count, patience);
 }
 
 bool Process::WaitForOutput(std::string_view text, Duration patience) {
@@ -224,13 +233,7 @@ bool Process::WaitForOutput(std::string_view text, Duration patience) {
 }
 
 bool Process::WaitForError(std::string_view text, Duration patience) {
-  const auto deadline = Clock::now() + patience;
-  while (result_.err.find(text) == std::string::npos) {
-    if (Finished() || !Step(deadline)) {
-      return false;
-    }
-  }
-  return true;
+  return WaitForErrors(text, 1, patience);
 }
 
 bool Process::StaysAlive(Duration time) {

@@ -57,8 +57,9 @@ class Process {
   // Waits until stdout (or stderr) holds `text`; false if it ends or the time is up first.
   bool WaitForOutput(std::string_view text, Duration patience = kPatience);
   bool WaitForError(std::string_view text, Duration patience = kPatience);
-  // Waits until stdout holds `text` `count` times.
+  // Waits until it holds `text` `count` times.
   bool WaitForOutputs(std::string_view text, std::size_t count, Duration patience = kPatience);
+  bool WaitForErrors(std::string_view text, std::size_t count, Duration patience = kPatience);
   // Waits for its end and the end of its streams; kills it when the time is up. Once.
   ProcessResult Wait(Duration patience = kPatience);
   // True if it is still running after `time`: what it writes meanwhile is kept.
@@ -67,6 +68,7 @@ class Process {
  private:
   using Clock = std::chrono::steady_clock;
   Process() = default;
+  bool WaitFor(const std::string& stream, std::string_view text, std::size_t count, Duration patience);
   // Serves the pipes until something happened or `deadline`; false at the deadline.
   bool Step(Clock::time_point deadline);
   void WriteSome();

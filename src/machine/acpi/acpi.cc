@@ -10,23 +10,15 @@
 #include "gyre/devices/platform/power.h"
 #include "src/machine/acpi/checksum.h"
 #include "src/machine/acpi/dsdt.h"
+#include "src/machine/acpi/table.h"
 #include "src/machine/acpi/tables.h"
+#include "src/machine/acpi/wdat.h"
 #include "src/machine/layout.h"
 
 namespace gyre::machine {
 namespace {
 
-using Bytes = std::vector<std::byte>;
 using devices::AcpiPower;
-
-template <std::size_t N>
-constexpr std::array<char, N> Text(std::string_view text) {
-  std::array<char, N> out{};
-  std::ranges::copy(text.substr(0, N), out.begin());
-  return out;
-}
-
-constexpr std::array<char, 6> kOemId = Text<6>("GYRE  ");
 
 // 5.2.5.3.
 struct Rsdp {
@@ -42,27 +34,6 @@ struct Rsdp {
 };
 static_assert(WirePod<Rsdp> && sizeof(Rsdp) == 36);
 constexpr std::size_t kRsdpFirstPart = 20;
-
-// 5.2.6.
-struct TableHeader {
-  std::array<char, 4> signature{};
-  Le32 length;
-  std::uint8_t revision = 0;
-  std::uint8_t checksum = 0;
-  std::array<char, 6> oem_id = kOemId;
-  std::array<char, 8> oem_table_id = Text<8>("GYREVM  ");
-  Le32 oem_revision = 1;
-  std::array<char, 4> creator_id = Text<4>("GYRE");
-  Le32 creator_revision = 1;
-};
-static_assert(WirePod<TableHeader> && sizeof(TableHeader) == 36);
-
-// 5.2.3.2.
-struct GenericAddress {
-  std::uint8_t space = 0, bit_width = 0, bit_offset = 0, access_size = 0;
-  Le64 address;
-};
-static_assert(WirePod<GenericAddress> && sizeof(GenericAddress) == 12);
 
 // 5.2.9, behind the header. What hardware-reduced ACPI has no use for is zero.
 struct FadtBody {
@@ -134,23 +105,8 @@ struct MadtLocalApicNmi {
 };
 static_assert(WirePod<MadtLocalApicNmi> && sizeof(MadtLocalApicNmi) == 6);
 
-Bytes Table(std::string_view signature, std::uint8_t revision, const Bytes& body) {
-  TableHeader header;
-  header.signature = Text<4>(signature);
-  header.revision = revision;
-  header.length = static_cast<std::uint32_t>(sizeof(header) + body.size());
-  header.checksum = static_cast<std::uint8_t>(ChecksumFor(WireBytes(header)) + ChecksumFor(body));
-  Bytes table;
-  table.reserve(header.length);
-  AppendWire(table, header);
-  table.insert(table.end(), body.begin(), body.end());
-  return table;
-}
-
-// One byte of the power registers (5.2.3.2: space 0 is memory, access size 1 a byte).
 GenericAddress PowerRegister(std::uint64_t offset) {
-  return {
-      .space = 0, .bit_width = 8, .bit_offset = 0, .access_size = 1, .address = layout::kAcpiPower + offset};
+  return MemoryRegister(layout::kAcpiPower + offset, RegisterWidth::kByte);
 }
 
 Bytes Dsdt(const AcpiConfig& config) {
@@ -197,7 +153,7 @@ Bytes Madt(const AcpiConfig& config) {
   return Table("APIC", 5, body);
 }
 
-Bytes Xsdt(std::initializer_list<std::uint64_t> tables) {
+Bytes Xsdt(const std::vector<std::uint64_t>& tables) {
   Bytes body;
   for (const std::uint64_t table : tables) {
     AppendWire(body, Le64(table));
@@ -231,7 +187,11 @@ TableBlob BuildAcpi(const AcpiConfig& config) {
   const std::uint64_t dsdt = Append(blob, Dsdt(config));
   const std::uint64_t fadt = Append(blob, Fadt(config, dsdt));
   const std::uint64_t madt = Append(blob, Madt(config));
-  const std::uint64_t xsdt = Append(blob, Xsdt({fadt, madt}));
+  std::vector<std::uint64_t> listed{fadt, madt};
+  if (config.watchdog) {
+    listed.push_back(Append(blob, BuildWdat()));
+  }
+  const std::uint64_t xsdt = Append(blob, Xsdt(listed));
   const Rsdp rsdp = MakeRsdp(xsdt);
   std::ranges::copy(WireBytes(rsdp), blob.bytes.begin());
   return blob;

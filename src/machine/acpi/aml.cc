@@ -15,6 +15,12 @@ namespace {
 constexpr std::uint8_t kZeroOp = 0x00;
 constexpr std::uint8_t kOneOp = 0x01;
 constexpr std::uint8_t kNameOp = 0x08;
+constexpr std::uint8_t kMethodOp = 0x14;
+constexpr std::uint8_t kLocal0Op = 0x60;
+constexpr std::uint8_t kStoreOp = 0x70;
+constexpr std::uint8_t kAndOp = 0x7b;
+constexpr std::uint8_t kNotifyOp = 0x86;
+constexpr std::uint8_t kIfOp = 0xa0;
 constexpr std::uint8_t kBytePrefix = 0x0a;
 constexpr std::uint8_t kWordPrefix = 0x0b;
 constexpr std::uint8_t kDWordPrefix = 0x0c;
@@ -26,7 +32,9 @@ constexpr std::uint8_t kPackageOp = 0x12;
 constexpr std::uint8_t kDualNamePrefix = 0x2e;
 constexpr std::uint8_t kMultiNamePrefix = 0x2f;
 constexpr std::uint8_t kExtOpPrefix = 0x5b;
-constexpr std::uint8_t kDeviceOp = 0x82;  // after kExtOpPrefix
+constexpr std::uint8_t kRegionOp = 0x80;  // after kExtOpPrefix, as the next two
+constexpr std::uint8_t kFieldOp = 0x81;
+constexpr std::uint8_t kDeviceOp = 0x82;
 constexpr std::uint8_t kOnesOp = 0xff;
 
 constexpr std::size_t kSegmentSize = 4;
@@ -44,16 +52,13 @@ void Put(Bytes& out, std::string_view text) {
 
 void Put(Bytes& out, std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
 
-// The length of a package covers itself, in as few bytes as hold the sum (20.2.4).
-void PutPackageLength(Bytes& out, std::size_t payload) {
-  constexpr std::array<std::size_t, 4> kLargest = {(1U << 6) - 1, (1U << 12) - 1, (1U << 20) - 1,
-                                                   (1U << 28) - 1};
-  std::size_t own = 1;
-  while (payload + own > kLargest.at(own - 1)) {
-    ++own;
-    CHECK(own <= kLargest.size());
-  }
-  const std::size_t length = payload + own;
+// The most that a package length of one to four bytes can say (20.2.4).
+constexpr std::array<std::size_t, 4> kLargestLength = {(1U << 6) - 1, (1U << 12) - 1, (1U << 20) - 1,
+                                                       (1U << 28) - 1};
+
+// `length` in `own` bytes.
+void PutLength(Bytes& out, std::size_t length, std::size_t own) {
+  CHECK(length <= kLargestLength.at(own - 1));
   if (own == 1) {
     Put(out, static_cast<std::uint8_t>(length));
     return;
@@ -62,6 +67,15 @@ void PutPackageLength(Bytes& out, std::size_t payload) {
   for (std::size_t i = 0; i + 1 < own; ++i) {
     Put(out, static_cast<std::uint8_t>(length >> (4 + 8 * i)));
   }
+}
+
+// The length of a package covers itself, in as few bytes as hold the sum.
+void PutPackageLength(Bytes& out, std::size_t payload) {
+  std::size_t own = 1;
+  while (payload + own > kLargestLength.at(own - 1)) {
+    ++own;
+  }
+  PutLength(out, payload + own, own);
 }
 
 bool IsLeadChar(char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -108,15 +122,19 @@ std::size_t SizeOf(const std::vector<Object>& objects) {
   return size;
 }
 
-// A path and a term list under one package length.
-void PutBlock(Bytes& out, std::string_view path, const std::vector<Term>& terms) {
-  Bytes name;
-  PutPath(name, path);
-  PutPackageLength(out, name.size() + SizeOf(terms));
-  Put(out, name);
+// What stands before a term list, and the list, under one package length.
+void PutBlock(Bytes& out, const Bytes& head, const std::vector<Term>& terms) {
+  PutPackageLength(out, head.size() + SizeOf(terms));
+  Put(out, head);
   for (const auto& term : terms) {
     Put(out, term.bytes);
   }
+}
+
+void PutBlock(Bytes& out, std::string_view path, const std::vector<Term>& terms) {
+  Bytes head;
+  PutPath(head, path);
+  PutBlock(out, head, terms);
 }
 
 std::uint8_t HexDigit(char c) {
@@ -241,6 +259,93 @@ Term Device(std::string_view path, const std::vector<Term>& terms) {
   Put(term.bytes, kExtOpPrefix);
   Put(term.bytes, kDeviceOp);
   PutBlock(term.bytes, path, terms);
+  return term;
+}
+
+Term MemoryRegion(std::string_view name, std::uint64_t address, std::uint32_t size) {
+  constexpr std::uint8_t kSystemMemory = 0;
+  Term term;
+  Put(term.bytes, kExtOpPrefix);
+  Put(term.bytes, kRegionOp);
+  PutPath(term.bytes, name);
+  Put(term.bytes, kSystemMemory);
+  Put(term.bytes, Integer(address).bytes);
+  Put(term.bytes, Integer(size).bytes);
+  return term;
+}
+
+Term DWordField(std::string_view region, const std::vector<FieldUnit>& units) {
+  constexpr std::uint8_t kDWordAccess = 3;  // no lock, other bits preserved
+  Bytes content;
+  PutPath(content, region);
+  Put(content, kDWordAccess);
+  for (const auto& unit : units) {
+    PutSegment(content, unit.name);
+    PutLength(content, unit.bits, unit.bits <= kLargestLength[0] ? 1 : 2);
+  }
+  Term term;
+  Put(term.bytes, kExtOpPrefix);
+  Put(term.bytes, kFieldOp);
+  PutPackageLength(term.bytes, content.size());
+  Put(term.bytes, content);
+  return term;
+}
+
+Data Local(unsigned number) {
+  CHECK(number <= 7);
+  Data data;
+  Put(data.bytes, static_cast<std::uint8_t>(kLocal0Op + number));
+  return data;
+}
+
+Data Path(std::string_view path) {
+  Data data;
+  PutPath(data.bytes, path);
+  return data;
+}
+
+Data And(const Data& left, const Data& right) {
+  constexpr std::uint8_t kNoTarget = 0;
+  Data data;
+  Put(data.bytes, kAndOp);
+  Put(data.bytes, left.bytes);
+  Put(data.bytes, right.bytes);
+  Put(data.bytes, kNoTarget);
+  return data;
+}
+
+Term Method(std::string_view path, unsigned arguments, const std::vector<Term>& terms) {
+  CHECK(arguments <= 7);
+  constexpr std::uint8_t kSerialized = 1U << 3;
+  Bytes head;
+  PutPath(head, path);
+  Put(head, static_cast<std::uint8_t>(arguments | kSerialized));
+  Term term;
+  Put(term.bytes, kMethodOp);
+  PutBlock(term.bytes, head, terms);
+  return term;
+}
+
+Term Store(const Data& value, const Data& target) {
+  Term term;
+  Put(term.bytes, kStoreOp);
+  Put(term.bytes, value.bytes);
+  Put(term.bytes, target.bytes);
+  return term;
+}
+
+Term If(const Data& predicate, const std::vector<Term>& terms) {
+  Term term;
+  Put(term.bytes, kIfOp);
+  PutBlock(term.bytes, predicate.bytes, terms);
+  return term;
+}
+
+Term Notify(std::string_view device, std::uint8_t value) {
+  Term term;
+  Put(term.bytes, kNotifyOp);
+  PutPath(term.bytes, device);
+  Put(term.bytes, Integer(value).bytes);
   return term;
 }
 

@@ -42,6 +42,26 @@ Term Name(std::string_view path, const Data& value);
 Term Scope(std::string_view path, const std::vector<Term>& terms);
 Term Device(std::string_view path, const std::vector<Term>& terms);
 
+// --- Fields (20.2.5.2) ---
+// `size` bytes of memory at `address`.
+Term MemoryRegion(std::string_view name, std::uint64_t address, std::uint32_t size);
+struct FieldUnit {
+  std::string_view name;  // one segment
+  unsigned bits = 0;
+};
+// The region's bits from its start on, read and written 32 at a time.
+Term DWordField(std::string_view region, const std::vector<FieldUnit>& units);
+
+// --- Methods (20.2.5.2 to 20.2.5.4) ---
+Data Local(unsigned number);  // 0 to 7
+Data Path(std::string_view path);
+Data And(const Data& left, const Data& right);
+// Serialized, with `arguments` of them.
+Term Method(std::string_view path, unsigned arguments, const std::vector<Term>& terms);
+Term Store(const Data& value, const Data& target);
+Term If(const Data& predicate, const std::vector<Term>& terms);
+Term Notify(std::string_view device, std::uint8_t value);
+
 // --- Resource descriptors (6.4.2, 6.4.3) ---
 enum class Trigger : std::uint8_t { kLevel = 0, kEdge = 1 };
 enum class Polarity : std::uint8_t { kActiveHigh = 0, kActiveLow = 1 };

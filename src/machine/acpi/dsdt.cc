@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "gyre/base/format.h"
 #include "gyre/devices/platform/power.h"
@@ -38,15 +39,16 @@ Term RealTimeClock() {
 Term Motherboard() {
   constexpr std::uint32_t kIoApicSize = 0x1000;
   constexpr std::uint32_t kLocalApicSize = 0x1000;
-  return aml::Device("MBRD",
-                     {aml::Name("_HID", aml::EisaId("PNP0C02")),
-                      aml::Name("_CRS", aml::ResourceTemplate({
-                                            aml::Io(layout::kBootMarkPort, 1),
-                                            aml::Io(layout::kExitPort, 4),
-                                            aml::Memory32Fixed(layout::kAcpiPower, devices::AcpiPower::kSize),
-                                            aml::Memory32Fixed(layout::kIoApic, kIoApicSize),
-                                            aml::Memory32Fixed(layout::kLocalApic, kLocalApicSize),
-                                        }))});
+  return aml::Device(
+      "MBRD", {aml::Name("_HID", aml::EisaId("PNP0C02")),
+               aml::Name("_CRS", aml::ResourceTemplate({
+                                     aml::Io(layout::kBootMarkPort, 1),
+                                     aml::Io(layout::kExitPort, 4),
+                                     aml::Memory32Fixed(layout::kAcpiPower, devices::AcpiPower::kSize),
+                                     aml::Memory32Fixed(layout::kAcpiEvents, devices::AcpiEvents::kSize),
+                                     aml::Memory32Fixed(layout::kIoApic, kIoApicSize),
+                                     aml::Memory32Fixed(layout::kLocalApic, kLocalApicSize),
+                                 }))});
 }
 
 // The port by which a guest says that it has panicked; Linux knows it by this name.
@@ -55,10 +57,28 @@ Term PanicPort() {
                               aml::Name("_CRS", aml::ResourceTemplate({aml::Io(layout::kPvPanicPort, 1)}))});
 }
 
-// 7.4.2: the value of SLP_TYP that means power off; the others are for PCs.
-Term SoftOff() {
-  return aml::Name("_S5_", aml::Package({aml::Integer(devices::AcpiPower::kSleepTypeS5), aml::Integer(0),
-                                         aml::Integer(0), aml::Integer(0)}));
+// 4.8.3.1: a button without hardware of its own; who presses it is told by the event device.
+Term PowerButton() { return aml::Device("PWRB", {aml::Name("_HID", aml::EisaId("PNP0C0C"))}); }
+
+// 5.6.9: the interrupt says that something has happened, _EVT what.
+Term EventDevice() {
+  constexpr std::uint8_t kPressed = 0x80;  // 5.6.6, table 5.168
+  const auto bit = [](std::uint32_t event) { return aml::And(aml::Local(0), aml::Integer(event)); };
+  return aml::Device(
+      "GED", {aml::Name("_HID", aml::String("ACPI0013")),
+              aml::Name("_CRS", aml::ResourceTemplate({aml::Interrupt(layout::kAcpiEventGsi)})),
+              aml::MemoryRegion("EVTR", layout::kAcpiEvents, devices::AcpiEvents::kSize),
+              aml::DWordField("EVTR", {{.name = "PEND", .bits = 32}}),
+              aml::Method(
+                  "_EVT", 1,
+                  {aml::Store(aml::Path("PEND"), aml::Local(0)),
+                   aml::If(bit(devices::AcpiEvents::kPowerButton), {aml::Notify("\\_SB.PWRB", kPressed)})})});
+}
+
+// 7.4.2: the values of SLP_TYP: the sleep that keeps everything, and power off.
+Term SleepState(std::string_view name, std::uint8_t type) {
+  return aml::Name(name,
+                   aml::Package({aml::Integer(type), aml::Integer(0), aml::Integer(0), aml::Integer(0)}));
 }
 
 }  // namespace
@@ -67,7 +87,7 @@ Term SoftOff() {
 // only, and Linux would look for a keyboard and a mouse behind it.
 std::vector<Term> DsdtTerms(const AcpiConfig& config) {
   std::vector<Term> devices;
-  devices.reserve(config.vcpus + 4);
+  devices.reserve(config.vcpus + 6);
   for (unsigned uid = 0; uid < config.vcpus; ++uid) {
     devices.push_back(Processor(uid));
   }
@@ -79,8 +99,11 @@ std::vector<Term> DsdtTerms(const AcpiConfig& config) {
     devices.push_back(RealTimeClock());
   }
   devices.push_back(PanicPort());
+  devices.push_back(PowerButton());
+  devices.push_back(EventDevice());
   std::vector<Term> terms;
-  terms.push_back(SoftOff());
+  terms.push_back(SleepState("_S1_", devices::AcpiPower::kSleepTypeS1));
+  terms.push_back(SleepState("_S5_", devices::AcpiPower::kSleepTypeS5));
   terms.push_back(aml::Scope("\\_SB", devices));
   return terms;
 }

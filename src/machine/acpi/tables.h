@@ -17,6 +17,7 @@ struct AcpiConfig {
   bool serial = true;       // COM1 at layout::kSerialPort
   bool legacy_pic = false;  // MADT PCAT_COMPAT: the machine has 8259s
   bool rtc = true;          // CMOS clock at layout::kRtcPort
+  bool watchdog = false;    // at layout::kWatchdog, told of by WDAT
   bool i8042 = true;        // keyboard controller: FADT boot flags say so, no device is listed
 };
 

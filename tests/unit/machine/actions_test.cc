@@ -26,7 +26,7 @@ TEST(Actions, AMistakeInOne_AppliesNone) {
 TEST(Actions, UnknownEventOrForm_IsNamed) {
   Actions actions;
   EXPECT_EQ(ParseActions("lunch=reset", actions).error().message(),
-            "--action lunch=reset: the event must be one of reboot, shutdown, panic, crash");
+            "--action lunch=reset: the event must be one of reboot, shutdown, panic, crash, watchdog");
   EXPECT_EQ(ParseActions("reboot", actions).error().message(),
             "--action: 'reboot' is not of the form event=action");
   EXPECT_FALSE(ParseActions("", actions));

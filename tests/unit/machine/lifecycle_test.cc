@@ -27,6 +27,7 @@ class FakeTarget final : public LifecycleTarget {
   }
   void ResumeVcpus() override { calls_.emplace_back("resume"); }
   void StopCurrentVcpu() override { ++stops; }
+  void InjectNmi() override { calls_.emplace_back("nmi"); }
   Status ResetMachine() override {
     calls_.emplace_back("reset");
     return reset_error ? Status(Fail(Error::Host("image lost"))) : Status();
@@ -275,6 +276,66 @@ TEST_F(LifecycleTest, SuspendAndWakeup_KeepTheSeedsOrder) {
   EXPECT_FALSE(lifecycle_->ShouldExit());
   EXPECT_THAT(Took(), ElementsAre("pause", "resume", "WAKEUP"));
   EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+}
+
+// A wake-up source that is quicker than the main loop must not leave the guest asleep for ever.
+TEST_F(LifecycleTest, WakeupBeforeTheSuspensionIsServed_IsNotLost) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->RequestSuspend();
+  ASSERT_TRUE(lifecycle_->RequestWakeup(WakeupReason::kRtc));
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("pause", "resume", "WAKEUP"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+}
+
+// semantics of the seed's watchdog_perform_action: the event first, then what it names.
+TEST_F(LifecycleTest, WatchdogExpired_DoesWhatItsActionSays) {
+  const auto expire = [this](WatchdogAction action) {
+    Make({.watchdog = action});
+    EXPECT_TRUE(lifecycle_->VmStart());
+    Took();
+    lifecycle_->WatchdogExpired();
+    const bool ends = lifecycle_->ShouldExit();
+    auto took = Took();
+    took.push_back(ends ? "end" : std::string(Name(lifecycle_->state())));
+    return took;
+  };
+  EXPECT_THAT(expire(WatchdogAction::kReset),
+              ElementsAre("WATCHDOG action=reset", "pause", "reset", "RESET guest=true reason=guest-reset",
+                          "resume", "running"));
+  EXPECT_THAT(expire(WatchdogAction::kShutdown),
+              ElementsAre("WATCHDOG action=shutdown", "POWERDOWN", "running"));
+  EXPECT_THAT(expire(WatchdogAction::kPoweroff),
+              ElementsAre("WATCHDOG action=poweroff", "SHUTDOWN guest=true reason=guest-shutdown", "end"));
+  EXPECT_THAT(expire(WatchdogAction::kPause),
+              ElementsAre("WATCHDOG action=pause", "pause", "STOP", "watchdog"));
+  EXPECT_THAT(expire(WatchdogAction::kDebug), ElementsAre("WATCHDOG action=debug", "running"));
+  EXPECT_THAT(expire(WatchdogAction::kNone), ElementsAre("WATCHDOG action=none", "running"));
+  EXPECT_THAT(expire(WatchdogAction::kInjectNmi),
+              ElementsAre("WATCHDOG action=inject-nmi", "nmi", "running"));
+}
+
+// The poweroff of a watchdog is one, even where a guest's own would only pause.
+TEST_F(LifecycleTest, WatchdogPoweroff_EndsInSpiteOfActionPause) {
+  Make({.shutdown = ShutdownAction::kPause, .watchdog = WatchdogAction::kPoweroff});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->WatchdogExpired();
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->exit_status(), kExitClean);
+}
+
+// set-action of the seed: what counts is what is set when it happens.
+TEST_F(LifecycleTest, ActionsChangedWhileRunning_Count) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->actions().watchdog = WatchdogAction::kNone;
+  lifecycle_->actions().reboot = RebootAction::kShutdown;
+  Took();
+  lifecycle_->WatchdogExpired();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("WATCHDOG action=none", "SHUTDOWN guest=true reason=guest-reset"));
 }
 
 TEST_F(LifecycleTest, Requests_WakeTheLoop) {

@@ -128,6 +128,25 @@ TEST(AmlBuffer, Size_IsAnIntegerWithinTheLength) {
 }
 
 using AmlDeathTest = ::testing::Test;
+// ACPI 6.4, 20.2.5.2: the bits of a unit are no package, so their length does not count itself.
+TEST(AmlField, Units_HaveTheirBitsAsBareLengths) {
+  EXPECT_EQ(MemoryRegion("R", 0x100, 4).bytes,
+            Raw({0x5b, 0x80, 'R', '_', '_', '_', 0, 0x0b, 0x00, 0x01, 0x0a, 4}));
+  EXPECT_EQ(
+      DWordField("R", {{.name = "A", .bits = 63}, {.name = "B", .bits = 64}}).bytes,
+      Raw({0x5b, 0x81, 17, 'R', '_', '_', '_', 3, 'A', '_', '_', '_', 0x3f, 'B', '_', '_', '_', 0x40, 4}));
+}
+
+// ACPI 6.4, 20.2.5.2 to 20.2.5.4.
+TEST(AmlMethod, Statements_AreCounted) {
+  EXPECT_EQ(Store(Path("A"), Local(7)).bytes, Raw({0x70, 'A', '_', '_', '_', 0x67}));
+  EXPECT_EQ(And(Local(0), Integer(2)).bytes, Raw({0x7b, 0x60, 0x0a, 2, 0x00}));
+  const Term notify = Notify("B", 0x80);
+  EXPECT_EQ(notify.bytes, Raw({0x86, 'B', '_', '_', '_', 0x0a, 0x80}));
+  EXPECT_EQ(If(Integer(1), {notify}).bytes, Raw({0xa0, 9, 0x01, 0x86, 'B', '_', '_', '_', 0x0a, 0x80}));
+  EXPECT_EQ(Method("_EVT", 1, {}).bytes, Raw({0x14, 6, '_', 'E', 'V', 'T', 0x09}));
+}
+
 TEST(AmlDeathTest, NamesThatAslWouldRefuse_AreOurBug) {
   EXPECT_DEATH(Name("toolow", Integer(0)), "size");
   EXPECT_DEATH(Name("1ABC", Integer(0)), "IsLeadChar");

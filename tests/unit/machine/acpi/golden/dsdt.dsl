@@ -2,6 +2,13 @@
 // give our bytes; our bytes, disassembled, must give this text.
 DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
 {
+    Name (_S1, Package (0x04)  // _S1_: S1 System State
+    {
+        One,
+        Zero,
+        Zero,
+        Zero
+    })
     Name (_S5, Package (0x04)  // _S5_: S5 System State
     {
         0x05,
@@ -36,6 +43,10 @@ DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
                     )
                 Memory32Fixed (ReadWrite,
                     0xFEA00200,
+                    0x00000004,
+                    )
+                Memory32Fixed (ReadWrite,
+                    0xFEA00210,
                     0x00000004,
                     )
                 Memory32Fixed (ReadWrite,
@@ -98,6 +109,37 @@ DefinitionBlock ("", "DSDT", 2, "GYRE  ", "GYREVM  ", 0x00000001)
                     0x01,
                     )
             })
+        }
+
+        Device (PWRB)
+        {
+            Name (_HID, EisaId ("PNP0C0C") /* Power Button Device */)
+        }
+
+        Device (GED)
+        {
+            Name (_HID, "ACPI0013")
+            Name (_CRS, ResourceTemplate ()
+            {
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive, ,, )
+                {
+                    0x00000009,
+                }
+            })
+            OperationRegion (EVTR, SystemMemory, 0xFEA00210, 0x04)
+            Field (EVTR, DWordAcc, NoLock, Preserve)
+            {
+                PEND,   32
+            }
+
+            Method (_EVT, 1, Serialized)
+            {
+                Local0 = PEND
+                If ((Local0 & One))
+                {
+                    Notify (\_SB.PWRB, 0x80)
+                }
+            }
         }
     }
 }
