@@ -81,6 +81,7 @@ struct Rtc::Impl {
   IrqLine& line;
   loop::Timer second_timer;    // the next update or alarm, while its interrupt is enabled
   loop::Timer periodic_timer;  // the next period, while its interrupt is enabled
+  std::move_only_function<void()> on_alarm;
   std::array<std::uint8_t, 128> memory{};
   std::uint8_t index = 0;
   std::uint8_t reg_a = kPowerOnA;
@@ -158,6 +159,9 @@ void Rtc::Impl::CollectFlags() {
 void Rtc::Impl::OnSecond() {
   CollectFlags();
   Update();
+  if (on_alarm && (flags & reg_b & kAlarm) != 0) {
+    on_alarm();
+  }
 }
 
 void Rtc::Impl::OnPeriod() {
@@ -293,8 +297,10 @@ void Rtc::Impl::Reset() {
   Update();
 }
 
-Rtc::Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::uint64_t ram_above_4g)
+Rtc::Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::uint64_t ram_above_4g,
+         std::move_only_function<void()> on_alarm)
     : impl_(std::make_unique<Impl>(loop, line)) {
+  impl_->on_alarm = std::move(on_alarm);
   impl_->StoreRamSize(ram_below_4g, ram_above_4g);
   impl_->seen_second = impl_->Seconds();
 }

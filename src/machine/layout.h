@@ -32,7 +32,8 @@ inline constexpr std::uint64_t kHighRamStart = 0x100000;
 // Platform MMIO.
 inline constexpr std::uint64_t kAcpiPower = 0xfea00200;
 inline constexpr std::uint64_t kAcpiEvents = 0xfea00210;
-inline constexpr std::uint64_t kWatchdog = 0xfea00220;
+inline constexpr std::uint64_t kWatchdog =
+    0xfea01000;  // a page of its own: ACPI's are mapped with another memory type
 inline constexpr std::uint64_t kIoApic = 0xfec00000;
 inline constexpr std::uint64_t kLocalApic = 0xfee00000;
 

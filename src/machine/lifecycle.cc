@@ -75,16 +75,23 @@ void Lifecycle::RequestSuspend() {
   loop_.Wake();
 }
 
-Status Lifecycle::RequestWakeup(WakeupReason reason) {
+bool Lifecycle::WakeUp(WakeupReason reason) {
   // A wake-up that comes before the suspension is served must not be lost.
   if (!suspend_.exchange(false, std::memory_order_acq_rel)) {
     if (state() != RunState::kSuspended) {
-      return Fail(Error::Host("Unable to wake up: guest is not in suspended state"));
+      return false;
     }
-    TRY(SetState(RunState::kRunning));
+    SetStateOrLog(RunState::kRunning);
   }
   wakeup_.Put(reason);
   loop_.Wake();
+  return true;
+}
+
+Status Lifecycle::RequestWakeup(WakeupReason reason) {
+  if (!WakeUp(reason)) {
+    return Fail(Error::Host("Unable to wake up: guest is not in suspended state"));
+  }
   return {};
 }
 

@@ -59,8 +59,10 @@ class Lifecycle {
   void RequestKill(int signo, int pid);
   void RequestPowerdown();
   void RequestSuspend();
-  // The error says why not: only a suspended VM wakes, or one about to be, which
-  // then finds itself woken at once. Big lock held.
+  // Wakes a VM that is suspended, or about to be, which then finds itself woken at
+  // once; false and nothing otherwise. Big lock held.
+  bool WakeUp(WakeupReason reason);
+  // The same for a client: the error says why not.
   Status RequestWakeup(WakeupReason reason);
   void RequestDebug();
   void RequestVmStop(RunState state);

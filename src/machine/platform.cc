@@ -90,7 +90,8 @@ Status Platform::CreateLegacyDevices(const PlatformBus& bus, const PlatformConfi
   TRY(Place(bus, bus.io, layout::kI8042Port, "i8042", 5, *i8042_));
 
   rtc_ = std::make_unique<devices::Rtc>(bus.loop, IsaLine(layout::kRtcGsi, layout::kRtcGsi),
-                                        config.ram_below_gap, config.ram_above_gap);
+                                        config.ram_below_gap, config.ram_above_gap,
+                                        [&] { lifecycle.WakeUp(WakeupReason::kRtc); });
   TRY(Place(bus, bus.io, layout::kRtcPort, "rtc", devices::Rtc::kSize, *rtc_));
 
   exit_port_ = std::make_unique<devices::ExitPort>([&](int status) { lifecycle.RequestExit(status); });
@@ -138,9 +139,7 @@ Status Platform::CreateAcpiDevices(const PlatformBus& bus) {
   TRY(Place(bus, bus.memory, layout::kAcpiEvents, "acpi-events", devices::AcpiEvents::kSize, *acpi_events_));
   // A button wakes a machine that sleeps, and is pressed all the same.
   on_powerdown_ = lifecycle.powerdown_notifiers().Add([this, &lifecycle] {
-    if (lifecycle.state() == RunState::kSuspended) {
-      (void)lifecycle.RequestWakeup(WakeupReason::kOther);
-    }
+    lifecycle.WakeUp(WakeupReason::kOther);
     acpi_events_->PressPowerButton();
   });
   devices_.insert(devices_.end(), {acpi_power_.get(), acpi_events_.get()});

@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 
 SERIES = ("6.1", "6.12")
+MODULES = ("button", "evdev", "watchdog", "wdat_wdt")  # for the guest, in this order
 LINE = "the quick brown fox"  # typed on each guest's console
 
 
@@ -14,7 +15,7 @@ class Case:
     boot: str             # gyred's --boot
     cpus: int
     memory: int           # MiB
-    then: str             # what the guest does at its end
+    then: str             # what the guest does at its end: a word that guest-init knows
     cmdline: str = ""     # added to the common one
     options: tuple = ()   # added to gyred's
 
@@ -50,6 +51,10 @@ def all_cases():
             Case(f"{series}-bzimage-5g", series, "bzImage", "auto", 1, 5120, "exit:3", "reboot=k"),
             Case(f"{series}-poweroff", series, "bzImage", "auto", 1, 256, "poweroff", "reboot=k"),
         ]
+        # What gyred's log must tell of these is in verdict.py.
+        power = (("button", ()), ("suspend", ()), ("watchdog", ("--watchdog", "on")))
+        cases += [Case(f"{series}-{then}", series, "bzImage", "auto", 1, 256, then, "reboot=k",
+                       ("--log-level", "info", *options)) for then, options in power]
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

@@ -1,6 +1,6 @@
 #!/bin/sh
 # run_case.sh NAME SECONDS LINE COMMAND...: runs a VMM with the guest's console on its stdin and stdout, types LINE
-# when the guest asks for it, and tells the exit status. Here and in the nested machine, by whatever sh there is.
+# when the guest asks for it, presses its power button when it asks for that (SIGPWR), and tells the exit status. Here and in the nested machine, by whatever sh there is.
 name=$1 limit=$2 line=$3
 shift 3
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
@@ -13,15 +13,20 @@ begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
 exec 3<>"$work/in"
 {
-  timeout -s KILL "$limit" "$@" <"$work/in" 2>"$work/err"
+  timeout -s KILL "$limit" sh -c 'echo $$ >"$0"; exec "$@"' "$work/pid" "$@" <"$work/in" 2>"$work/err"
   echo $? >"$work/status.part"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
+typed='' pressed=''
 until [ -e "$work/status" ]; do
-  if grep -q '^gyre-guest: type a line' "$work/out"; then
+  if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
     printf '%s\n' "$line" >&3
-    break
+    typed=1
+  fi
+  if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
+    kill -PWR "$(cat "$work/pid")"
+    pressed=1
   fi
   sleep 0.1
 done

@@ -4,6 +4,12 @@ import re
 
 from cases import LINE
 
+# What gyred's log says of a guest that ends so, in this order.
+LOGGED = {
+    "button": ("POWERDOWN", "SHUTDOWN guest=true reason=guest-shutdown"),
+    "suspend": ("SUSPEND", "WAKEUP", "SHUTDOWN guest=true reason=guest-reset"),
+    "watchdog": ("WATCHDOG action=reset", "SHUTDOWN guest=true reason=guest-reset"),
+}
 GIB = 1 << 30
 MIB = 1 << 20
 GAP_START = 3 * GIB
@@ -61,6 +67,7 @@ def judge(case, record, direct):
         problems.append(f"exit status {record.status}, not {case.status}")
     if case.then == "panic" and "Kernel panic - not syncing" not in record.output:
         problems.append("no kernel panic was seen")
+    problems += _check_log(case, record)
     if problems and record.errors.strip():
         problems.append(f"gyred said: {record.errors.strip().splitlines()[-1]}")
     if problems:
@@ -68,6 +75,15 @@ def judge(case, record, direct):
     if case.then == "poweroff" and "no" in facts:
         return "SKIP", "the machine has no power-off device; all else is as it must be"
     return "PASS", f"{record.seconds} s"
+
+
+def _check_log(case, record):
+    rest = record.errors
+    for wanted in LOGGED.get(case.then, ()):
+        _, found, rest = rest.partition(wanted)
+        if not found:
+            return [f"gyred's log does not say {wanted} in its place"]
+    return []
 
 
 def _facts(output):
@@ -97,6 +113,10 @@ def _check_facts(case, record, facts):
         problems.append(f"date {date}, but it was {record.began} to {record.began + record.seconds}")
     if value("faults") != "0":
         problems.append("the kernel's log has a fault")
+    if case.then == "button" and value("pressed") != "power":
+        problems.append(f"the guest saw '{value('pressed')}' pressed, not the power button")
+    if case.then == "suspend" and value("woke") != "S1":
+        problems.append(f"the guest woke from '{value('woke')}', not from S1")
     if value("echo") != LINE:
         problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
     return problems

@@ -6,7 +6,7 @@ import subprocess
 from . import util
 
 BUSYBOX = pathlib.Path("/bin/busybox")
-DIRECTORIES = ("bin", "dev", "proc", "sys", "tmp", "etc")
+DIRECTORIES = ("bin", "dev", "proc", "sys", "tmp", "etc", "modules")
 
 
 def busybox():
@@ -19,8 +19,9 @@ def busybox():
     return BUSYBOX, sorted(set(applets.split()) - {"busybox"})
 
 
-def build(init_script, name, programs=()):
-    """Makes (or finds) the image whose /init is the given file, with programs in /bin; returns its path."""
+def build(init_script, name, programs=(), modules=()):
+    """Makes (or finds) the image whose /init is the given file, with programs in /bin and kernel modules in /modules,
+    numbered in their order; returns its path."""
     program, applets = busybox()
     archive = _Archive()
     for directory in DIRECTORIES:
@@ -32,6 +33,8 @@ def build(init_script, name, programs=()):
         archive.add(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
     for path in programs:
         archive.add(f"bin/{pathlib.Path(path).name}", stat.S_IFREG | 0o755, pathlib.Path(path).read_bytes())
+    for order, path in enumerate(modules):
+        archive.add(f"modules/{order:02}-{pathlib.Path(path).name}", stat.S_IFREG | 0o644, pathlib.Path(path).read_bytes())
     archive.add("init", stat.S_IFREG | 0o755, pathlib.Path(init_script).read_bytes())
     path = util.CACHE / "initramfs" / f"{name}.cpio"
     util.write_if_changed(path, archive.finish())

@@ -18,7 +18,7 @@ from . import util
 # What a machine of ours or a guest may load, by file name, in the order of their needs.
 MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ring", "virtio",
            "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio", "virtio_blk",
-           "failover", "net_failover", "virtio_net", "tun")
+           "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt")
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 
@@ -79,8 +79,11 @@ def find_package(series):
 
 def _cached(series):
     directory = util.CACHE / "kernels" / series
-    package = directory / "package"
-    return Kernel(series, package.read_text().strip(), directory) if package.exists() else None
+    try:
+        package, modules = (directory / "package").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    return Kernel(series, package, directory) if modules == " ".join(MODULES) else None
 
 
 def _version_key(name):
@@ -122,8 +125,10 @@ def _fetch(package):
         util.run(["dpkg", "-x", archive, work / "root"])
         ready = work / "ready"
         _lay_out(work / "root", ready)
-        (ready / "package").write_text(package + "\n")
+        (ready / "package").write_text(f"{package}\n{' '.join(MODULES)}\n")
         target = base / series
+        if target.exists() and not _cached(series):
+            target.rename(work / "old")  # with other modules than we want now
         try:
             ready.rename(target)
         except OSError:

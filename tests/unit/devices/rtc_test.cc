@@ -99,6 +99,28 @@ TEST_F(RtcTest, DividerRelease_StartsTheSecondAtItsHalf) {
   EXPECT_EQ(In(0), 0x11U);
 }
 
+TEST_F(RtcTest, AlarmInterrupt_WakesAndOnlyIfEnabled) {
+  int alarms = 0;
+  rtc_ = std::make_unique<Rtc>(*loop_, line_, 3ULL << 30, 2ULL << 30, [&] { ++alarms; });
+  const auto alarm_at = [this](unsigned minute) {
+    Out(5, 0xff);  // any hour
+    Out(3, minute);
+    Out(1, 0x00);
+  };
+  alarm_at(0x00);
+  Out(0x0b, 0x12);  // update interrupts only
+  Advance(3 * kSecond);
+  EXPECT_EQ(alarms, 0);
+  In(0x0c);
+  alarm_at(0x01);
+  Out(0x0b, 0x22);
+  Advance(58 * kSecond);
+  EXPECT_EQ(alarms, 0);
+  Advance(kSecond);
+  EXPECT_EQ(alarms, 1);
+  EXPECT_TRUE(line_.high);
+}
+
 TEST_F(RtcTest, UpdateInterrupt_ComesEachSecond) {
   Out(0x0b, 0x12);
   Advance(999 * kMs);

@@ -40,7 +40,9 @@ class I8042 final : public Device, public memory::RegionHandler {
 class Rtc final : public Device, public memory::RegionHandler {
  public:
   static constexpr std::uint64_t kSize = 2;  // ports
-  Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::uint64_t ram_above_4g);
+  // `on_alarm`: an alarm interrupts the guest, which wakes one that sleeps.
+  Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::uint64_t ram_above_4g,
+      std::move_only_function<void()> on_alarm = nullptr);
   ~Rtc() override;
   std::string_view name() const override { return "rtc"; }
   void Reset() override;
