@@ -60,6 +60,7 @@ TEST_F(WatchdogTest, PingedGuest_IsLeftAlone) {
 
 TEST_F(WatchdogTest, PausedVm_MissesNoPing) {
   Start(2);
+  loop_->big_lock().AssertHeld();
   loop_->EnableClock(loop::ClockType::kVirtual, false);
   Advance(kPeriod * 100);
   EXPECT_EQ(expired_, 0);
