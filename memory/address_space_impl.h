@@ -4,11 +4,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "gyre/base/mutex.h"
 #include "gyre/memory/address_space.h"
+#include "memory/extent.h"
 
 namespace gyre::memory {
 
@@ -31,21 +33,20 @@ inline constexpr std::size_t kCacheLine = 64;
 struct AddressSpace::Impl {
   using View = std::shared_ptr<const FlatView>;
 
-  // What a commit changes in one address space. The ranges lie in the two views,
-  // which this keeps.
+  // What a commit changes in one address space.
   struct Change {
     AddressSpace* space = nullptr;
-    View old_view;
     View new_view;  // null where the view stays
-    std::vector<const FlatRange*> removed;
-    std::vector<const FlatRange*> added;
-    std::vector<PlacedEventFd> event_fds;  // all from now on
+    std::vector<FlatRange> removed;
+    std::vector<FlatRange> added;
     std::vector<PlacedEventFd> removed_event_fds;
     std::vector<PlacedEventFd> added_event_fds;
   };
 
-  // The difference from what is published to `view` (null: as it is).
-  static Change Diff(AddressSpace& space, View view, std::vector<PlacedEventFd> event_fds);
+  // Renders what has been noted as changed, and forgets it. `event_fds` is as it
+  // will be; the view is still to be published.
+  Change TakeChange(AddressSpace& space);
+  void TakeEventFdChange(const FlatView& shown, const std::vector<Window>& windows, Change& change);
   void Publish(View view);
 
   // Each tells every listener, whoever fails.
@@ -59,7 +60,7 @@ struct AddressSpace::Impl {
   alignas(kCacheLine) std::atomic<std::uint64_t> generation{0};
 
   alignas(kCacheLine) Mutex mutex;
-  View view GUARDED_BY(mutex) = std::make_shared<const FlatView>(std::vector<FlatRange>{});
+  View view GUARDED_BY(mutex) = std::make_shared<const FlatView>();
 
   struct alignas(kCacheLine) AtomicCounters {
     std::atomic<std::uint64_t> unassigned_reads{0};
@@ -72,7 +73,9 @@ struct AddressSpace::Impl {
 
   // Big lock's holder only.
   std::vector<MemoryListener*> listeners;  // ascending priority, oldest first among equals
-  std::vector<PlacedEventFd> event_fds;    // as the listeners know them; sorted
+  std::set<PlacedEventFd> event_fds;       // as the listeners know them
+  std::vector<Window> changed;             // since the last commit, in the tree
+  std::vector<Window> event_fds_changed;   // and where only ioeventfds may have
 };
 
 }  // namespace gyre::memory

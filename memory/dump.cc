@@ -73,7 +73,7 @@ std::string DumpTree(const MemoryRegion& root) {
 
 std::string DumpFlatView(const FlatView& view) {
   std::string text;
-  for (const FlatRange& range : view.ranges()) {
+  view.ForEach(0, UINT64_MAX, [&text](const FlatRange& range) {
     text += format("{:016x}-{:016x} ({}): {}", range.start, range.last, KindName(range.region->kind()),
                    range.region->name());
     if (range.region_offset != 0) {
@@ -83,7 +83,7 @@ std::string DumpFlatView(const FlatView& view) {
       text += " [read-only]";
     }
     text += '\n';
-  }
+  });
   return text.empty() ? "(nothing)\n" : text;
 }
 

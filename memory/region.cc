@@ -20,6 +20,13 @@ bool AreSound(const AccessLimits& limits) {
          limits.max <= 8;
 }
 
+// Of a region that does not wrap. An empty one counts as its first address, where
+// nothing of it is rendered.
+std::uint64_t LastOf(std::uint64_t offset, std::uint64_t size) {
+  return static_cast<std::uint64_t>(std::min(Int128{offset} + std::max<Int128>(Extent(size), 1), kSpaceEnd) -
+                                    1);
+}
+
 }  // namespace
 
 MemoryRegion::MemoryRegion(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -89,21 +96,24 @@ RegionPtr MemoryRegion::NewAlias(Topology& topology, std::string name, RegionPtr
   impl->alias_target = std::move(target);
   impl->alias_offset = offset;
   const RegionPtr alias(new MemoryRegion(std::move(impl)));
-  auto& aliases = alias->impl_->alias_target->impl_->aliases;
-  std::erase_if(aliases, [](const auto& other) { return other.expired(); });
-  aliases.push_back(alias);
+  Impl& shown = *alias->impl_->alias_target->impl_;
+  if (shown.aliases.size() > 2 * shown.swept_aliases) {
+    std::erase_if(shown.aliases, [](const auto& other) { return other.expired(); });
+    shown.swept_aliases = shown.aliases.size() + 1;
+  }
+  shown.aliases.push_back(alias);
   return alias;
 }
 
 // What no view could show: an end beyond 2^64, here or in an alias's target.
-Status MemoryRegion::CheckPlacement(std::uint64_t offset) const {
-  if (Wraps(offset, size())) {
+Status MemoryRegion::CheckPlacement(std::uint64_t offset, std::uint64_t size) const {
+  if (Wraps(offset, size)) {
     return Fail(Error::Usage(
-        format("memory region {}: offset {:#x} and size {:#x} end beyond 2^64", name(), offset, size())));
+        format("memory region {}: offset {:#x} and size {:#x} end beyond 2^64", name(), offset, size)));
   }
-  if (kind() == RegionKind::kAlias && Wraps(alias_offset(), size())) {
+  if (kind() == RegionKind::kAlias && Wraps(alias_offset(), size)) {
     return Fail(Error::Usage(format("memory region {}: alias offset {:#x} and size {:#x} end beyond 2^64",
-                                    name(), alias_offset(), size())));
+                                    name(), alias_offset(), size)));
   }
   return {};
 }
@@ -126,17 +136,33 @@ bool MemoryRegion::Reaches(const MemoryRegion& other) const {
     if (region.alias_target()) {
       visit(region.alias_target().get());
     }
-    for (const RegionPtr& child : region.children()) {
-      visit(child.get());
+    std::vector<const ChildIndex::Child*> children;
+    region.impl_->children.Overlapping(0, UINT64_MAX, children);
+    for (const ChildIndex::Child* child : children) {
+      visit(child->region.get());
     }
   }
   return false;
 }
 
-void MemoryRegion::NoteChangeIf(bool shown) const {
-  if (shown) {
-    impl_->topology.NoteChange();
+void MemoryRegion::NoteChange() const {
+  if (impl_->enabled) {
+    impl_->topology.NoteChangeAt(*this);
   }
+}
+
+// The newest of its priority from now on.
+void MemoryRegion::PutInto(const RegionPtr& container) {
+  impl_->placed = impl_->topology.NextPlace();
+  container->impl_->children.Insert({.region = shared_from_this(),
+                                     .start = impl_->offset,
+                                     .last = LastOf(impl_->offset, impl_->size),
+                                     .priority = impl_->priority,
+                                     .placed = impl_->placed});
+}
+
+void MemoryRegion::TakeOutOf(const RegionPtr& container) {
+  container->impl_->children.Erase(impl_->offset, impl_->placed);
 }
 
 Status MemoryRegion::Add(std::uint64_t offset, const RegionPtr& child, int priority) {
@@ -149,7 +175,7 @@ Status MemoryRegion::Add(std::uint64_t offset, const RegionPtr& child, int prior
     return Fail(
         Error::Usage(format("memory region {}: already in container {}", child->name(), container->name())));
   }
-  TRY(child->CheckPlacement(offset));
+  TRY(child->CheckPlacement(offset, child->size()));
   if (child->Reaches(*this)) {
     return Fail(Error::Usage(format("memory region {}: would contain itself in {}", child->name(), name())));
   }
@@ -157,21 +183,20 @@ Status MemoryRegion::Add(std::uint64_t offset, const RegionPtr& child, int prior
   child->impl_->offset = offset;
   child->impl_->priority = priority;
   child->impl_->container = weak_from_this();
-  impl_->Insert(child);
-  NoteChangeIf(impl_->topology.Shows(*child));
+  child->PutInto(shared_from_this());
+  child->NoteChange();
   return transaction.Commit();
 }
 
 void MemoryRegion::Remove(const RegionPtr& child) {
   impl_->topology.big_lock().AssertHeld();
-  const auto found = std::ranges::find(impl_->children, child);
-  if (found == impl_->children.end()) {
+  if (child->container().get() != this) {
     return;
   }
-  const RegionPtr kept = std::exchange(*found, nullptr);  // `child` may be the list's own
+  const RegionPtr kept = child;
   const Transaction transaction(impl_->topology);
-  NoteChangeIf(impl_->topology.Shows(*kept));
-  impl_->children.erase(found);
+  kept->NoteChange();
+  kept->TakeOutOf(shared_from_this());
   kept->impl_->container.reset();
 }
 
@@ -182,7 +207,7 @@ void MemoryRegion::SetEnabled(bool enabled) {
   }
   const Transaction transaction(impl_->topology);
   impl_->enabled = enabled;
-  NoteChangeIf(impl_->topology.ShowsPlaceOf(*this));
+  impl_->topology.NoteChangeAt(*this);
 }
 
 Status MemoryRegion::SetOffset(std::uint64_t offset) {
@@ -190,15 +215,19 @@ Status MemoryRegion::SetOffset(std::uint64_t offset) {
   if (offset == impl_->offset) {
     return {};
   }
-  TRY(CheckPlacement(offset));
+  TRY(CheckPlacement(offset, size()));
   Transaction transaction(impl_->topology);
-  impl_->offset = offset;
-  if (const RegionPtr container = this->container()) {
-    const RegionPtr self = shared_from_this();
-    std::erase(container->impl_->children, self);
-    container->impl_->Insert(self);
+  NoteChange();
+  const RegionPtr self = shared_from_this();
+  const RegionPtr container = this->container();
+  if (container) {
+    TakeOutOf(container);
   }
-  NoteChangeIf(impl_->topology.Shows(*this));
+  impl_->offset = offset;
+  if (container) {
+    PutInto(container);
+  }
+  NoteChange();
   return transaction.Commit();
 }
 
@@ -211,15 +240,17 @@ Status MemoryRegion::SetSize(std::uint64_t size) {
     return Fail(Error::Usage(format("memory region {}: size {:#x} is more than its memory's {:#x}", name(),
                                     size, impl_->ram->size())));
   }
-  const std::uint64_t old_size = std::exchange(impl_->size, size);
-  if (container()) {
-    if (auto status = CheckPlacement(offset()); !status) {
-      impl_->size = old_size;
-      return status;
-    }
+  const RegionPtr container = this->container();
+  if (container) {
+    TRY(CheckPlacement(offset(), size));
   }
   Transaction transaction(impl_->topology);
-  NoteChangeIf(impl_->topology.Shows(*this));
+  NoteChange();
+  if (container) {
+    container->impl_->children.Resize(offset(), impl_->placed, LastOf(offset(), size));
+  }
+  impl_->size = size;
+  NoteChange();
   return transaction.Commit();
 }
 
@@ -235,7 +266,7 @@ Status MemoryRegion::SetAliasOffset(std::uint64_t offset) {
   }
   Transaction transaction(impl_->topology);
   impl_->alias_offset = offset;
-  NoteChangeIf(impl_->topology.Shows(*this));
+  NoteChange();
   return transaction.Commit();
 }
 
@@ -246,7 +277,7 @@ void MemoryRegion::SetReadonly(bool readonly) {
   }
   const Transaction transaction(impl_->topology);
   impl_->readonly = readonly;
-  NoteChangeIf(impl_->topology.Shows(*this));
+  NoteChange();
 }
 
 void MemoryRegion::SetRomDirect(bool direct) {
@@ -257,7 +288,7 @@ void MemoryRegion::SetRomDirect(bool direct) {
   }
   const Transaction transaction(impl_->topology);
   impl_->rom_direct = direct;
-  NoteChangeIf(impl_->topology.Shows(*this));
+  NoteChange();
 }
 
 void MemoryRegion::AddIoEventFd(const IoEventFd& io_event_fd) {
@@ -267,16 +298,14 @@ void MemoryRegion::AddIoEventFd(const IoEventFd& io_event_fd) {
   }
   const Transaction transaction(impl_->topology);
   impl_->io_event_fds.push_back(io_event_fd);
-  if (impl_->topology.Shows(*this)) {
-    impl_->topology.NoteEventFdChange();
-  }
+  impl_->topology.NoteEventFdChange(*this, io_event_fd);
 }
 
 void MemoryRegion::RemoveIoEventFd(const IoEventFd& io_event_fd) {
   impl_->topology.big_lock().AssertHeld();
   const Transaction transaction(impl_->topology);
-  if (std::erase(impl_->io_event_fds, io_event_fd) != 0 && impl_->topology.Shows(*this)) {
-    impl_->topology.NoteEventFdChange();
+  if (std::erase(impl_->io_event_fds, io_event_fd) != 0) {
+    impl_->topology.NoteEventFdChange(*this, io_event_fd);
   }
 }
 
@@ -289,7 +318,7 @@ int MemoryRegion::priority() const { return impl_->priority; }
 bool MemoryRegion::readonly() const { return impl_->readonly; }
 bool MemoryRegion::rom_direct() const { return impl_->rom_direct; }
 RegionPtr MemoryRegion::container() const { return impl_->container.lock(); }
-const std::vector<RegionPtr>& MemoryRegion::children() const { return impl_->children; }
+std::vector<RegionPtr> MemoryRegion::children() const { return impl_->children.InOrder(); }
 const RegionPtr& MemoryRegion::alias_target() const { return impl_->alias_target; }
 std::uint64_t MemoryRegion::alias_offset() const { return impl_->alias_offset; }
 const std::shared_ptr<RamBlock>& MemoryRegion::ram() const { return impl_->ram; }

@@ -1,26 +1,19 @@
-// A region's state. Private to this floor: its mutators are in region.cc, and
-// Topology walks its links upward.
+// A region's state. Private to this floor: its mutators are in region.cc,
+// Topology walks its links upward, and Renderer downward.
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "gyre/memory/region.h"
+#include "memory/child_index.h"
 
 namespace gyre::memory {
 
 struct MemoryRegion::Impl {
   Impl(Topology& owner, std::string region_name) : topology(owner), name(std::move(region_name)) {}
-
-  // Before the first sibling that it covers: the newest of its priority.
-  void Insert(const RegionPtr& child) {
-    const auto at = std::ranges::find_if(
-        children, [&](const RegionPtr& sibling) { return sibling->priority() <= child->priority(); });
-    children.insert(at, child);
-  }
 
   // Never change; any thread.
   Topology& topology;
@@ -40,8 +33,10 @@ struct MemoryRegion::Impl {
   bool readonly = false;
   bool rom_direct = false;
   std::weak_ptr<MemoryRegion> container;
-  std::vector<std::weak_ptr<MemoryRegion>> aliases;  // that show this region
-  std::vector<RegionPtr> children;
+  std::uint64_t placed = 0;                          // its number in the container's index
+  std::vector<std::weak_ptr<MemoryRegion>> aliases;  // that show this region, and some that are gone
+  std::size_t swept_aliases = 0;                     // how many there were after the last sweep
+  ChildIndex children;
   std::vector<IoEventFd> io_event_fds;
 };
 

@@ -2,20 +2,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <tuple>
 
 #include "gyre/memory/ram.h"
-#include "memory/extent.h"
+#include "memory/region_impl.h"
 
 namespace gyre::memory {
-namespace {
-
-// [start, end), half open and wide enough for all 2^64 addresses.
-struct Window {
-  Int128 start = 0;
-  Int128 end = kSpaceEnd;
-};
-
-bool HasMemory(const MemoryRegion& region) { return region.ram() != nullptr; }
 
 // Children before their container, high priorities before low ones: whoever
 // comes first keeps the address, and later ones fill the gaps.
@@ -23,9 +15,8 @@ class Renderer {
  public:
   // `base` is where the region's own offset 0 falls, which aliases may push below 0.
   void Add(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
-    clip.start = std::max(clip.start, base);
-    clip.end = std::min(clip.end, base + Extent(region.size()));
-    if (!region.enabled() || clip.start >= clip.end) {
+    clip = clip.Within({base, base + Extent(region.size())});
+    if (!region.enabled() || clip.empty()) {
       return;
     }
     readonly = readonly || region.readonly();
@@ -33,8 +24,8 @@ class Renderer {
       Add(*region.alias_target(), base - region.alias_offset(), clip, readonly);
       return;
     }
-    for (const RegionPtr& child : region.children()) {
-      Add(*child, base + child->offset(), clip, readonly);
+    for (const ChildIndex::Child* child : Children(region, clip.Moved(-base))) {
+      Add(*child->region, base + child->start, clip, readonly);
     }
     if (region.kind() != RegionKind::kContainer) {
       FillGaps(region, base, clip, readonly);
@@ -47,31 +38,67 @@ class Renderer {
   }
 
  private:
+  using Children_ = std::vector<const ChildIndex::Child*>;
+
+  // Those that overlap the window, in an order in which each stands before all
+  // that it covers. Children that do not overlap may stand as they like: by
+  // address, so that ranges are mostly added at the end.
+  static Children_ Children(const MemoryRegion& region, Window window) {
+    Children_ children;
+    region.impl_->children.Overlapping(window.first(), window.last(), children);
+    if (children.size() < 2) {
+      return children;
+    }
+    std::ranges::stable_sort(children, std::ranges::greater{}, &ChildIndex::Child::priority);
+    for (auto begin = children.begin(); begin != children.end();) {
+      // One priority's children, by address; then each run of them that overlap, newest first.
+      const auto end = std::ranges::find_if(
+          begin, children.end(), [&](const auto* child) { return child->priority != (*begin)->priority; });
+      while (begin != end) {
+        begin = SortRun(begin, end);
+      }
+    }
+    return children;
+  }
+
+  static Children_::iterator SortRun(Children_::iterator begin, Children_::iterator end) {
+    std::uint64_t last = (*begin)->last;
+    auto run_end = std::next(begin);
+    while (run_end != end && (*run_end)->start <= last) {
+      last = std::max(last, (*run_end)->last);
+      ++run_end;
+    }
+    std::ranges::sort(begin, run_end, std::ranges::greater{}, &ChildIndex::Child::placed);
+    return run_end;
+  }
+
   void FillGaps(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
     const auto own = std::const_pointer_cast<MemoryRegion>(region.shared_from_this());
-    const auto piece = [&](Int128 start, Int128 end) {
-      return FlatRange{.start = static_cast<std::uint64_t>(start),
-                       .last = static_cast<std::uint64_t>(end - 1),
-                       .region = own,
-                       .region_offset = static_cast<std::uint64_t>(start - base),
-                       .readonly = readonly && HasMemory(region),
-                       .rom_direct = region.rom_direct()};
-    };
-    auto next =
-        std::ranges::lower_bound(ranges_, static_cast<std::uint64_t>(clip.start), {}, &FlatRange::last);
-    Int128 at = clip.start;
-    while (at < clip.end) {
-      const Int128 taken = next == ranges_.end() ? clip.end : std::min(clip.end, Int128{next->start});
+    const auto old_size = static_cast<std::ptrdiff_t>(ranges_.size());
+    auto next = std::ranges::lower_bound(ranges_, clip.first(), {}, &FlatRange::last) - ranges_.begin();
+    const auto seam = next;
+    for (Int128 at = clip.start; at < clip.end; ++next) {
+      const bool ends = next == old_size;
+      const Int128 taken = ends ? clip.end : std::min(clip.end, Int128{ranges_.at(ToSize(next)).start});
       if (at < taken) {
-        next = std::next(ranges_.insert(next, piece(at, taken)));
+        ranges_.push_back({.start = static_cast<std::uint64_t>(at),
+                           .last = static_cast<std::uint64_t>(taken - 1),
+                           .region = own,
+                           .region_offset = static_cast<std::uint64_t>(at - base),
+                           .readonly = readonly && region.ram() != nullptr,
+                           .rom_direct = region.rom_direct()});
       }
-      if (next == ranges_.end()) {
-        return;
+      if (ends) {
+        break;
       }
-      at = Int128{next->last} + 1;
-      ++next;
+      at = Int128{ranges_.at(ToSize(next)).last} + 1;
     }
+    // All pieces were found before any was put in its place: one merge for all of them.
+    std::ranges::inplace_merge(ranges_.begin() + seam, ranges_.begin() + old_size, ranges_.end(), {},
+                               &FlatRange::start);
   }
+
+  static std::size_t ToSize(std::ptrdiff_t value) { return static_cast<std::size_t>(value); }
 
   // An overlay that has gone leaves no seam: listeners see one range again.
   void Merge() {
@@ -87,54 +114,38 @@ class Renderer {
     ranges_ = std::move(merged);
   }
 
-  // Ranges are disjoint and ascending, so `before.last + 1` does not wrap.
-  static bool Continues(const FlatRange& before, const FlatRange& range) {
-    return before.last + 1 == range.start && before.region == range.region &&
-           before.region_offset + before.size() == range.region_offset && before.readonly == range.readonly &&
-           before.rom_direct == range.rom_direct;
-  }
-
   std::vector<FlatRange> ranges_;  // sorted, disjoint
 };
 
-}  // namespace
-
-std::vector<FlatRange> Render(const MemoryRegion& root) {
+std::vector<FlatRange> Render(const MemoryRegion& root, Window window) {
   Renderer renderer;
-  renderer.Add(root, 0, Window(), false);
+  renderer.Add(root, 0, window, false);
   return renderer.Take();
 }
 
-std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view) {
+// Ranges are disjoint and ascending, so `before.last + 1` does not wrap.
+bool Continues(const FlatRange& before, const FlatRange& range) {
+  return before.last + 1 == range.start && before.region == range.region &&
+         before.region_offset + before.size() == range.region_offset && before.readonly == range.readonly &&
+         before.rom_direct == range.rom_direct;
+}
+
+std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view, Window window) {
   std::vector<PlacedEventFd> placed;
-  for (const FlatRange& range : view.ranges()) {
+  view.ForEach(window.first(), window.last(), [&](const FlatRange& range) {
     for (const IoEventFd& event_fd : range.region->io_event_fds()) {
       const Int128 start = Int128{range.start} - range.region_offset + event_fd.offset;
       const Int128 last = start + std::max(event_fd.size, 1U) - 1;
-      if (start >= range.start && last <= range.last) {
+      if (start >= std::max(window.start, Int128{range.start}) && start < window.end && last <= range.last) {
         placed.push_back({.address = static_cast<std::uint64_t>(start),
                           .size = event_fd.size,
                           .match = event_fd.match,
                           .fd = event_fd.fd});
       }
     }
-  }
+  });
   std::ranges::sort(placed);
   return placed;
-}
-
-std::byte* FlatRange::host() const {
-  return HasMemory(*region) ? region->ram()->host() + region_offset : nullptr;
-}
-
-const FlatRange* FlatView::Seek(std::uint64_t address) const {
-  const auto found = std::ranges::lower_bound(ranges_, address, {}, &FlatRange::last);
-  return found == ranges_.end() ? nullptr : &*found;
-}
-
-const FlatRange* FlatView::Find(std::uint64_t address) const {
-  const FlatRange* range = Seek(address);
-  return range != nullptr && range->start <= address ? range : nullptr;
 }
 
 }  // namespace gyre::memory

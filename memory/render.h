@@ -1,4 +1,4 @@
-// From the region tree to what the CPU sees of it. Private to this floor.
+// From a region tree to the ranges that it shows. Private to this floor.
 #pragma once
 
 #include <vector>
@@ -6,15 +6,18 @@
 #include "gyre/memory/flat_view.h"
 #include "gyre/memory/listener.h"
 #include "gyre/memory/region.h"
+#include "memory/extent.h"
 
 namespace gyre::memory {
 
-// The view with `root` at address 0. Big lock's holder.
-std::vector<FlatRange> Render(const MemoryRegion& root);
-
-// The ioeventfds of the view's regions at their addresses, sorted. One that is
-// only partly visible is left out: its write does not reach the region as a
-// whole, so the kernel must not signal it. Big lock's holder.
-std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view);
+// Sorted, disjoint ranges of what `root`, standing at 0, shows within `window`;
+// neighbours that continue each other are one. Costs what is in the window, and
+// a logarithm of each container that it meets.
+std::vector<FlatRange> Render(const MemoryRegion& root, Window window);
+// Whether `range` goes on where `before` ends, as if they were one.
+bool Continues(const FlatRange& before, const FlatRange& range);
+// The ioeventfds of the view's regions, at their places: those that lie wholly
+// within the range that shows them and start within `window`. Sorted.
+std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view, Window window);
 
 }  // namespace gyre::memory

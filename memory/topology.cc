@@ -8,7 +8,6 @@
 #include "gyre/memory/address_space.h"
 #include "memory/address_space_impl.h"
 #include "memory/region_impl.h"
-#include "memory/render.h"
 
 namespace gyre::memory {
 
@@ -25,30 +24,44 @@ void Topology::BeginTransaction() {
   ++depth_;
 }
 
-void Topology::NoteChange() {
-  CHECK(depth_ > 0);
-  update_pending_ = true;
+// Calls `note` with each address space that can show the region, and where. Ends,
+// since no region can come to contain itself. Nothing is found above a container or
+// alias that is disabled, so that editing what it holds costs nothing.
+template <typename Note>
+void Topology::FindPlaces(const MemoryRegion& region, const Window& part, const Note& note) const {
+  const Window seen = part.Within({0, Extent(region.size())});
+  if (seen.empty()) {
+    return;
+  }
+  for (AddressSpace* space : spaces_) {
+    if (space->root().get() == &region) {
+      note(*space, seen);
+    }
+  }
+  if (const RegionPtr container = region.container(); container && container->enabled()) {
+    FindPlaces(*container, seen.Moved(region.offset()), note);
+  }
+  for (const auto& weak : region.impl_->aliases) {
+    if (const RegionPtr alias = weak.lock(); alias && alias->enabled()) {
+      FindPlaces(*alias, seen.Moved(-Int128{alias->alias_offset()}), note);
+    }
+  }
 }
 
-void Topology::NoteEventFdChange() {
+void Topology::NoteChangeAt(const MemoryRegion& region) {
   CHECK(depth_ > 0);
-  event_fd_update_pending_ = true;
+  FindPlaces(region, Window(),
+             [](AddressSpace& space, const Window& window) { space.impl_->changed.push_back(window); });
 }
 
-bool Topology::Shows(const MemoryRegion& region) const { return region.enabled() && ShowsPlaceOf(region); }
-
-// Ends, since no region can come to contain itself.
-bool Topology::ShowsPlaceOf(const MemoryRegion& region) const {
-  if (std::ranges::any_of(spaces_,
-                          [&](const AddressSpace* space) { return space->root().get() == &region; })) {
-    return true;
+void Topology::NoteEventFdChange(const MemoryRegion& region, const IoEventFd& event_fd) {
+  CHECK(depth_ > 0);
+  if (!region.enabled()) {
+    return;
   }
-  if (const RegionPtr container = region.container(); container && Shows(*container)) {
-    return true;
-  }
-  return std::ranges::any_of(region.impl_->aliases, [&](const std::weak_ptr<MemoryRegion>& weak) {
-    const RegionPtr alias = weak.lock();
-    return alias && Shows(*alias);
+  const Int128 start = event_fd.offset;
+  FindPlaces(region, {start, start + 1}, [](AddressSpace& space, const Window& window) {
+    space.impl_->event_fds_changed.push_back(window);
   });
 }
 
@@ -58,13 +71,8 @@ Status Topology::CommitTransaction() {
   if (--depth_ > 0) {
     return {};
   }
-  const bool render = std::exchange(update_pending_, false);
-  const bool event_fds = std::exchange(event_fd_update_pending_, false);
-  if (!render && !event_fds) {
-    return {};
-  }
   applying_ = true;
-  auto status = Apply(render);
+  auto status = Apply();
   applying_ = false;
   return status;
 }
@@ -86,16 +94,18 @@ Status Topology::CommitTransaction() {
 // returns, looks to the guest like an access just before the change. Doorbells
 // are removed before and added after the publication, so that one rings only
 // for what the view shows; a kick without its ioeventfd reaches the handler.
-Status Topology::Apply(bool render) {
+Status Topology::Apply() {
   std::vector<AddressSpace::Impl::Change> changes;
   for (AddressSpace* space : spaces_) {
-    auto view = space->view();
-    if (render) {
-      view = std::make_shared<const FlatView>(Render(*space->root()));
-      ++renders_;
+    auto& impl = *space->impl_;
+    if (impl.changed.empty() && impl.event_fds_changed.empty()) {
+      continue;
     }
-    auto event_fds = PlaceEventFds(*view);
-    changes.push_back(AddressSpace::Impl::Diff(*space, std::move(view), std::move(event_fds)));
+    renders_ += impl.changed.empty() ? 0U : 1U;
+    changes.push_back(impl.TakeChange(*space));
+  }
+  if (changes.empty()) {
+    return {};
   }
   FirstError errors;
   std::vector<MemoryListener*> committers;
@@ -117,7 +127,6 @@ Status Topology::Apply(bool render) {
     if (change.new_view) {
       change.space->impl_->Publish(change.new_view);
     }
-    change.space->impl_->event_fds = std::move(change.event_fds);
   }
   for (const auto& change : changes) {
     change.space->impl_->TellAdditions(change, errors);

@@ -17,6 +17,7 @@
 namespace gyre::memory {
 
 class AddressSpace;
+struct Window;
 
 // One per machine: the list of address spaces, the transaction depth and what is
 // pending. Big lock's holder.
@@ -28,7 +29,8 @@ class Topology {
   ~Topology();
 
   BigLock& big_lock() const { return big_lock_; }
-  // Views rendered so far: a transaction whose edits cannot show renders none.
+  // Views of which something was rendered anew so far: a transaction whose edits
+  // cannot show renders none.
   std::uint64_t renders() const { return renders_; }
 
  private:
@@ -37,20 +39,21 @@ class Topology {
   friend class MemoryRegion;
   void BeginTransaction();
   Status CommitTransaction();
-  Status Apply(bool render);
-  void NoteChange();         // a rendered view may have changed
-  void NoteEventFdChange();  // only ioeventfds may have
-  // Whether some address space can show the region, or the place where it stands
-  // whether or not it is enabled itself.
-  bool Shows(const MemoryRegion& region) const;
-  bool ShowsPlaceOf(const MemoryRegion& region) const;
+  Status Apply();
+  // Wherever an address space can show the region, whether or not it is enabled
+  // itself, something else may show from now on.
+  void NoteChangeAt(const MemoryRegion& region);
+  // The same of one of its ioeventfds alone.
+  void NoteEventFdChange(const MemoryRegion& region, const IoEventFd& event_fd);
+  template <typename Note>
+  void FindPlaces(const MemoryRegion& region, const Window& part, const Note& note) const;
+  std::uint64_t NextPlace() { return ++places_; }
 
   BigLock& big_lock_;
   unsigned depth_ = 0;
   bool applying_ = false;
   std::uint64_t renders_ = 0;
-  bool update_pending_ = false;
-  bool event_fd_update_pending_ = false;
+  std::uint64_t places_ = 0;
   std::vector<AddressSpace*> spaces_;
 };
 

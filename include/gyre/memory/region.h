@@ -137,8 +137,8 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   bool rom_direct() const;
   // Null without one.
   RegionPtr container() const;
-  // Highest priority first, then newest first: as they cover each other.
-  const std::vector<RegionPtr>& children() const;
+  // Highest priority first, then newest first: as they cover each other. Made anew by each call.
+  std::vector<RegionPtr> children() const;
   // Null but for kAlias.
   const RegionPtr& alias_target() const;
   std::uint64_t alias_offset() const;
@@ -151,12 +151,15 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
 
  private:
   friend class Topology;
+  friend class Renderer;
   struct Impl;
   static RegionPtr NewTerminating(RegionKind kind, std::unique_ptr<Impl> impl);
-  Status CheckPlacement(std::uint64_t offset) const;
+  Status CheckPlacement(std::uint64_t offset, std::uint64_t size) const;
   bool Reaches(const MemoryRegion& other) const;
-  // Notes a change in the current transaction if it can show in a view.
-  void NoteChangeIf(bool shown) const;
+  // Where it stands may show something else from now on: before and after each change.
+  void NoteChange() const;
+  void PutInto(const RegionPtr& container);
+  void TakeOutOf(const RegionPtr& container);
   explicit MemoryRegion(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
