@@ -49,7 +49,9 @@ class Renderer {
     if (children.size() < 2) {
       return children;
     }
-    std::ranges::stable_sort(children, std::ranges::greater{}, &ChildIndex::Child::priority);
+    std::ranges::sort(children, [](const ChildIndex::Child* a, const ChildIndex::Child* b) {
+      return std::tie(b->priority, a->start) < std::tie(a->priority, b->start);
+    });
     for (auto begin = children.begin(); begin != children.end();) {
       // One priority's children, by address; then each run of them that overlap, newest first.
       const auto end = std::ranges::find_if(
@@ -74,31 +76,42 @@ class Renderer {
 
   void FillGaps(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
     const auto own = std::const_pointer_cast<MemoryRegion>(region.shared_from_this());
-    const auto old_size = static_cast<std::ptrdiff_t>(ranges_.size());
-    auto next = std::ranges::lower_bound(ranges_, clip.first(), {}, &FlatRange::last) - ranges_.begin();
+    auto next = std::ranges::lower_bound(ranges_, clip.first(), {}, &FlatRange::last);
     const auto seam = next;
-    for (Int128 at = clip.start; at < clip.end; ++next) {
-      const bool ends = next == old_size;
-      const Int128 taken = ends ? clip.end : std::min(clip.end, Int128{ranges_.at(ToSize(next)).start});
+    std::vector<FlatRange> pieces;
+    Int128 at = clip.start;
+    while (at < clip.end) {
+      const Int128 taken = next == ranges_.end() ? clip.end : std::min(clip.end, Int128{next->start});
       if (at < taken) {
-        ranges_.push_back({.start = static_cast<std::uint64_t>(at),
-                           .last = static_cast<std::uint64_t>(taken - 1),
-                           .region = own,
-                           .region_offset = static_cast<std::uint64_t>(at - base),
-                           .readonly = readonly && region.ram() != nullptr,
-                           .rom_direct = region.rom_direct()});
+        pieces.push_back({.start = static_cast<std::uint64_t>(at),
+                          .last = static_cast<std::uint64_t>(taken - 1),
+                          .region = own,
+                          .region_offset = static_cast<std::uint64_t>(at - base),
+                          .readonly = readonly && region.ram() != nullptr,
+                          .rom_direct = region.rom_direct()});
       }
-      if (ends) {
+      if (next == ranges_.end()) {
         break;
       }
-      at = Int128{ranges_.at(ToSize(next)).last} + 1;
+      at = Int128{next->last} + 1;
+      ++next;
     }
-    // All pieces were found before any was put in its place: one merge for all of them.
-    std::ranges::inplace_merge(ranges_.begin() + seam, ranges_.begin() + old_size, ranges_.end(), {},
-                               &FlatRange::start);
+    Place(std::move(pieces), seam);
   }
 
-  static std::size_t ToSize(std::ptrdiff_t value) { return static_cast<std::size_t>(value); }
+  // All at once, however many: they belong behind `seam`, among the ranges there.
+  void Place(std::vector<FlatRange> pieces, std::vector<FlatRange>::iterator seam) {
+    std::vector<FlatRange> behind(std::move_iterator(seam), std::move_iterator(ranges_.end()));
+    ranges_.erase(seam, ranges_.end());
+    auto other = behind.begin();
+    for (FlatRange& piece : pieces) {
+      for (; other != behind.end() && other->start < piece.start; ++other) {
+        ranges_.push_back(std::move(*other));
+      }
+      ranges_.push_back(std::move(piece));
+    }
+    std::move(other, behind.end(), std::back_inserter(ranges_));
+  }
 
   // An overlay that has gone leaves no seam: listeners see one range again.
   void Merge() {

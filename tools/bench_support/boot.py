@@ -12,9 +12,9 @@ import sys
 import tempfile
 
 from bench_support import chart, hold_guest, host
+from gyre_tools import build as building
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILDS = ("build-release", "build", "build-gcc", "build-clang")
 MEMORY_MIB = 128
 LEAST_RUNS = 30
 MOST_FAILURES = 3  # in all; then there is nothing to compare
@@ -40,8 +40,8 @@ def _runs(text):
 
 
 def add_arguments(parser):
-    parser.add_argument("--build", type=pathlib.Path, help="build directory (default: the first of %s that is there)"
-                        % ", ".join(BUILDS))
+    parser.add_argument("--build", type=pathlib.Path, help="build directory, as it is (default: the release build, "
+                        "made up to date)")
     parser.add_argument("--guest", type=pathlib.Path, help="PVH ELF64 guest that says a line and writes to the exit port")
     parser.add_argument("--gyred", type=pathlib.Path)
     parser.add_argument("--floor", type=pathlib.Path)
@@ -254,10 +254,17 @@ def write_results(arguments, facts, samples, summary, skipped):
         print(f"wrote {arguments.svg}")
 
 
+def what_to_run(arguments):
+    """The build directory and the guest; without options those of ours, made up to date."""
+    if arguments.build:
+        return arguments.build, arguments.guest or arguments.build / "tests/guests/hello"
+    release = building.compile("release", building.DAEMON, "tools/bench_support/gyre-floor",
+                               "tools/bench_support/gyre-bench-run")
+    return release, arguments.guest or building.compile("gcc", "tests/guests/hello") / "tests/guests/hello"
+
+
 def run(arguments):
-    build = arguments.build or next((ROOT / b for b in BUILDS if (ROOT / b / "build.ninja").is_file()), ROOT / BUILDS[0])
-    guest = arguments.guest or next((path for path in (build / "tests/guests/hello", build.parent / "build-gcc/tests/guests/hello")
-                                     if path.exists()), build / "tests/guests/hello")
+    build, guest = what_to_run(arguments)
     runner = build / "tools/bench_support/gyre-bench-run"
     for needed in (runner, guest):
         if not needed.is_file():
