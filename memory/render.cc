@@ -101,7 +101,7 @@ class Renderer {
 
   // All at once, however many: they belong behind `seam`, among the ranges there.
   void Place(std::vector<FlatRange> pieces, std::vector<FlatRange>::iterator seam) {
-    std::vector<FlatRange> behind(std::move_iterator(seam), std::move_iterator(ranges_.end()));
+    std::vector<FlatRange> behind(std::make_move_iterator(seam), std::make_move_iterator(ranges_.end()));
     ranges_.erase(seam, ranges_.end());
     auto other = behind.begin();
     for (FlatRange& piece : pieces) {
