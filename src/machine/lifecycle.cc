@@ -276,7 +276,10 @@ Status Lifecycle::VmStart() {
   events_.Emit(ResumeEvent{});
   TRY(SetState(next));
   was_suspended_ = false;
-  state_changes_.Notify(true, next);
+  if (auto handled = state_handlers_.Notify(true, next); !handled) {
+    LogIfFailed(DoStop(RunState::kPaused, true));
+    return handled;
+  }
   if (next == RunState::kRunning) {
     loop_.EnableClock(loop::ClockType::kVirtual, true);
     target_.ResumeVcpus();
@@ -296,11 +299,11 @@ Status Lifecycle::DoStop(RunState state, bool send_stop) {
     target_.PauseVcpus();
     loop_.EnableClock(loop::ClockType::kVirtual, false);
   }
-  state_changes_.Notify(false, state);
+  auto handled = state_handlers_.Notify(false, state);
   if (send_stop) {
     events_.Emit(StopEvent{});
   }
-  return {};
+  return handled;
 }
 
 Status Lifecycle::VmStop(RunState state) { return DoStop(state, true); }

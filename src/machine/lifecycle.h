@@ -14,6 +14,7 @@
 #include "src/machine/actions.h"
 #include "src/machine/events.h"
 #include "src/machine/run_state.h"
+#include "src/machine/state_handlers.h"
 
 namespace gyre::machine {
 
@@ -78,15 +79,16 @@ class Lifecycle {
   // --- The main loop's part.
   // Serves the requests in the seed's order; true when the process should end.
   bool ShouldExit();
-  // The error says why not: a state that needs a reset first.
+  // The error says why not: a state that needs a reset first, or a handler's, and
+  // then the VM is stopped again.
   Status VmStart();
-  // Nothing but the state change if the VM is not live.
+  // Nothing if the VM is not live. Stopped whatever is returned: an error is a handler's.
   Status VmStop(RunState state);
   // As VmStop, without a STOP event.
   void VmShutdown();
 
-  // Called with (running, state) after each stop and before each start.
-  NotifierList<bool, RunState>& state_changes() { return state_changes_; }
+  // Called after each stop, when no vCPU runs any more, and before each start.
+  StateHandlers& state_handlers() { return state_handlers_; }
   NotifierList<ShutdownCause>& shutdown_notifiers() { return shutdown_notifiers_; }
   NotifierList<>& powerdown_notifiers() { return powerdown_notifiers_; }
   NotifierList<>& suspend_notifiers() { return suspend_notifiers_; }
@@ -142,7 +144,7 @@ class Lifecycle {
   std::atomic<int> kill_signal_{0};
   std::atomic<int> kill_pid_{0};
 
-  NotifierList<bool, RunState> state_changes_;
+  StateHandlers state_handlers_;
   NotifierList<ShutdownCause> shutdown_notifiers_;
   NotifierList<> powerdown_notifiers_;
   NotifierList<> suspend_notifiers_;

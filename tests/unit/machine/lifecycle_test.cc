@@ -82,15 +82,45 @@ TEST_F(LifecycleTest, VmStart_SendsResumeBeforeTheFirstVcpuRuns) {
 TEST_F(LifecycleTest, VmStop_SendsStopAfterEveryVcpuHasStoppedAndHandlersRan) {
   ASSERT_TRUE(lifecycle_->VmStart());
   Took();
-  auto handler = lifecycle_->state_changes().Add([&](bool running, RunState state) {
+  const auto handler = lifecycle_->state_handlers().Add({.change = [&](bool running, RunState state) {
     log_.push_back(std::string(running ? "start " : "stop ") + std::string(Name(state)));
-  });
+    return Status();
+  }});
   ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
   EXPECT_THAT(Took(), ElementsAre("pause", "stop paused", "STOP"));
   ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
   EXPECT_THAT(Took(), IsEmpty());
   ASSERT_TRUE(lifecycle_->VmStart());
   EXPECT_THAT(Took(), ElementsAre("RESUME", "start running", "resume"));
+}
+
+// A device that cannot start leaves the VM stopped, and its vCPUs have not run.
+TEST_F(LifecycleTest, StateHandlerThatCannotStart_LeavesTheVmPaused) {
+  bool able = false;
+  const auto handler = lifecycle_->state_handlers().Add({.change = [&](bool running, RunState) {
+    return running && !able ? Status(Fail(Error::Host("no backend"))) : Status();
+  }});
+  const auto started = lifecycle_->VmStart();
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().message(), "no backend");
+  EXPECT_EQ(lifecycle_->state(), RunState::kPaused);
+  EXPECT_THAT(Took(), ElementsAre("RESUME", "pause", "STOP"));
+  able = true;
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_THAT(Took(), ElementsAre("RESUME", "resume"));
+}
+
+TEST_F(LifecycleTest, StateHandlerThatFailsToStop_IsReportedAndTheVmIsStopped) {
+  const auto handler = lifecycle_->state_handlers().Add({.change = [](bool running, RunState) {
+    return running ? Status() : Status(Fail(Error::Host("flush failed")));
+  }});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  const auto stopped = lifecycle_->VmStop(RunState::kPaused);
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().message(), "flush failed");
+  EXPECT_EQ(lifecycle_->state(), RunState::kPaused);
+  EXPECT_THAT(Took(), ElementsAre("pause", "STOP"));
 }
 
 TEST_F(LifecycleTest, VmShutdown_SendsNoStop) {
