@@ -27,6 +27,7 @@ enum Request : std::uint32_t {
   kRequestHold = 1U << 3,  // slots are being exchanged
   kRequestNmi = 1U << 4,
   kRequestInterrupt = 1U << 5,  // look at the ExtIntSource
+  kRequestPark = 1U << 6,       // somebody wants to be alone
 };
 
 // What all vCPUs of a machine share. Constant once the threads run.

@@ -35,6 +35,10 @@ Status Vcpus::ResetAll(const EntryState& boot) { return impl_->ResetAll(boot); }
 void Vcpus::RunOn(VcpuIndex vcpu, std::move_only_function<void()> work) {
   impl_->RunOn(vcpu, std::move(work));
 }
+void Vcpus::RunOnLater(VcpuIndex vcpu, std::move_only_function<void()> work) {
+  impl_->RunOnLater(vcpu, std::move(work));
+}
+void Vcpus::RunExclusive(std::move_only_function<void()> work) { impl_->RunExclusive(std::move(work)); }
 bool Vcpus::OnVcpuThread() const { return impl_->OnVcpuThread(); }
 void Vcpus::StopCurrent() { impl_->StopCurrent(); }
 void Vcpus::KickForInterrupt(VcpuIndex vcpu) { impl_->AskAndWake(vcpu, kRequestInterrupt); }

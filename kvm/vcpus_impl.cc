@@ -62,6 +62,11 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
 }
 
 Vcpus::Impl::~Impl() {
+  {
+    const MutexLock lock(mutex_);
+    quitting_ = true;
+    progress_.NotifyAll();  // a vCPU that waits for others would wait for ever
+  }
   for (std::uint32_t i = 0; i < count(); ++i) {
     AskAndWake(VcpuIndex(i), kRequestQuit);
   }
@@ -180,7 +185,7 @@ bool Vcpus::Impl::ServeOne(std::size_t index) {
     seat.wake.Wait(mutex_);
     return true;
   }
-  if ((requests & (kRequestWork | kRequestStop)) != 0 && vcpu.needs_completion()) {
+  if ((requests & (kRequestWork | kRequestStop | kRequestPark)) != 0 && vcpu.needs_completion()) {
     // Nobody is to see the registers of a half-done instruction.
     mutex_.Unlock();
     (void)vcpu.Complete();
@@ -191,12 +196,8 @@ bool Vcpus::Impl::ServeOne(std::size_t index) {
     ServeWork(index);
     return true;
   }
-  if ((requests & kRequestStop) != 0) {
-    if (!seat.paused) {
-      seat.paused = true;
-      progress_.NotifyAll();
-    }
-    seat.wake.Wait(mutex_);
+  if ((requests & (kRequestStop | kRequestPark)) != 0) {
+    Park(index, (requests & kRequestStop) != 0);
     return true;
   }
   vcpu.Clear(kRequestNmi | kRequestInterrupt);
@@ -204,6 +205,17 @@ bool Vcpus::Impl::ServeOne(std::size_t index) {
     vcpu.DeliverNmi();
   }
   return false;
+}
+
+void Vcpus::Impl::Park(std::size_t index, bool stops) {
+  Seat& seat = *seats_[index];
+  if (!seat.parked || (stops && !seat.paused)) {
+    seat.paused = seat.paused || stops;
+    seat.parked = true;
+    progress_.NotifyAll();
+  }
+  seat.wake.Wait(mutex_);
+  seat.parked = (vcpus_[index]->requests() & (kRequestStop | kRequestPark)) != 0;
 }
 
 void Vcpus::Impl::AwaitRequest(std::size_t index) {
@@ -217,15 +229,17 @@ void Vcpus::Impl::ServeWork(std::size_t index) {
   Seat& seat = *seats_[index];
   vcpus_[index]->Clear(kRequestWork);
   while (!seat.work.empty()) {
-    Work& work = *seat.work.front();
+    const auto work = std::move(seat.work.front());
     seat.work.pop_front();
+    work->state = Work::State::kRunning;
     mutex_.Unlock();
     {
       const BigLockGuard lock(big_lock_);
-      work.function();
+      work->function();
+      work->function = nullptr;  // what it holds goes on this thread, with the lock
     }
     mutex_.Lock();
-    work.done = true;
+    work->state = Work::State::kDone;
     progress_.NotifyAll();
   }
 }
@@ -245,17 +259,31 @@ void Vcpus::Impl::SetWaiting(std::optional<std::size_t> self, bool waiting) {
   }
 }
 
+void Vcpus::Impl::AskAll(std::uint32_t request) {
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    if ((vcpus_[i]->requests() & request) == 0) {
+      vcpus_[i]->Ask(request);
+      seats_[i]->wake.NotifyAll();
+    }
+  }
+}
+
 // True once all are paused. A vCPU that asks cannot wait for itself, nor for one
 // that is waiting as well.
 bool Vcpus::Impl::AskAllToStop(std::optional<std::size_t> self) {
+  AskAll(kRequestStop);
   bool all = true;
   for (std::size_t i = 0; i < seats_.size(); ++i) {
-    Seat& seat = *seats_[i];
-    if ((vcpus_[i]->requests() & kRequestStop) == 0) {
-      vcpus_[i]->Ask(kRequestStop);
-      seat.wake.NotifyAll();
-    }
-    all = all && (seat.paused || (self && (*self == i || seat.waiting)));
+    all = all && (seats_[i]->paused || self == i || seats_[i]->waiting);
+  }
+  return all;
+}
+
+bool Vcpus::Impl::AskAllToPark(std::optional<std::size_t> self) {
+  AskAll(kRequestPark);
+  bool all = true;
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    all = all && (seats_[i]->parked || self == i || seats_[i]->waiting);
   }
   return all;
 }
@@ -267,7 +295,7 @@ void Vcpus::Impl::PauseAll() {
   const MutexLock lock(mutex_);
   SetWaiting(self, true);
   // Asked anew after each step: somebody may have resumed them meanwhile.
-  while (!AskAllToStop(self)) {
+  while (!quitting_ && !AskAllToStop(self)) {
     WaitStep(self);
   }
   SetWaiting(self, false);
@@ -302,27 +330,78 @@ Status Vcpus::Impl::ResetAll(const EntryState& boot) {
   return {};
 }
 
+std::shared_ptr<Vcpus::Impl::Work> Vcpus::Impl::Enqueue(VcpuIndex vcpu,
+                                                        std::move_only_function<void()> function) {
+  auto work = std::make_shared<Work>();
+  work->function = std::move(function);
+  Seat& seat = *seats_.at(vcpu.value());
+  seat.work.push_back(work);
+  vcpus_[vcpu.value()]->Ask(kRequestWork);
+  seat.wake.NotifyAll();
+  progress_.NotifyAll();  // it may itself be waiting there
+  return work;
+}
+
 void Vcpus::Impl::RunOn(VcpuIndex vcpu, std::move_only_function<void()> function) {
   big_lock_.AssertHeld();
   const auto self = Self();
-  const std::size_t target = vcpu.value();
-  if (self == target) {
+  if (self == vcpu.value()) {
     function();
     return;
   }
   const BigLockRelease release(big_lock_);
-  Work work{.function = std::move(function)};
   const MutexLock lock(mutex_);
-  Seat& seat = *seats_.at(target);
-  seat.work.push_back(&work);
-  vcpus_[target]->Ask(kRequestWork);
-  seat.wake.NotifyAll();
-  progress_.NotifyAll();  // it may itself be waiting here
+  const auto work = Enqueue(vcpu, std::move(function));
   SetWaiting(self, true);
-  while (!work.done) {
+  // What is being run may use what the caller has, so its end is awaited in any case.
+  while (work->state == Work::State::kRunning || (work->state == Work::State::kQueued && !quitting_)) {
     WaitStep(self);
   }
+  if (work->state == Work::State::kQueued) {
+    std::erase(seats_.at(vcpu.value())->work, work);
+  }
   SetWaiting(self, false);
+}
+
+void Vcpus::Impl::RunOnLater(VcpuIndex vcpu, std::move_only_function<void()> function) {
+  big_lock_.AssertHeld();
+  const MutexLock lock(mutex_);
+  Enqueue(vcpu, std::move(function));
+}
+
+// The big lock comes before `mutex_`, so what has been awaited without it is looked
+// at again with it: a vCPU that only waited may have gone on meanwhile. While it is
+// held none can; the parked ones sleep as long as anybody is in here.
+void Vcpus::Impl::RunExclusive(std::move_only_function<void()> function) {
+  big_lock_.AssertHeld();
+  const auto self = Self();
+  mutex_.Lock();
+  ++exclusive_;
+  SetWaiting(self, true);
+  while (!quitting_ && !AskAllToPark(self)) {
+    mutex_.Unlock();
+    {
+      const BigLockRelease release(big_lock_);
+      const MutexLock lock(mutex_);
+      while (!quitting_ && !AskAllToPark(self)) {
+        WaitStep(self);
+      }
+    }
+    mutex_.Lock();
+  }
+  const bool alone = !quitting_;
+  mutex_.Unlock();
+  if (alone) {
+    function();
+  }
+  const MutexLock lock(mutex_);
+  SetWaiting(self, false);
+  if (--exclusive_ == 0) {
+    for (std::size_t i = 0; i < seats_.size(); ++i) {
+      vcpus_[i]->Clear(kRequestPark);
+      seats_[i]->wake.NotifyAll();
+    }
+  }
 }
 
 void Vcpus::Impl::StopCurrent() {

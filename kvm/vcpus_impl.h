@@ -44,6 +44,8 @@ struct Vcpus::Impl final : VcpuHolder {
   bool AllPaused();
   Status ResetAll(const EntryState& boot);
   void RunOn(VcpuIndex vcpu, std::move_only_function<void()> function);
+  void RunOnLater(VcpuIndex vcpu, std::move_only_function<void()> function);
+  void RunExclusive(std::move_only_function<void()> function);
   bool OnVcpuThread() const { return Self().has_value(); }
   void StopCurrent();
   void AskAndWake(VcpuIndex vcpu, std::uint32_t requests);
@@ -58,14 +60,16 @@ struct Vcpus::Impl final : VcpuHolder {
 
  private:
   struct Work {
+    enum class State : std::uint8_t { kQueued, kRunning, kDone };
     std::move_only_function<void()> function;
-    bool done = false;
+    State state = State::kQueued;
   };
   struct Seat {
-    CondVar wake;            // its thread sleeps here
-    std::deque<Work*> work;  // owned by those who wait for it
+    CondVar wake;  // its thread sleeps here
+    std::deque<std::shared_ptr<Work>> work;
     bool paused = true;
-    bool waiting = false;  // inside PauseAll or RunOn, so not in guest code
+    bool parked = false;   // asleep because of a request to stop or to park
+    bool waiting = false;  // inside PauseAll, RunOn or RunExclusive, so not in guest code
     bool ready = false;    // `creation` is known
     Status creation;
     int thread_id = 0;
@@ -85,6 +89,11 @@ struct Vcpus::Impl final : VcpuHolder {
   // Sleeps until something has changed, or serves what is queued for the caller itself.
   void WaitStep(std::optional<std::size_t> self) REQUIRES(mutex_);
   bool AskAllToStop(std::optional<std::size_t> self) REQUIRES(mutex_);
+  bool AskAllToPark(std::optional<std::size_t> self) REQUIRES(mutex_);
+  void AskAll(std::uint32_t request) REQUIRES(mutex_);
+  std::shared_ptr<Work> Enqueue(VcpuIndex vcpu, std::move_only_function<void()> function) REQUIRES(mutex_);
+  // Sleeps while a request to stop or to park stands.
+  void Park(std::size_t index, bool stops) REQUIRES(mutex_);
   void SetWaiting(std::optional<std::size_t> self, bool waiting) REQUIRES(mutex_);
 
   BigLock& big_lock_;
@@ -102,6 +111,8 @@ struct Vcpus::Impl final : VcpuHolder {
 
   Mutex mutex_;
   CondVar progress_;  // a pause, an end of work, a readiness, a new work, a resume
+  bool quitting_ GUARDED_BY(mutex_) = false;
+  unsigned exclusive_ GUARDED_BY(mutex_) = 0;  // who is in RunExclusive, or waits there
   std::vector<std::unique_ptr<Seat>> seats_ GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };

@@ -193,11 +193,10 @@ void MemoryRegion::Remove(const RegionPtr& child) {
   if (child->container().get() != this) {
     return;
   }
-  const RegionPtr kept = child;
   const Transaction transaction(impl_->topology);
-  kept->NoteChange();
-  kept->TakeOutOf(shared_from_this());
-  kept->impl_->container.reset();
+  child->NoteChange();
+  child->TakeOutOf(shared_from_this());
+  child->impl_->container.reset();
 }
 
 void MemoryRegion::SetEnabled(bool enabled) {

@@ -62,15 +62,17 @@ class Vcpus {
                                                memory::AddressSpace& io, const VcpusConfig& config);
   Vcpus(const Vcpus&) = delete;
   Vcpus& operator=(const Vcpus&) = delete;
-  // Stops and joins all threads; the big lock is given up meanwhile if held.
+  // Stops and joins all threads; the big lock is given up meanwhile if held. A vCPU's
+  // thread that is waiting for others goes on without them, and without the work that
+  // it has asked for.
   ~Vcpus();
 
   // Waits until all vCPUs are created. Any thread; keeps the big lock.
   Status WaitReady();
   unsigned count() const;
 
-  // All of these: big lock held. Pause and RunOn give it up while they wait, so
-  // run state and topology may have changed when they return.
+  // All of these: big lock held. Pause, RunOn and RunExclusive give it up while they
+  // wait, so run state and topology may have changed when they return, or run `work`.
 
   // Every vCPU out of guest code, its pending PIO or MMIO completed, acknowledged.
   // From a vCPU's thread: that vCPU, and each that is itself waiting here or in
@@ -85,6 +87,14 @@ class Vcpus {
   // waits for it. A vCPU's thread that waits here or in PauseAll does such work
   // meanwhile, in the middle of its own exit.
   void RunOn(VcpuIndex vcpu, std::move_only_function<void()> work);
+  // The same without waiting: later, in the order of asking, at once never. What has
+  // not run when the vCPUs are destroyed never does. Keeps the big lock.
+  void RunOnLater(VcpuIndex vcpu, std::move_only_function<void()> work);
+  // Runs `work` on the calling thread while no vCPU executes guest code or serves an
+  // exit (but the caller's own, and those that wait here, in PauseAll or in RunOn),
+  // whatever the run state: the seed's exclusive section. What was running goes on
+  // afterwards. Any number of threads may ask; one after the other is served.
+  void RunExclusive(std::move_only_function<void()> work);
   // True on a vCPU's thread.
   bool OnVcpuThread() const;
   // Makes the calling vCPU leave guest code once its exit has been served (no-op elsewhere).

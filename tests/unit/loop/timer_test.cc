@@ -257,12 +257,15 @@ TEST_F(KernelTimerTest, PeriodicTimer_CostsOneIterationAPeriod) {
 // A callback may give up the big lock; a stop from elsewhere must not return before it is through.
 TEST_F(KernelTimerTest, VirtualClockStoppedByAThreadDuringACallback_WaitsForTheCallback) {
   EnableVirtual(true);
+  std::atomic<bool> started{false};
   std::atomic<bool> stopping{false};
   std::atomic<bool> finished{false};
   std::atomic<bool> stopped{false};
   bool finished_when_stopped = false;
   BigCondVar changed;
   Timer timer(loop(), ClockType::kVirtual, [&]() NO_THREAD_SAFETY_ANALYSIS {
+    started = true;
+    changed.NotifyAll();
     while (!stopping) {
       changed.Wait(big_lock_);
     }
@@ -271,6 +274,9 @@ TEST_F(KernelTimerTest, VirtualClockStoppedByAThreadDuringACallback_WaitsForTheC
   timer.Set(0);
   std::thread thread([&] {
     const BigLockGuard guard(big_lock_);
+    while (!started) {
+      changed.Wait(big_lock_);
+    }
     stopping = true;
     changed.NotifyAll();
     EnableVirtual(false);
