@@ -155,19 +155,20 @@ TEST_F(StressTest, TenThousandPauses_OfSeveralVcpusLeaveMemoryStill) {
 
 // A vCPU that waits for others when all are ended must not wait for ever.
 TEST_F(StressTest, DestroyWhileVcpusWaitForEachOther_Ends) {
+  std::mt19937_64 random(1);
+  calls.on_write = [&] {
+    calls.writes.clear();
+    SignalEventFd(stopped_fd.get());
+    AskSomething(random);
+  };
   for (int round = 0; round < 30; ++round) {
     Start({.count = kVcpus});
     all = vcpus.get();
-    std::mt19937_64 random(static_cast<std::uint64_t>(round));
-    calls.on_write = [&] {
-      calls.writes.clear();
-      AskSomething(random);
-    };
     const auto region = memory::MemoryRegion::NewIo(topology, "calls", 1, calls);
     ASSERT_TRUE(io_root->Add(0x80, region));
     Load(0x6000, GuestCode_other_counts_and_calls());
     Run(GuestCode_start_all_and_call());
-    ASSERT_TRUE(AwaitChange(0x5000)) << "round " << round;
+    EXPECT_TRUE(Await(stopped_fd.get())) << "round " << round;
     Stop();
     io_root->Remove(region);
   }
