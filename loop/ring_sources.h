@@ -1,72 +1,60 @@
-// The loop's watches and their polls on the ring. A poll is one-shot: it is
-// placed again after the callback ran, which makes a watch level-triggered
-// (multishot polls are not: semantics of the kernel's io_uring_prep_poll_add(3)).
-// Nothing here makes a system call; polls and their withdrawals are prepared
-// once an iteration, on the loop's thread, and submitted with its wait.
-// Guarded by the big lock.
+// The sources that complete through the ring: watches, event fds, asynchronous
+// operations. What they want of the kernel is gathered during an iteration, and
+// prepared and submitted with its wait; what completed waits here for its turn.
+// Nothing here makes a system call. Guarded by the big lock where there is one.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <utility>
 #include <vector>
 
+#include "gyre/loop/event_loop.h"
 #include "loop/intrusive_list.h"
 #include "loop/op_table.h"
 #include "loop/ring.h"
 
 namespace gyre::loop {
 
-class WatchSet;
+class CallMeter;
+class RingSources;
 
-struct WatchEntry : ListNode, OpOwner, std::enable_shared_from_this<WatchEntry> {
-  enum class State : std::uint8_t {
-    kIdle,       // no events wanted, nothing in flight
-    kWantsPoll,  // in the set's list of polls to place
-    kPolling,    // its poll is with the kernel
-    kReady,      // in the set's list of callbacks to run
-  };
-  WatchEntry(WatchSet& owner, int descriptor, std::move_only_function<void(unsigned)> function)
-      : set(owner), fd(descriptor), callback(std::move(function)) {}
-  void OnCompletion(const Completion& completion) override;
-
-  WatchSet& set;
-  const int fd;
-  std::move_only_function<void(unsigned)> callback;
-  State state = State::kIdle;
-  unsigned events = 0;         // wanted
-  unsigned polled_events = 0;  // of the poll with the kernel
-  unsigned ready = 0;
-  // The last poll brought only what nobody asked for. The kernel adds POLLRDHUP to every poll on the ring, so
-  // that one on a half-closed socket completes at once, however often it is placed. The next one therefore
-  // goes on until what is wanted comes.
-  bool for_changes = false;
-  Token poll = 0;
+// Linked as a ListNode while it waits: to be prepared, or for its turn to run.
+struct RingSource : ListNode, OpOwner, std::enable_shared_from_this<RingSource> {
+  RingSource(RingSources& owner, Tier on_tier) : sources(owner), tier(on_tier) {}
+  virtual void Prepare(Ring& ring) = 0;  // its operation; the ring has space
+  virtual void Run() = 0;                // may change or destroy any source, itself too
+  RingSources& sources;
+  const Tier tier;
 };
 
-class WatchSet {
+class RingSources {
  public:
-  explicit WatchSet(OpTable& ops) : ops_(ops) {}
+  explicit RingSources(CallMeter& meter) : meter_(meter) {}
 
-  // Any change; 0 for none. True if the ring has to be told.
-  bool SetEvents(WatchEntry& entry, unsigned events);
-  // The entry's callback is not called any more.
-  bool Remove(WatchEntry& entry);
+  OpTable& ops() { return ops_; }
+  void WantPrepare(RingSource& source) { to_prepare_.PushBack(source); }
+  void Ready(RingSource& source) { ready_[Index(source.tier)].PushBack(source); }
+  // Cancels an operation; its last completion still comes, to its owner unless Disown was called.
+  void Withdraw(Token token) { to_withdraw_.push_back(token); }
 
   // Prepares what fits into the ring; false if some did not.
-  bool PreparePolls(Ring& ring);
-  // Runs the callbacks of the watches that are ready.
-  void RunReady();
+  bool Prepare(Ring& ring);
+  bool HasReady(Tier tier) const { return !ready_[Index(tier)].empty() || !batch_[Index(tier)].empty(); }
+  // Runs those that are ready when it starts, and those that a run further up the stack has not come to yet.
+  void RunReady(Tier tier);
+
+  // Operations whose owner is gone but whose memory the kernel still has.
+  std::size_t orphans = 0;
 
  private:
-  friend struct WatchEntry;
-  void Withdraw(WatchEntry& entry);
+  static std::size_t Index(Tier tier) { return static_cast<std::size_t>(tier); }
 
-  OpTable& ops_;
-  IntrusiveList<WatchEntry> to_poll_;
-  IntrusiveList<WatchEntry> ready_;
-  IntrusiveList<WatchEntry> batch_;  // of the RunReady in progress
+  CallMeter& meter_;
+  OpTable ops_;
+  IntrusiveList<RingSource> to_prepare_;
+  std::array<IntrusiveList<RingSource>, kTiers> ready_;
+  std::array<IntrusiveList<RingSource>, kTiers> batch_;  // of the RunReady in progress
   std::vector<Token> to_withdraw_;
 };
 
