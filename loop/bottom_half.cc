@@ -1,14 +1,37 @@
 #include "loop/bottom_half_queue.h"
-#include "loop/main_loop_impl.h"
+#include "loop/event_loop_impl.h"
 
 namespace gyre::loop {
 
+BottomHalfQueue::~BottomHalfQueue() {
+  {
+    const MutexLock lock(mutex_);
+    batch_.Append(scheduled_);
+  }
+  while (TakeNext() != nullptr) {
+  }
+}
+
 bool BottomHalfQueue::Schedule(BottomHalfEntry& entry) {
+  const MutexLock lock(mutex_);
+  if (entry.linked() && !entry.idle) {
+    return false;
+  }
+  entry.Unlink();
+  entry.idle = false;
+  scheduled_.PushBack(entry);
+  scheduled_any_.store(true);
+  return true;
+}
+
+bool BottomHalfQueue::ScheduleIdle(BottomHalfEntry& entry) {
   const MutexLock lock(mutex_);
   if (entry.linked()) {
     return false;
   }
-  scheduled_.PushBack(entry);
+  entry.idle = true;
+  idle_.PushBack(entry);
+  idle_any_.store(true);
   return true;
 }
 
@@ -17,17 +40,19 @@ void BottomHalfQueue::Cancel(BottomHalfEntry& entry) {
   entry.Unlink();
 }
 
-bool BottomHalfQueue::empty() const {
-  const MutexLock lock(mutex_);
-  return scheduled_.empty();
-}
-
 void BottomHalfQueue::RunAll() {
+  if (empty() && idle_empty()) {
+    return;
+  }
   {
     const MutexLock lock(mutex_);
     batch_.Append(scheduled_);
+    batch_.Append(idle_);
+    scheduled_any_.store(false);
+    idle_any_.store(false);
   }
   while (const auto entry = TakeNext()) {
+    const CallMeter::Span span(meter_, SourceKind::kBottomHalf);
     entry->callback();
   }
 }
@@ -36,16 +61,25 @@ void BottomHalfQueue::RunAll() {
 // callback that runs alive if it destroys its bottom half.
 std::shared_ptr<BottomHalfEntry> BottomHalfQueue::TakeNext() {
   const MutexLock lock(mutex_);
-  return batch_.empty() ? nullptr : batch_.PopFront().shared_from_this();
+  if (batch_.empty()) {
+    return nullptr;
+  }
+  BottomHalfEntry& entry = batch_.PopFront();
+  entry.idle = false;
+  auto taken = entry.shared_from_this();
+  entry.self.reset();
+  return taken;
 }
 
 struct BottomHalf::Impl : BottomHalfEntry {
-  Impl(MainLoop::Impl& owner, Callback function) : BottomHalfEntry(std::move(function)), loop(owner) {}
-  MainLoop::Impl& loop;
+  Impl(EventLoop::Impl& owner, Callback function, Tier tier)
+      : BottomHalfEntry(std::move(function)), loop(owner), queue(owner.bottom_halves(tier)) {}
+  EventLoop::Impl& loop;
+  BottomHalfQueue& queue;
 };
 
-BottomHalf::BottomHalf(MainLoop& loop, Callback callback)
-    : impl_(std::make_shared<Impl>(*loop.impl_, std::move(callback))) {
+BottomHalf::BottomHalf(EventLoop& loop, Callback callback, Tier tier)
+    : impl_(std::make_shared<Impl>(*loop.impl_, std::move(callback), tier)) {
   impl_->loop.users.fetch_add(1);
 }
 
@@ -55,11 +89,24 @@ BottomHalf::~BottomHalf() {
 }
 
 void BottomHalf::Schedule() {
-  if (impl_->loop.bottom_halves.Schedule(*impl_)) {
+  if (impl_->queue.Schedule(*impl_)) {
     impl_->loop.wakeup.WakeIfAsleep();
   }
 }
 
-void BottomHalf::Cancel() { impl_->loop.bottom_halves.Cancel(*impl_); }
+void BottomHalf::ScheduleIdle() {
+  if (impl_->queue.ScheduleIdle(*impl_)) {
+    impl_->loop.wakeup.WakeIfAsleep();
+  }
+}
+
+void BottomHalf::Cancel() { impl_->queue.Cancel(*impl_); }
+
+void BottomHalf::ScheduleOnce(EventLoop& loop, Callback callback, Tier tier) {
+  const auto entry = std::make_shared<Impl>(*loop.impl_, std::move(callback), tier);
+  entry->self = entry;
+  entry->queue.Schedule(*entry);
+  entry->loop.wakeup.WakeIfAsleep();
+}
 
 }  // namespace gyre::loop

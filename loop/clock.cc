@@ -1,8 +1,9 @@
 #include "gyre/loop/clock.h"
 
+#include <sys/timerfd.h>
 #include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is POSIX's
 
-#include "loop/vm_clock.h"
+#include <cerrno>
 
 namespace gyre::loop {
 namespace {
@@ -17,6 +18,18 @@ class KernelTimeSource final : public TimeSource {
  public:
   std::int64_t MonotonicNs() const override { return ReadClock(CLOCK_MONOTONIC); }
   std::int64_t WallNs() const override { return ReadClock(CLOCK_REALTIME); }
+  // A timer that never expires; the kernel cancels it (a read says ECANCELED) when the clock is set, and
+  // leaves it armed.
+  Result<UniqueFd> NewWallJumpFd() const override {
+    UniqueFd fd(::timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+    itimerspec never{};
+    never.it_value.tv_sec = 9'000'000'000;  // the kernel keeps nanoseconds in 63 bits
+    if (!fd ||
+        ::timerfd_settime(fd.get(), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, nullptr) != 0) {
+      return Fail(Error::Sys("timerfd", errno));
+    }
+    return fd;
+  }
 };
 
 }  // namespace
@@ -24,31 +37,6 @@ class KernelTimeSource final : public TimeSource {
 const TimeSource& KernelTime() {
   static const KernelTimeSource source;
   return source;
-}
-
-std::int64_t VmClock::Now() const {
-  for (;;) {
-    const std::uint32_t before = sequence_.load(std::memory_order_acquire);
-    const bool running = running_.load(std::memory_order_acquire);
-    const std::int64_t base = base_ns_.load(std::memory_order_acquire);
-    const std::int64_t now = running ? time_.MonotonicNs() - base : base;
-    if (before % 2 == 0 && sequence_.load(std::memory_order_acquire) == before) {
-      return now;
-    }
-  }
-}
-
-void VmClock::SetRunning(bool running) {
-  if (running_.load(std::memory_order_relaxed) == running) {
-    return;
-  }
-  // The clock is read after readers are shut out, so that nobody has seen a later value than it stops at.
-  sequence_.fetch_add(1);
-  const std::int64_t base = base_ns_.load(std::memory_order_relaxed);
-  const std::int64_t monotonic = time_.MonotonicNs();
-  base_ns_.store(monotonic - base);  // from base to value, or from value to base: the same difference
-  running_.store(running);
-  sequence_.fetch_add(1);
 }
 
 }  // namespace gyre::loop

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 
 #include "gyre/base/check.h"
@@ -15,7 +16,9 @@ namespace gyre::loop {
 namespace {
 
 // Both rings and the SQEs take one page each up to here; a bigger ring costs more to set up and to end.
-constexpr unsigned kEntries = 64;
+constexpr unsigned kSmallEntries = 64;
+constexpr unsigned kLargeEntries = 256;
+constexpr unsigned kLargeCompletions = 4096;
 
 // Best first. A kernel that lacks a flag says EINVAL.
 constexpr std::array<unsigned, 3> kSetupFlags = {
@@ -88,7 +91,14 @@ struct Ring::State {
   io_uring_sqe* NextSqe() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring);
     CHECK(sqe != nullptr);
+    prepared.store(prepared.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return sqe;
+  }
+
+  int Enter(unsigned to_submit, unsigned wait_for, unsigned flags, void* argument, std::size_t size) {
+    return io_uring_enter2(static_cast<unsigned>(enter_fd), to_submit, wait_for,
+                           IORING_ENTER_GETEVENTS | enter_flags | flags, static_cast<sigset_t*>(argument),
+                           size);
   }
 
   // Makes the prepared SQEs visible to the kernel; returns how many wait there. Not io_uring_submit_*: those
@@ -125,20 +135,29 @@ struct Ring::State {
 
   io_uring ring{};
   bool ready = false;  // `ring` is set up
+  int enter_fd = -1;   // the ring's fd, or its place among those that are registered
+  unsigned enter_flags = 0;
+  RingFeatures features;
+  std::atomic<std::uint64_t> prepared{0};
 };
 
 Ring::Ring(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Ring::Ring(Ring&&) noexcept = default;
 Ring::~Ring() = default;
 
-Result<Ring> Ring::Create() {
+Result<Ring> Ring::Create(RingSize size) {
   auto state = std::make_unique<State>();
   io_uring_params params{};
   int result = -EINVAL;
   for (const unsigned flags : kSetupFlags) {
     params = {};
     params.flags = flags;
-    result = io_uring_queue_init_params(kEntries, &state->ring, &params);
+    if (size == RingSize::kLarge) {
+      params.flags |= IORING_SETUP_CQSIZE;
+      params.cq_entries = kLargeCompletions;
+    }
+    result = io_uring_queue_init_params(size == RingSize::kLarge ? kLargeEntries : kSmallEntries,
+                                        &state->ring, &params);
     if (result != -EINVAL) {
       break;
     }
@@ -153,8 +172,21 @@ Result<Ring> Ring::Create() {
   for (unsigned i = 0; i < params.sq_entries; ++i) {
     state->ring.sq.array[i] = i;  // Publish counts on slot i being SQE i
   }
+  state->enter_fd = state->ring.ring_fd;
+  const bool registered = io_uring_register_ring_fd(&state->ring) == 1;
+  if (registered) {
+    state->enter_fd = state->ring.enter_ring_fd;
+    state->enter_flags = IORING_ENTER_REGISTERED_RING;
+  }
+  state->features = {.deferred_work = (params.flags & IORING_SETUP_DEFER_TASKRUN) != 0,
+                     .work_flag = (params.flags & IORING_SETUP_TASKRUN_FLAG) != 0,
+                     .registered_fd = registered};
   return Ring(std::move(state));
 }
+
+const RingFeatures& Ring::features() const { return state_->features; }
+
+std::uint64_t Ring::prepared() const { return state_->prepared.load(std::memory_order_relaxed); }
 
 unsigned Ring::space() const { return io_uring_sq_space_left(&state_->ring); }
 
@@ -170,41 +202,59 @@ void Ring::PollEveryTime(Token token, int fd, unsigned events) {
   io_uring_sqe_set_data64(sqe, token);
 }
 
-void Ring::CancelPoll(Token token) {
+void Ring::Start(Token token, const Operation& operation) {
+  static constexpr std::array<std::uint8_t, 10> kOpcodes = {
+      IORING_OP_READ,  IORING_OP_WRITE,  IORING_OP_READV,   IORING_OP_WRITEV, IORING_OP_FSYNC,
+      IORING_OP_FSYNC, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,   IORING_OP_SEND,
+  };
   io_uring_sqe* sqe = state_->NextSqe();
-  io_uring_prep_poll_remove(sqe, token);
+  const bool connects = operation.kind == OpKind::kConnect;
+  // Of connect, the kernel takes the address's size for the offset.
+  io_uring_prep_rw(kOpcodes[static_cast<std::size_t>(operation.kind)], sqe, operation.fd, operation.memory,
+                   connects ? 0 : operation.size, connects ? operation.size : operation.offset);
+  if (operation.kind == OpKind::kDataSync) {
+    sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+  } else if (operation.kind == OpKind::kAccept) {
+    sqe->accept_flags = SOCK_CLOEXEC;
+  } else if (operation.kind == OpKind::kSend) {
+    sqe->msg_flags = MSG_NOSIGNAL;
+  }
+  io_uring_sqe_set_data64(sqe, token);
+}
+
+void Ring::Cancel(Token token) {
+  io_uring_sqe* sqe = state_->NextSqe();
+  io_uring_prep_cancel64(sqe, token, 0);
   io_uring_sqe_set_data64(sqe, 0);
 }
 
-int Ring::Submit() {
+int Ring::Submit(std::vector<Completion>& completions) {
   const unsigned to_submit = state_->Publish();
   if (to_submit == 0) {
     return 0;
   }
-  const int result = io_uring_enter(static_cast<unsigned>(state_->ring.ring_fd), to_submit, 0,
-                                    IORING_ENTER_GETEVENTS, nullptr);
+  const int result = state_->Enter(to_submit, 0, 0, nullptr, 0);
+  state_->Reap(completions);
   return result == -EINTR || result > 0 ? 0 : result;
 }
 
 int Ring::Wait(std::int64_t timeout_ns, std::vector<Completion>& completions) {
-  const auto fd = static_cast<unsigned>(state_->ring.ring_fd);
   const unsigned to_submit = state_->Publish();
   int result = 0;
   if (timeout_ns != 0) {
     __kernel_timespec limit{.tv_sec = timeout_ns / kNsPerSecond, .tv_nsec = timeout_ns % kNsPerSecond};
     io_uring_getevents_arg argument{};
     argument.ts = timeout_ns < 0 ? 0 : reinterpret_cast<std::uintptr_t>(&limit);
-    result = io_uring_enter2(fd, to_submit, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
-                             reinterpret_cast<sigset_t*>(&argument), sizeof(argument));
+    result = state_->Enter(to_submit, 1, IORING_ENTER_EXT_ARG, &argument, sizeof(argument));
   } else if (to_submit != 0 || state_->MustEnterToKnow()) {
-    result = io_uring_enter(fd, to_submit, 0, IORING_ENTER_GETEVENTS, nullptr);
+    result = state_->Enter(to_submit, 0, 0, nullptr, 0);
   }
   state_->Reap(completions);
   // The kernel can set the flag for work that it has just run, and leave it: an entry that brought nothing
   // ends this.
   for (std::size_t known = SIZE_MAX; known != completions.size() && state_->KernelHoldsCompletions();) {
     known = completions.size();
-    const int flushed = io_uring_enter(fd, 0, 0, IORING_ENTER_GETEVENTS, nullptr);
+    const int flushed = state_->Enter(0, 0, 0, nullptr, 0);
     if (flushed < 0 && flushed != -EINTR) {
       return flushed;
     }

@@ -22,10 +22,42 @@ struct Completion {
   bool more = false;        // the operation goes on and will complete again
 };
 
+enum class OpKind : std::uint8_t {
+  kRead,
+  kWrite,
+  kReadVector,
+  kWriteVector,
+  kSync,
+  kDataSync,
+  kAccept,
+  kConnect,
+  kReceive,
+  kSend,
+};
+
+// What to do on which file. All of it must stay until the completion.
+struct Operation {
+  OpKind kind = OpKind::kRead;
+  int fd = -1;
+  const void* memory = nullptr;  // a buffer, an array of iovec, or an address
+  std::uint32_t size = 0;        // of it: bytes, or vectors
+  std::uint64_t offset = 0;      // in the file
+};
+
+// A small ring is made faster; a large one takes more completions before the kernel has to keep them itself.
+enum class RingSize : std::uint8_t { kSmall, kLarge };
+
+// What the kernel gave us, best first: io_uring of 5.13 is needed, of 6.1 is best.
+struct RingFeatures {
+  bool deferred_work = false;  // completions are made by our own wait: no interrupt, no extra wake-up (6.1)
+  bool work_flag = false;      // the ring says when there is such work: reaping needs no system call (5.19)
+  bool registered_fd = false;  // the ring's own fd is looked up once (5.18)
+};
+
 class Ring {
  public:
   // The error is kUsage and says which sysctl, filter or limit forbids the ring.
-  static Result<Ring> Create();
+  static Result<Ring> Create(RingSize size = RingSize::kSmall);
   Ring(Ring&&) noexcept;
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
@@ -39,15 +71,20 @@ class Ring {
   void PollOnce(Token token, int fd, unsigned events);
   // Goes on until it completes with `more` unset. Edge-triggered: each wake-up of the fd counts.
   void PollEveryTime(Token token, int fd, unsigned events);
-  // Withdraws the poll; its completion (-ECANCELED, or what came first) still arrives.
-  void CancelPoll(Token token);
+  void Start(Token token, const Operation& operation);
+  // Withdraws an operation; its completion (-ECANCELED, or what came first) still arrives.
+  void Cancel(Token token);
 
-  // Hands what was prepared to the kernel. Does not sleep. 0 or a negative errno.
-  int Submit();
+  // Hands what was prepared to the kernel, and appends every completion there is. Does not sleep. 0 or a
+  // negative errno.
+  int Submit(std::vector<Completion>& completions);
   // Submits, sleeps until something completes (at most timeout_ns; -1: for ever;
   // 0: not at all), and appends every completion there is to `completions`.
   // A signal ends the sleep early, which is no error. 0 or a negative errno.
   int Wait(std::int64_t timeout_ns, std::vector<Completion>& completions);
+
+  const RingFeatures& features() const;
+  std::uint64_t prepared() const;  // operations so far; any thread
 
  private:
   struct State;

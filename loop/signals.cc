@@ -30,7 +30,7 @@ void SignalWatch::Impl::Drain() {
   }
 }
 
-Result<std::unique_ptr<SignalWatch>> SignalWatch::Create(MainLoop& loop, std::span<const int> signals,
+Result<std::unique_ptr<SignalWatch>> SignalWatch::Create(EventLoop& loop, std::span<const int> signals,
                                                          Handler handler) {
   sigset_t set;
   ::sigemptyset(&set);

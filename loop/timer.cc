@@ -1,16 +1,16 @@
-#include "loop/main_loop_impl.h"
+#include "loop/event_loop_impl.h"
 
 namespace gyre::loop {
 
 struct Timer::Impl : TimerEntry {
-  Impl(MainLoop::Impl& owner, ClockType on_clock, Callback function)
-      : TimerEntry(std::move(function)), loop(owner), queue(owner.timers(on_clock)) {}
-  MainLoop::Impl& loop;
+  Impl(EventLoop::Impl& owner, ClockType on_clock, Callback function, Tier tier)
+      : TimerEntry(std::move(function)), loop(owner), queue(owner.timers(tier, on_clock)) {}
+  EventLoop::Impl& loop;
   TimerQueue& queue;
 };
 
-Timer::Timer(MainLoop& loop, ClockType clock, Callback callback)
-    : impl_(std::make_shared<Impl>(*loop.impl_, clock, std::move(callback))) {
+Timer::Timer(EventLoop& loop, ClockType clock, Callback callback, Tier tier)
+    : impl_(std::make_shared<Impl>(*loop.impl_, clock, std::move(callback), tier)) {
   impl_->loop.users.fetch_add(1);
 }
 
@@ -21,6 +21,12 @@ Timer::~Timer() {
 
 void Timer::Set(std::int64_t deadline_ns) {
   if (impl_->queue.Set(*impl_, deadline_ns)) {
+    impl_->loop.wakeup.WakeIfAsleep();
+  }
+}
+
+void Timer::Advance(std::int64_t deadline_ns) {
+  if (impl_->queue.Advance(*impl_, deadline_ns)) {
     impl_->loop.wakeup.WakeIfAsleep();
   }
 }

@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace gyre::loop {
+namespace {
+
+// Half as deep as a binary heap, and most moves are upwards.
+constexpr std::size_t kChildren = 4;
+
+}  // namespace
 
 bool TimerQueue::Before(const TimerEntry& a, const TimerEntry& b) {
   return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns : a.order < b.order;
@@ -10,29 +16,39 @@ bool TimerQueue::Before(const TimerEntry& a, const TimerEntry& b) {
 
 bool TimerQueue::Set(TimerEntry& entry, std::int64_t deadline_ns) {
   const MutexLock lock(mutex_);
-  Remove(entry);
+  return Put(entry, deadline_ns);
+}
+
+bool TimerQueue::Advance(TimerEntry& entry, std::int64_t deadline_ns) {
+  const MutexLock lock(mutex_);
+  const bool earlier =
+      entry.linked() || (entry.heap_index != TimerEntry::kNotInHeap && entry.deadline_ns <= deadline_ns);
+  return !earlier && Put(entry, deadline_ns);
+}
+
+bool TimerQueue::Put(TimerEntry& entry, std::int64_t deadline_ns) {
+  entry.Unlink();
   entry.deadline_ns = std::max<std::int64_t>(deadline_ns, 0);
   entry.order = next_order_++;
-  Insert(entry);
+  if (entry.heap_index == TimerEntry::kNotInHeap) {
+    Insert(entry);
+  } else {
+    SiftUp(entry.heap_index);
+    SiftDown(entry.heap_index);
+  }
+  NoteEarliest();
   return heap_.front() == &entry;
 }
 
 void TimerQueue::Cancel(TimerEntry& entry) {
   const MutexLock lock(mutex_);
   Remove(entry);
+  NoteEarliest();
 }
 
 bool TimerQueue::IsSet(const TimerEntry& entry) const {
   const MutexLock lock(mutex_);
   return entry.heap_index != TimerEntry::kNotInHeap || entry.linked();
-}
-
-std::optional<std::int64_t> TimerQueue::Earliest() const {
-  const MutexLock lock(mutex_);
-  if (heap_.empty()) {
-    return std::nullopt;
-  }
-  return heap_.front()->deadline_ns;
 }
 
 void TimerQueue::CollectDue(std::int64_t now_ns) {
@@ -42,6 +58,7 @@ void TimerQueue::CollectDue(std::int64_t now_ns) {
     Remove(entry);
     due_.PushBack(entry);
   }
+  NoteEarliest();
 }
 
 std::shared_ptr<TimerEntry> TimerQueue::TakeDue() {
@@ -54,6 +71,7 @@ void TimerQueue::PutBackDue() {
   while (!due_.empty()) {
     Insert(due_.PopFront());
   }
+  NoteEarliest();
 }
 
 void TimerQueue::Remove(TimerEntry& entry) {
@@ -86,12 +104,11 @@ void TimerQueue::Place(std::size_t index, TimerEntry& entry) {
 void TimerQueue::SiftUp(std::size_t index) {
   TimerEntry& entry = *heap_[index];
   while (index > 0) {
-    TimerEntry& parent = *heap_[(index - 1) / 2];
-    if (!Before(entry, parent)) {
+    const std::size_t above = (index - 1) / kChildren;
+    if (!Before(entry, *heap_[above])) {
       break;
     }
-    const std::size_t above = parent.heap_index;
-    Place(index, parent);
+    Place(index, *heap_[above]);
     index = above;
   }
   Place(index, entry);
@@ -99,10 +116,17 @@ void TimerQueue::SiftUp(std::size_t index) {
 
 void TimerQueue::SiftDown(std::size_t index) {
   TimerEntry& entry = *heap_[index];
-  while (2 * index + 1 < heap_.size()) {
-    std::size_t below = 2 * index + 1;
-    if (below + 1 < heap_.size() && Before(*heap_[below + 1], *heap_[below])) {
-      ++below;
+  for (;;) {
+    const std::size_t first = kChildren * index + 1;
+    if (first >= heap_.size()) {
+      break;
+    }
+    const std::size_t end = std::min(first + kChildren, heap_.size());
+    std::size_t below = first;
+    for (std::size_t child = first + 1; child < end; ++child) {
+      if (Before(*heap_[child], *heap_[below])) {
+        below = child;
+      }
     }
     if (!Before(*heap_[below], entry)) {
       break;

@@ -1,8 +1,9 @@
-// The timers set on one clock: a binary heap by deadline, and for equal
+// The timers set on one clock: a 4-ary heap by deadline, and for equal
 // deadlines by the order of setting. Any thread may set and cancel; only the
 // loop takes due ones out. Setting allocates only while the heap grows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,7 +11,7 @@
 #include <vector>
 
 #include "gyre/base/mutex.h"
-#include "gyre/loop/main_loop.h"
+#include "gyre/loop/event_loop.h"
 #include "loop/intrusive_list.h"
 
 namespace gyre::loop {
@@ -30,9 +31,15 @@ class TimerQueue {
  public:
   // True if it is the first to fire now, so that a sleeping loop must look again.
   bool Set(TimerEntry& entry, std::int64_t deadline_ns);
+  // As Set, unless it is set for an earlier time already, or waits for its turn in a pass.
+  bool Advance(TimerEntry& entry, std::int64_t deadline_ns);
   void Cancel(TimerEntry& entry);
   bool IsSet(const TimerEntry& entry) const;
-  std::optional<std::int64_t> Earliest() const;
+  // Without the mutex: Set stores it before its caller looks whether the loop sleeps (wakeup.h).
+  std::optional<std::int64_t> Earliest() const {
+    const std::int64_t earliest = earliest_ns_.load();
+    return earliest < 0 ? std::nullopt : std::optional(earliest);
+  }
 
   // A pass: Collect once what is due, then take one after the other. Whatever is set meanwhile waits for the
   // next pass, however early its deadline; whatever is cancelled or set anew is not taken.
@@ -43,12 +50,17 @@ class TimerQueue {
 
  private:
   static bool Before(const TimerEntry& a, const TimerEntry& b);
+  bool Put(TimerEntry& entry, std::int64_t deadline_ns) REQUIRES(mutex_);
   void Remove(TimerEntry& entry) REQUIRES(mutex_);
   void Insert(TimerEntry& entry) REQUIRES(mutex_);
   void Place(std::size_t index, TimerEntry& entry) REQUIRES(mutex_);
   void SiftUp(std::size_t index) REQUIRES(mutex_);
   void SiftDown(std::size_t index) REQUIRES(mutex_);
+  void NoteEarliest() REQUIRES(mutex_) {
+    earliest_ns_.store(heap_.empty() ? -1 : heap_.front()->deadline_ns);
+  }
 
+  std::atomic<std::int64_t> earliest_ns_{-1};  // -1: none is set
   mutable Mutex mutex_;
   std::vector<TimerEntry*> heap_ GUARDED_BY(mutex_);
   IntrusiveList<TimerEntry> due_ GUARDED_BY(mutex_);

@@ -128,11 +128,12 @@ std::size_t FdBackend::Write(std::span<const std::uint8_t> bytes) {
     const ssize_t result = WriteNow(output_, bytes.subspan(written));
     if (result > 0) {
       written += static_cast<std::size_t>(result);
+      NoteProgress();
       continue;
     }
     if (result < 0 && errno == EAGAIN) {
       WaitForRoom();
-      return written;
+      return dropping_ ? bytes.size() : written;
     }
     // A reader that has gone, a full disk: the guest goes on without.
     if (!std::exchange(warned_, true)) {
@@ -159,30 +160,33 @@ void FdBackend::WaitForRoom() {
       stall_timer_ =
           std::make_unique<loop::Timer>(loop_, loop::ClockType::kRealtime, [this] { OnStalled(); });
     }
-    stall_timer_->Set(loop_.Now(loop::ClockType::kRealtime) + options_.drop_after_ns);
+    if (!dropping_ && !stall_timer_->set()) {
+      stall_timer_->Set(loop_.Now(loop::ClockType::kRealtime) + options_.drop_after_ns);
+    }
   }
 }
 
+void FdBackend::NoteProgress() {
+  dropping_ = false;
+  if (stall_timer_ != nullptr) {
+    stall_timer_->Cancel();
+  }
+}
+
+// Only a write that takes something ends a stall: a pty may say that it is writable, and refuse.
 void FdBackend::OnWritable() {
   // Another writer of the same terminal wakes the watch too, room or none.
   if (!ReadyNow(output_.fd.get(), POLLOUT)) {
     return;
   }
   waiting_ = false;
-  dropping_ = false;
   write_watch_->SetEvents(0);
-  if (stall_timer_ != nullptr) {
-    stall_timer_->Cancel();
-  }
   if (frontend_ != nullptr) {
     frontend_->WriteReady();
   }
 }
 
 void FdBackend::OnStalled() {
-  if (!waiting_) {
-    return;
-  }
   dropping_ = true;
   if (frontend_ != nullptr) {
     frontend_->WriteReady();

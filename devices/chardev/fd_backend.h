@@ -56,6 +56,7 @@ class FdBackend : public CharBackend {
   void OnWritable();
   void OnStalled();
   void WaitForRoom();
+  void NoteProgress();
 
   loop::MainLoop& loop_;
   CharFd input_;

@@ -2,8 +2,9 @@
 // Nanoseconds throughout. Any thread.
 #pragma once
 
-#include <array>
 #include <cstdint>
+
+#include "gyre/base/unique_fd.h"
 
 namespace gyre::loop {
 
@@ -20,6 +21,8 @@ class TimeSource {
   virtual ~TimeSource() = default;
   virtual std::int64_t MonotonicNs() const = 0;
   virtual std::int64_t WallNs() const = 0;
+  // An fd that becomes readable (8 bytes, non-blocking) whenever somebody sets the wall clock.
+  virtual Result<UniqueFd> NewWallJumpFd() const = 0;
 };
 const TimeSource& KernelTime();
 

@@ -9,7 +9,7 @@
 #include <span>
 
 #include "gyre/base/result.h"
-#include "gyre/loop/main_loop.h"
+#include "gyre/loop/event_loop.h"
 
 namespace gyre::loop {
 
@@ -20,7 +20,7 @@ class SignalWatch {
 
   // Blocks `signals` in the calling thread. They stay blocked when the watch is
   // gone: a second SIGTERM must not kill a teardown halfway.
-  static Result<std::unique_ptr<SignalWatch>> Create(MainLoop& loop, std::span<const int> signals,
+  static Result<std::unique_ptr<SignalWatch>> Create(EventLoop& loop, std::span<const int> signals,
                                                      Handler handler);
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;

@@ -96,7 +96,7 @@ TEST_F(RingTest, PollWithdrawn_CompletesAsCancelledAndTheWithdrawalIsSilent) {
   ring_.PollOnce(5, pipe_.read_end.get(), POLLIN);
   EXPECT_EQ(ring_.Wait(0, completions_), 0);
   EXPECT_TRUE(completions_.empty());
-  ring_.CancelPoll(5);
+  ring_.Cancel(5);
   EXPECT_EQ(ring_.Wait(kSecond, completions_), 0);
   std::erase_if(completions_, [](const Completion& completion) { return completion.token == 0; });
   ASSERT_EQ(completions_.size(), 1U);
@@ -108,8 +108,8 @@ TEST_F(RingTest, PollWithdrawn_CompletesAsCancelledAndTheWithdrawalIsSilent) {
 TEST_F(RingTest, PollWithdrawnTooLate_OnlyThePollCompletesWithAToken) {
   pipe_.Put("x");
   ring_.PollOnce(6, pipe_.read_end.get(), POLLIN);
-  EXPECT_EQ(ring_.Submit(), 0);
-  ring_.CancelPoll(6);
+  EXPECT_EQ(ring_.Submit(completions_), 0);
+  ring_.Cancel(6);
   EXPECT_EQ(ring_.Wait(kSecond, completions_), 0);
   int mine = 0;
   for (const Completion& completion : completions_) {
@@ -131,7 +131,7 @@ TEST_F(RingTest, MorePollsThanEntries_SubmitMakesRoomAndNoCompletionIsLost) {
   constexpr Token kCount = 1000;
   for (Token token = 1; token <= kCount; ++token) {
     if (ring_.space() == 0) {
-      ASSERT_EQ(ring_.Submit(), 0);
+      ASSERT_EQ(ring_.Submit(completions_), 0);
     }
     ring_.PollOnce(token, pipe_.read_end.get(), POLLIN);
   }

@@ -189,7 +189,7 @@ TEST_F(TimerTest, WallClockJump_MovesHostTimersOnly) {
   EXPECT_EQ(real, 0);
 }
 
-TEST_F(TimerTest, HostTimerFarAway_LoopLooksAtTheWallClockWithinASecond) {
+TEST_F(TimerTest, HostTimerFarAway_LoopIsWokenWhenTheWallClockIsSet) {
   bool fired = false;
   Timer timer(loop(), ClockType::kHost, [&] { fired = true; });
   timer.Set(Now(ClockType::kHost) + 3600 * kSecond);
@@ -300,7 +300,7 @@ TEST(TimerDeathTest, VirtualClockStoppedByItsOwnTimer_IsOurBug) {
         timer.Set(0);
         PollOnce(*loop);
       },
-      "in_virtual_callback");
+      "InCallbackOfThisThread");
 }
 
 }  // namespace

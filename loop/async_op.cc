@@ -1,0 +1,210 @@
+#include "gyre/loop/async_op.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "gyre/base/check.h"
+#include "loop/event_loop_impl.h"
+
+namespace gyre::loop {
+namespace {
+
+// The kernel takes less than 2 GiB at a time, and says how much it did.
+std::uint32_t Length(std::size_t size) {
+  return static_cast<std::uint32_t>(std::min<std::size_t>(size, std::size_t{1} << 30));
+}
+
+}  // namespace
+
+struct AsyncOp::Impl final : RingSource {
+  enum class State : std::uint8_t {
+    kIdle,
+    kQueued,    // in the list of operations to prepare
+    kInFlight,  // with the kernel
+    kReady,     // in the list of callbacks to run
+  };
+  Impl(EventLoop& event_loop, EventLoop::Impl& owner, std::shared_ptr<void> memory, Done function,
+       Tier on_tier)
+      : RingSource(owner.sources, on_tier),
+        loop(event_loop),
+        loop_impl(owner),
+        buffers(std::move(memory)),
+        done(std::move(function)) {}
+  void Start(const Operation& what);
+  void Cancel(std::int32_t because);
+  void Orphan();
+  void Prepare(Ring& ring) override;
+  void OnCompletion(const Completion& completion) override;
+  void Run() override;
+
+  EventLoop& loop;
+  EventLoop::Impl& loop_impl;
+  std::shared_ptr<void> buffers;
+  Done done;
+  State state = State::kIdle;
+  bool orphaned = false;
+  std::int32_t cancelled = 0;  // why, -errno, once the kernel was told
+  std::int32_t result = 0;
+  Operation operation;
+  std::vector<iovec> vectors;  // keeps its capacity
+  sockaddr_storage address{};
+  Token token = 0;
+  std::shared_ptr<RingSource> self;  // while the kernel has the operation
+  std::optional<Timer> deadline;     // made when one is first asked for
+};
+
+void AsyncOp::Impl::Start(const Operation& what) {
+  loop_impl.AssertMayChangeSources();
+  CHECK(state == State::kIdle);
+  operation = what;
+  cancelled = 0;
+  state = State::kQueued;
+  sources.WantPrepare(*this);
+  loop_impl.wakeup.WakeIfAsleep();
+}
+
+void AsyncOp::Impl::Prepare(Ring& ring) {
+  state = State::kInFlight;
+  self = shared_from_this();
+  token = sources.ops().Add(*this);
+  ring.Start(token, operation);
+}
+
+void AsyncOp::Impl::OnCompletion(const Completion& completion) {
+  const auto alive = std::exchange(self, nullptr);
+  token = 0;
+  if (orphaned) {
+    --sources.orphans;
+    if (operation.kind == OpKind::kAccept && completion.result >= 0) {
+      ::close(completion.result);
+    }
+    return;
+  }
+  result = completion.result == -ECANCELED && cancelled != 0 ? cancelled : completion.result;
+  state = State::kReady;
+  sources.Ready(*this);
+}
+
+void AsyncOp::Impl::Run() {
+  state = State::kIdle;
+  if (deadline) {
+    deadline->Cancel();
+  }
+  done(result);
+}
+
+void AsyncOp::Impl::Cancel(std::int32_t because) {
+  loop_impl.AssertMayChangeSources();
+  if (state == State::kQueued) {
+    Unlink();
+    result = because;
+    state = State::kReady;
+    sources.Ready(*this);
+  } else if (state == State::kInFlight && cancelled == 0) {
+    cancelled = because;
+    sources.Withdraw(token);
+  } else {
+    return;
+  }
+  loop_impl.wakeup.WakeIfAsleep();
+}
+
+void AsyncOp::Impl::Orphan() {
+  loop_impl.AssertMayChangeSources();
+  deadline.reset();
+  orphaned = true;
+  if (state == State::kInFlight) {
+    ++sources.orphans;
+    Cancel(-ECANCELED);
+  } else if (state == State::kReady && operation.kind == OpKind::kAccept && result >= 0) {
+    ::close(result);  // nobody will be told of it
+  }
+  Unlink();
+}
+
+AsyncOp::AsyncOp(EventLoop& loop, std::shared_ptr<void> buffers, Done done, Tier tier)
+    : impl_(std::make_shared<Impl>(loop, *loop.impl_, std::move(buffers), std::move(done), tier)) {
+  impl_->loop_impl.users.fetch_add(1);
+}
+
+AsyncOp::~AsyncOp() {
+  impl_->Orphan();
+  impl_->loop_impl.users.fetch_sub(1);
+}
+
+void AsyncOp::Read(int fd, std::span<std::byte> into, std::uint64_t offset) {
+  impl_->Start({.kind = OpKind::kRead,
+                .fd = fd,
+                .memory = into.data(),
+                .size = Length(into.size()),
+                .offset = offset});
+}
+
+void AsyncOp::Write(int fd, std::span<const std::byte> from, std::uint64_t offset) {
+  impl_->Start({.kind = OpKind::kWrite,
+                .fd = fd,
+                .memory = from.data(),
+                .size = Length(from.size()),
+                .offset = offset});
+}
+
+void AsyncOp::ReadVector(int fd, std::span<const iovec> into, std::uint64_t offset) {
+  CHECK(!pending());
+  impl_->vectors.assign(into.begin(), into.end());
+  impl_->Start({.kind = OpKind::kReadVector,
+                .fd = fd,
+                .memory = impl_->vectors.data(),
+                .size = Length(into.size()),
+                .offset = offset});
+}
+
+void AsyncOp::WriteVector(int fd, std::span<const iovec> from, std::uint64_t offset) {
+  CHECK(!pending());
+  impl_->vectors.assign(from.begin(), from.end());
+  impl_->Start({.kind = OpKind::kWriteVector,
+                .fd = fd,
+                .memory = impl_->vectors.data(),
+                .size = Length(from.size()),
+                .offset = offset});
+}
+
+void AsyncOp::Sync(int fd) { impl_->Start({.kind = OpKind::kSync, .fd = fd}); }
+
+void AsyncOp::DataSync(int fd) { impl_->Start({.kind = OpKind::kDataSync, .fd = fd}); }
+
+void AsyncOp::Accept(int listener) { impl_->Start({.kind = OpKind::kAccept, .fd = listener}); }
+
+void AsyncOp::Connect(int fd, const sockaddr& address, socklen_t size) {
+  CHECK(!pending() && size <= sizeof(impl_->address));
+  std::memcpy(&impl_->address, &address, size);
+  impl_->Start({.kind = OpKind::kConnect, .fd = fd, .memory = &impl_->address, .size = size});
+}
+
+void AsyncOp::Receive(int fd, std::span<std::byte> into) {
+  impl_->Start({.kind = OpKind::kReceive, .fd = fd, .memory = into.data(), .size = Length(into.size())});
+}
+
+void AsyncOp::Send(int fd, std::span<const std::byte> from) {
+  impl_->Start({.kind = OpKind::kSend, .fd = fd, .memory = from.data(), .size = Length(from.size())});
+}
+
+void AsyncOp::SetDeadline(std::int64_t deadline_ns) {
+  CHECK(pending());
+  if (!impl_->deadline) {
+    impl_->deadline.emplace(
+        impl_->loop, ClockType::kRealtime, [impl = impl_.get()] { impl->Cancel(-ETIME); }, impl_->tier);
+  }
+  impl_->deadline->Set(deadline_ns);
+}
+
+void AsyncOp::Cancel() { impl_->Cancel(-ECANCELED); }
+
+bool AsyncOp::pending() const { return impl_->state != Impl::State::kIdle; }
+
+}  // namespace gyre::loop

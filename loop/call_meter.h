@@ -1,0 +1,69 @@
+// How long the loop's callbacks take, by kind of source, and which was the
+// slowest: always on, so it reads the cycle counter (twice a callback) rather
+// than a clock. Written by the loop's thread, read by any.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+#include "gyre/base/cycles.h"
+#include "gyre/base/log.h"
+#include "gyre/loop/event_loop.h"
+
+namespace gyre::loop {
+
+class CallMeter {
+ public:
+  // The time of one callback. A callback that waits for I/O counts those that run meanwhile as its own too.
+  class Span {
+   public:
+    Span(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), start_(Cycles()) {}
+    Span(const Span&) = delete;
+    Span& operator=(const Span&) = delete;
+    ~Span() { meter_.Note(kind_, start_, Cycles()); }
+
+   private:
+    CallMeter& meter_;
+    const SourceKind kind_;
+    const std::uint64_t start_;
+  };
+
+  void SetLimit(std::int64_t limit_ns) { limit_ns_.store(limit_ns, std::memory_order_relaxed); }
+  void Read(LoopStats& stats) const;
+
+ private:
+  struct Sum {
+    std::atomic<std::uint64_t> calls{0};
+    std::atomic<std::uint64_t> cycles{0};
+  };
+  static void Add(std::atomic<std::uint64_t>& sum, std::uint64_t more) {
+    // One writer: no need for a locked instruction.
+    sum.store(sum.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
+  }
+  void Note(SourceKind kind, std::uint64_t start, std::uint64_t end) {
+    const std::uint64_t cycles = end - start;
+    Sum& sum = sums_[static_cast<std::size_t>(kind)];
+    Add(sum.calls, 1);
+    Add(sum.cycles, cycles);
+    if (cycles >= kLookCloser) [[unlikely]] {
+      NoteLong(kind, start, end);
+    }
+  }
+  void NoteLong(SourceKind kind, std::uint64_t start, std::uint64_t end);
+
+  // Some tens of microseconds: nothing shorter is worth a conversion.
+  static constexpr std::uint64_t kLookCloser = 1U << 16;
+
+  std::array<Sum, kSourceKinds> sums_;
+  std::atomic<std::int64_t> limit_ns_{0};
+  std::atomic<std::int64_t> slowest_ns_{0};
+  std::atomic<SourceKind> slowest_{SourceKind::kBottomHalf};
+  std::atomic<std::uint64_t> slow_calls_{0};
+  log::RateLimit log_limit_;
+};
+
+std::string_view Name(SourceKind kind);
+
+}  // namespace gyre::loop

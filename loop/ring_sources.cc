@@ -1,0 +1,30 @@
+#include "loop/ring_sources.h"
+
+#include "loop/call_meter.h"
+
+namespace gyre::loop {
+
+bool RingSources::Prepare(Ring& ring) {
+  // Withdrawals first: a new watch on the same fd must not meet the old one's poll.
+  std::size_t withdrawn = 0;
+  while (withdrawn < to_withdraw_.size() && ring.space() > 0) {
+    ring.Cancel(to_withdraw_[withdrawn++]);
+  }
+  to_withdraw_.erase(to_withdraw_.begin(), to_withdraw_.begin() + static_cast<std::ptrdiff_t>(withdrawn));
+  while (!to_prepare_.empty() && ring.space() > 0) {
+    to_prepare_.PopFront().Prepare(ring);
+  }
+  return to_withdraw_.empty() && to_prepare_.empty();
+}
+
+void RingSources::RunReady(Tier tier) {
+  auto& batch = batch_[Index(tier)];
+  batch.Append(ready_[Index(tier)]);
+  while (!batch.empty()) {
+    const auto source = batch.PopFront().shared_from_this();
+    const CallMeter::Span span(meter_, SourceKind::kReady);
+    source->Run();
+  }
+}
+
+}  // namespace gyre::loop

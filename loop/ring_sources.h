@@ -1,0 +1,61 @@
+// The sources that complete through the ring: watches, event fds, asynchronous
+// operations. What they want of the kernel is gathered during an iteration, and
+// prepared and submitted with its wait; what completed waits here for its turn.
+// Nothing here makes a system call. Guarded by the big lock where there is one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "gyre/loop/event_loop.h"
+#include "loop/intrusive_list.h"
+#include "loop/op_table.h"
+#include "loop/ring.h"
+
+namespace gyre::loop {
+
+class CallMeter;
+class RingSources;
+
+// Linked as a ListNode while it waits: to be prepared, or for its turn to run.
+struct RingSource : ListNode, OpOwner, std::enable_shared_from_this<RingSource> {
+  RingSource(RingSources& owner, Tier on_tier) : sources(owner), tier(on_tier) {}
+  virtual void Prepare(Ring& ring) = 0;  // its operation; the ring has space
+  virtual void Run() = 0;                // may change or destroy any source, itself too
+  RingSources& sources;
+  const Tier tier;
+};
+
+class RingSources {
+ public:
+  explicit RingSources(CallMeter& meter) : meter_(meter) {}
+
+  OpTable& ops() { return ops_; }
+  void WantPrepare(RingSource& source) { to_prepare_.PushBack(source); }
+  void Ready(RingSource& source) { ready_[Index(source.tier)].PushBack(source); }
+  // Cancels an operation; its last completion still comes, to its owner unless Disown was called.
+  void Withdraw(Token token) { to_withdraw_.push_back(token); }
+
+  // Prepares what fits into the ring; false if some did not.
+  bool Prepare(Ring& ring);
+  bool HasReady(Tier tier) const { return !ready_[Index(tier)].empty() || !batch_[Index(tier)].empty(); }
+  // Runs those that are ready when it starts, and those that a run further up the stack has not come to yet.
+  void RunReady(Tier tier);
+
+  // Operations whose owner is gone but whose memory the kernel still has.
+  std::size_t orphans = 0;
+
+ private:
+  static std::size_t Index(Tier tier) { return static_cast<std::size_t>(tier); }
+
+  CallMeter& meter_;
+  OpTable ops_;
+  IntrusiveList<RingSource> to_prepare_;
+  std::array<IntrusiveList<RingSource>, kTiers> ready_;
+  std::array<IntrusiveList<RingSource>, kTiers> batch_;  // of the RunReady in progress
+  std::vector<Token> to_withdraw_;
+};
+
+}  // namespace gyre::loop
