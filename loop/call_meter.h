@@ -1,5 +1,5 @@
 // How long the loop's callbacks take, by kind of source, and which was the
-// slowest: always on, so it reads the cycle counter (twice a callback) rather
+// slowest: always on, so it reads the cycle counter rather
 // than a clock. Written by the loop's thread, read by any.
 #pragma once
 
@@ -32,6 +32,26 @@ class CallMeter {
 
   void SetLimit(std::int64_t limit_ns) { limit_ns_.store(limit_ns, std::memory_order_relaxed); }
   void Read(LoopStats& stats) const;
+
+  // The times of callbacks one after the other, which costs one reading of the counter each; what the loop
+  // does between them counts too.
+  class Series {
+   public:
+    Series(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), last_(Cycles()) {}
+    Series(const Series&) = delete;
+    Series& operator=(const Series&) = delete;
+    ~Series() = default;
+    void Called() {
+      const std::uint64_t now = Cycles();
+      meter_.Note(kind_, last_, now);
+      last_ = now;
+    }
+
+   private:
+    CallMeter& meter_;
+    const SourceKind kind_;
+    std::uint64_t last_;
+  };
 
  private:
   struct Sum {

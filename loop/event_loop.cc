@@ -230,12 +230,15 @@ void EventLoop::Impl::RunTimers(Tier tier, ClockType clock) {
   if (queue.Earliest() && ClockEnabled(clock)) {
     queue.CollectDue(Now(clock));
   }
+  if (!queue.has_due()) {
+    return;
+  }
+  CallMeter::Series series(meter, SourceKind::kTimer);
   while (ClockEnabled(clock)) {
     const auto timer = queue.TakeDue();
     if (timer == nullptr) {
       return;
     }
-    const CallMeter::Span span(meter, SourceKind::kTimer);
     if (clock != ClockType::kVirtual) {
       timer->callback();
     } else if (vm_clock->BeginCallback()) {
@@ -244,6 +247,7 @@ void EventLoop::Impl::RunTimers(Tier tier, ClockType clock) {
     } else {
       queue.Set(*timer, timer->deadline_ns);  // stopped this moment
     }
+    series.Called();
   }
   queue.PutBackDue();
 }
