@@ -33,8 +33,12 @@ class Renderer {
   }
 
   std::vector<FlatRange> Take() {
+    Seek(UINT64_MAX);
+    while (!after_.empty()) {
+      Shift(after_, before_);
+    }
     Merge();
-    return std::move(ranges_);
+    return std::move(before_);
   }
 
  private:
@@ -76,58 +80,59 @@ class Renderer {
 
   void FillGaps(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
     const auto own = std::const_pointer_cast<MemoryRegion>(region.shared_from_this());
-    auto next = std::ranges::lower_bound(ranges_, clip.first(), {}, &FlatRange::last);
-    const auto seam = next;
-    std::vector<FlatRange> pieces;
+    Seek(clip.first());
     Int128 at = clip.start;
     while (at < clip.end) {
-      const Int128 taken = next == ranges_.end() ? clip.end : std::min(clip.end, Int128{next->start});
+      const Int128 taken = after_.empty() ? clip.end : std::min(clip.end, Int128{after_.back().start});
       if (at < taken) {
-        pieces.push_back({.start = static_cast<std::uint64_t>(at),
-                          .last = static_cast<std::uint64_t>(taken - 1),
-                          .region = own,
-                          .region_offset = static_cast<std::uint64_t>(at - base),
-                          .readonly = readonly && region.ram() != nullptr,
-                          .rom_direct = region.rom_direct()});
+        before_.push_back({.start = static_cast<std::uint64_t>(at),
+                           .last = static_cast<std::uint64_t>(taken - 1),
+                           .region = own,
+                           .region_offset = static_cast<std::uint64_t>(at - base),
+                           .readonly = readonly && region.ram() != nullptr,
+                           .rom_direct = region.rom_direct()});
       }
-      if (next == ranges_.end()) {
-        break;
+      if (taken == clip.end) {
+        return;
       }
-      at = Int128{next->last} + 1;
-      ++next;
+      at = Int128{after_.back().last} + 1;
+      Shift(after_, before_);
     }
-    Place(std::move(pieces), seam);
   }
 
-  // All at once, however many: they belong behind `seam`, among the ranges there.
-  void Place(std::vector<FlatRange> pieces, std::vector<FlatRange>::iterator seam) {
-    std::vector<FlatRange> behind(std::make_move_iterator(seam), std::make_move_iterator(ranges_.end()));
-    ranges_.erase(seam, ranges_.end());
-    auto other = behind.begin();
-    for (FlatRange& piece : pieces) {
-      for (; other != behind.end() && other->start < piece.start; ++other) {
-        ranges_.push_back(std::move(*other));
-      }
-      ranges_.push_back(std::move(piece));
+  // The cursor to the first range that ends at or after `address`.
+  void Seek(std::uint64_t address) {
+    while (!before_.empty() && before_.back().last >= address) {
+      Shift(before_, after_);
     }
-    std::move(other, behind.end(), std::back_inserter(ranges_));
+    while (!after_.empty() && after_.back().last < address) {
+      Shift(after_, before_);
+    }
+  }
+
+  static void Shift(std::vector<FlatRange>& from, std::vector<FlatRange>& to) {
+    to.push_back(std::move(from.back()));
+    from.pop_back();
   }
 
   // An overlay that has gone leaves no seam: listeners see one range again.
   void Merge() {
     std::vector<FlatRange> merged;
-    merged.reserve(ranges_.size());
-    for (FlatRange& range : ranges_) {
+    merged.reserve(before_.size());
+    for (FlatRange& range : before_) {
       if (!merged.empty() && Continues(merged.back(), range)) {
         merged.back().last = range.last;
       } else {
         merged.push_back(std::move(range));
       }
     }
-    ranges_ = std::move(merged);
+    before_ = std::move(merged);
   }
 
-  std::vector<FlatRange> ranges_;  // sorted, disjoint
+  // Sorted, disjoint ranges on both sides of a cursor, the later ones in reverse:
+  // children come mostly by ascending address, and what they add stands there.
+  std::vector<FlatRange> before_;
+  std::vector<FlatRange> after_;
 };
 
 std::vector<FlatRange> Render(const MemoryRegion& root, Window window) {
