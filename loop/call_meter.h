@@ -6,13 +6,15 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <string_view>
 
 #include "gyre/base/cycles.h"
 #include "gyre/base/log.h"
+#include "gyre/base/trace.h"
 #include "gyre/loop/event_loop.h"
 
 namespace gyre::loop {
+
+const char* Name(SourceKind kind);
 
 class CallMeter {
  public:
@@ -67,6 +69,9 @@ class CallMeter {
     Sum& sum = sums_[static_cast<std::size_t>(kind)];
     Add(sum.calls, 1);
     Add(sum.cycles, cycles);
+    if (trace::Enabled()) [[unlikely]] {
+      trace::Complete("loop", Name(kind), trace::NowNs(), CyclesToNs(cycles));
+    }
     if (cycles >= kLookCloser) [[unlikely]] {
       NoteLong(kind, start, end);
     }
@@ -83,7 +88,5 @@ class CallMeter {
   std::atomic<std::uint64_t> slow_calls_{0};
   log::RateLimit log_limit_;
 };
-
-std::string_view Name(SourceKind kind);
 
 }  // namespace gyre::loop

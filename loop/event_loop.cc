@@ -8,6 +8,7 @@
 #include <span>
 
 #include "gyre/base/check.h"
+#include "gyre/base/trace.h"
 #include "loop/event_loop_impl.h"
 
 namespace gyre::loop {
@@ -179,6 +180,7 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
   }
   int result = 0;
   {
+    const trace::Span span("loop", sleep_ns != 0 ? "wait" : "poll");
     const WithoutBigLock pause(big_lock);
     result = ring.Wait(sleep_ns, completions);
   }
