@@ -55,6 +55,10 @@ class GlibPeer final : public Peer {
   void MakeDeferred(std::size_t count, std::uint64_t& ran) override { MakeTimed(count, ran); }
   void Defer(std::size_t call) override { g_source_set_ready_time(sources_[call], 0); }
 
+  bool has_reads() const override { return false; }
+  void MakeReads(std::size_t, std::uint64_t&) override {}
+  void StartRead(std::size_t, int, std::uint64_t) override {}
+
   void Serve(const std::function<void()>& poked) override {
     poked_ = &poked;
     while (!stopped_) {

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "gyre/base/unique_fd.h"
+#include "gyre/loop/async_op.h"
 #include "gyre/loop/main_loop.h"
 #include "tools/bench_support/loop/peer.h"
 
@@ -18,6 +19,7 @@ class GyrePeer final : public Peer {
   }
   ~GyrePeer() override {
     poked_.reset();
+    reads_.clear();
     deferred_.clear();
     timers_.clear();
     watches_.clear();
@@ -54,6 +56,16 @@ class GyrePeer final : public Peer {
   }
   void Defer(std::size_t call) override { deferred_[call]->Schedule(); }
 
+  void MakeReads(std::size_t count, std::uint64_t& done) override {
+    memory_.resize(count * kReadBytes);
+    for (std::size_t i = 0; i < count; ++i) {
+      reads_.push_back(std::make_unique<AsyncOp>(*loop_, nullptr, [&done](std::int32_t) { ++done; }));
+    }
+  }
+  void StartRead(std::size_t read, int fd, std::uint64_t offset) override {
+    reads_[read]->Read(fd, std::span(memory_).subspan(read * kReadBytes, kReadBytes), offset);
+  }
+
   void Serve(const std::function<void()>& poked) NO_THREAD_SAFETY_ANALYSIS override {
     poked_.emplace(*loop_, [&poked] { poked(); });
     ready_.store(true);
@@ -78,6 +90,8 @@ class GyrePeer final : public Peer {
   std::vector<std::unique_ptr<EventFdWatch>> bells_;
   std::vector<std::unique_ptr<Timer>> timers_;
   std::vector<std::unique_ptr<BottomHalf>> deferred_;
+  std::vector<std::byte> memory_;
+  std::vector<std::unique_ptr<AsyncOp>> reads_;
   std::optional<BottomHalf> poked_;
   std::atomic<bool> ready_{false};
   bool stopped_ = false;

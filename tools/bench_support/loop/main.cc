@@ -2,6 +2,7 @@
 // a line, {"benchmark", "peer", "parameter", "ns"}, the time of one thing done.
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is POSIX's
 #include <unistd.h>
 
@@ -148,6 +149,30 @@ void Deferred(const PeerMaker& make, std::size_t count) {
          }));
 }
 
+// As many 4 KiB reads in flight as `count`, from a file in memory: what a block device's request costs us.
+void Reads(const PeerMaker& make, std::size_t count) {
+  const auto peer = make();
+  if (!peer->has_reads()) {
+    return;
+  }
+  const UniqueFd file(::memfd_create("reads", MFD_CLOEXEC));
+  if (::ftruncate(file.get(), static_cast<off_t>(count * kReadBytes)) != 0) {
+    return;
+  }
+  std::uint64_t done = 0;
+  peer->MakeReads(count, done);
+  Report("read of 4 KiB", peer->name(), count, Sample([&] {
+           const std::uint64_t goal = done + count;
+           for (std::size_t i = 0; i < count; ++i) {
+             peer->StartRead(i, file.get(), i * kReadBytes);
+           }
+           while (done < goal) {
+             peer->Iterate();
+           }
+           return count;
+         }));
+}
+
 constexpr int kWakes = 5000;
 
 // 0 or 1, so that what is measured does not hang on where the scheduler puts two threads.
@@ -263,6 +288,10 @@ void RunAll(int rounds) {
     for (const std::size_t count : {1U, 100U, 1000U}) {
       Deferred(peers[1], count);
       Deferred(peers[4], count);
+    }
+    for (const std::size_t count : {1U, 32U, 256U}) {
+      Reads(peers[0], count);
+      Reads(peers[1], count);
     }
     for (const int cpu : {0, 1}) {
       BareWake(cpu);

@@ -2,6 +2,7 @@
 // thread, that which made it, except where it says otherwise.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -9,6 +10,8 @@
 #include <string_view>
 
 namespace gyre::bench {
+
+inline constexpr std::size_t kReadBytes = 4096;
 
 class Peer {
  public:
@@ -26,6 +29,11 @@ class Peer {
   virtual void SetTimer(std::size_t timer, std::int64_t deadline_ns) = 0;  // of CLOCK_MONOTONIC
   virtual void MakeDeferred(std::size_t count, std::uint64_t& ran) = 0;
   virtual void Defer(std::size_t call) = 0;
+
+  // Reads of 4 KiB at an offset, `count` of them to be in flight at once; `done` counts those completed.
+  virtual bool has_reads() const { return true; }
+  virtual void MakeReads(std::size_t count, std::uint64_t& done) = 0;
+  virtual void StartRead(std::size_t read, int fd, std::uint64_t offset) = 0;
 
   // Sleeps and serves until Stop; each Poke (from another thread) runs `poked` once, in this thread.
   virtual void Serve(const std::function<void()>& poked) = 0;

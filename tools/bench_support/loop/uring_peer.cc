@@ -42,7 +42,9 @@ class UringPeer final : public Peer {
     ready_.clear();
     io_uring_for_each_cqe(&ring_, head, cqe) {
       ++seen;
-      if (level_triggered_ || (cqe->flags & IORING_CQE_F_MORE) == 0) {
+      if (cqe->user_data >= kReads) {
+        ++*reads_done_;
+      } else if (level_triggered_ || (cqe->flags & IORING_CQE_F_MORE) == 0) {
         ready_.push_back(static_cast<int>(cqe->user_data));
       } else {
         ++*events_;
@@ -61,6 +63,16 @@ class UringPeer final : public Peer {
   void MakeDeferred(std::size_t, std::uint64_t&) override {}
   void Defer(std::size_t) override {}
 
+  void MakeReads(std::size_t count, std::uint64_t& done) override {
+    memory_.resize(count * kReadBytes);
+    reads_done_ = &done;
+  }
+  void StartRead(std::size_t read, int fd, std::uint64_t offset) override {
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    io_uring_prep_read(sqe, fd, memory_.data() + read * kReadBytes, kReadBytes, offset);
+    io_uring_sqe_set_data64(sqe, kReads + read);
+  }
+
   void Serve(const std::function<void()>& poked) override {
     std::uint64_t ignored = 0;
     WatchEventFds(std::span(&poke_fd_number_, 1), ignored);
@@ -78,6 +90,8 @@ class UringPeer final : public Peer {
   void Stop() override { stopped_ = true; }
 
  private:
+  static constexpr std::uint64_t kReads = 1U << 20;  // completions from here on are reads; below, fds
+
   void Arm(int fd) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     if (sqe == nullptr) {
@@ -98,6 +112,8 @@ class UringPeer final : public Peer {
   const int poke_fd_number_ = poke_fd_.get();
   std::uint64_t* events_ = nullptr;
   std::vector<int> ready_;
+  std::vector<std::byte> memory_;
+  std::uint64_t* reads_done_ = nullptr;
   bool stopped_ = false;
 };
 
