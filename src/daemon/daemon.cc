@@ -7,6 +7,12 @@
 #include "gyre/base/log.h"
 
 namespace gyre::daemon {
+namespace {
+
+// A callback that takes longer is told in the log: meanwhile nobody else is served.
+constexpr std::int64_t kSlowCallbackNs = 100'000'000;
+
+}  // namespace
 
 Daemon::Daemon(Options options, BigLock& big_lock, machine::Timeline timeline)
     : options_(std::move(options)), big_lock_(big_lock), timeline_(std::move(timeline)) {}
@@ -25,6 +31,13 @@ Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, BigLock& big_lock,
 Status Daemon::InitSubsystems() {
   log::SetLevel(options_.log_level);
   TRY(log::Open(options_.log_file, options_.name));
+  if (!options_.trace_file.empty()) {
+    auto session = trace::Session::Start(options_.trace_file);
+    if (!session) {
+      return Fail(std::move(session).error().Within("--trace"));
+    }
+    trace_.emplace(std::move(*session));
+  }
   // Written to by peers that have gone: an error, never an end.
   (void)std::signal(SIGPIPE, SIG_IGN);
   return {};
@@ -33,6 +46,7 @@ Status Daemon::InitSubsystems() {
 Status Daemon::InitMainLoop() {
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
+  loop_->SetSlowLimit(kSlowCallbackNs);
   static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR};
   signals_ = TRY(
       loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
