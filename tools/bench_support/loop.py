@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 from bench_support import curves, host
+from gyre_tools import build as building
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILDS = ("build-release", "build", "build-gcc", "build-clang")
 PROGRAM = "tools/bench_support/gyre-loop-bench"
 # What we want; see README.
 LEAST_OF_GLIB = 3.0  # events a second with 100 active fds
@@ -25,8 +25,8 @@ METHOD = (
 
 
 def add_arguments(parser):
-    parser.add_argument("--build", type=pathlib.Path, help="build directory (default: the first of %s that has it)"
-                        % ", ".join(BUILDS))
+    parser.add_argument("--build", type=pathlib.Path, help="build directory, as it is (default: the release build, "
+                        "made up to date)")
     parser.add_argument("--rounds", type=int, default=9, help="of all peers in turn (default 9)")
     parser.add_argument("--json", type=pathlib.Path, help="write everything measured there")
     parser.add_argument("--svg", type=pathlib.Path, help="write the curves there")
@@ -92,11 +92,9 @@ def print_table(summary):
 
 
 def run(arguments):
-    candidates = [arguments.build] if arguments.build else [ROOT / build for build in BUILDS]
-    program = next((path for path in (build / PROGRAM for build in candidates) if path.is_file()), None)
-    if program is None:
-        print(f"bench: no {PROGRAM} in a build directory: run `ninja -C BUILD {PROGRAM}` first; it needs libglib2.0-dev "
-              "(tools/install-deps test)", file=sys.stderr)
+    program = (arguments.build or building.compile("release", PROGRAM)) / PROGRAM
+    if not program.is_file():
+        print(f"bench: no {program}: is libglib2.0-dev installed (tools/install-deps)?", file=sys.stderr)
         return 2
     facts = host.facts(ROOT)
     try:
