@@ -48,7 +48,7 @@ Status Daemon::InitMainLoop() {
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
   loop_->SetSlowLimit(kSlowCallbackNs);
-  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR};
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR, SIGUSR2};
   signals_ = TRY(
       loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
   timeline_.Mark("main loop ready");
@@ -91,6 +91,8 @@ void Daemon::ServeSignal(int signo, int pid) {
         log::Error("log: {}", reopened.error().message());
       }
       return;
+    case SIGUSR2:  // asked for, so whatever the log's level
+      return log::Warning("report, asked for by pid {}:\n{}", pid, machine_->Report());
     case SIGPWR:
       return machine_->lifecycle().RequestPowerdown();
     default:
