@@ -21,7 +21,7 @@ std::optional<SlotSection> SectionOf(const memory::FlatRange& range) {
   using memory::RegionKind;
   const RegionKind kind = range.region->kind();
   const bool direct = kind == RegionKind::kRam || kind == RegionKind::kRom ||
-                      (kind == RegionKind::kRomDevice && range.rom_direct);
+                      kind == RegionKind::kRamDevice || (kind == RegionKind::kRomDevice && range.rom_direct);
   std::byte* const host = direct ? range.host() : nullptr;
   const auto gpa = CheckedAlignUp(range.start, kPageSize);
   if (host == nullptr || !gpa || *gpa > range.last) {
@@ -32,8 +32,8 @@ std::optional<SlotSection> SectionOf(const memory::FlatRange& range) {
   if (size == 0 || reinterpret_cast<std::uintptr_t>(start) % kPageSize != 0) {
     return std::nullopt;
   }
-  return SlotSection{
-      .gpa = *gpa, .size = size, .host = start, .readonly = range.readonly || kind != RegionKind::kRam};
+  const bool writable = kind == RegionKind::kRam || kind == RegionKind::kRamDevice;
+  return SlotSection{.gpa = *gpa, .size = size, .host = start, .readonly = range.readonly || !writable};
 }
 
 void SlotTable::QueueDelete(const memory::FlatRange& range) {

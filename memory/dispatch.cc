@@ -6,6 +6,7 @@
 
 #include "gyre/base/checked.h"
 #include "memory/address_space_impl.h"
+#include "memory/region_impl.h"
 
 namespace gyre::memory {
 namespace {
@@ -220,6 +221,9 @@ Target TargetOf(const FlatRange* range, std::uint64_t address, bool is_write) {
     return Target::kNobody;
   }
   const RegionKind kind = range->region->kind();
+  if (kind == RegionKind::kRamDevice) {
+    return is_write && range->readonly ? Target::kReadonly : Target::kHandler;
+  }
   if (kind == RegionKind::kIo || (kind == RegionKind::kRomDevice && (is_write || !range->rom_direct))) {
     return Target::kHandler;
   }
@@ -242,12 +246,13 @@ std::size_t LengthWithin(const FlatRange* range, std::uint64_t address, std::siz
 
 template <typename Counters, typename Transfer>
 AccessResult AccessHandler(const MemoryRegion& region, std::uint64_t offset, const Transfer& transfer,
-                           Counters& counters) {
+                           Counters& counters, AccessCounters& own) {
   RegionHandler& handler = *region.handler();
   const HandlerMark mark(handler);
   if (mark.reentered()) {
     Count(counters.refused);
     Count(counters.reentered);
+    own.CountRefused();
     transfer.Fill(0);
     return AccessResult::kRefused;
   }
@@ -260,12 +265,15 @@ AccessResult AccessHandler(const MemoryRegion& region, std::uint64_t offset, con
     std::uint64_t value = 0;
     if (!IsValid(traits.valid, at, size)) {
       Count(counters.refused);
+      own.CountRefused();
       result = AccessResult::kRefused;
       transfer.Part(done, size).Fill(0);
     } else if (transfer.is_write) {
       std::memcpy(&value, transfer.in + done, size);
+      own.CountAccess();
       WritePiece(handler, traits.impl, at, size, value);
     } else {
+      own.CountAccess();
       value = ReadPiece(handler, traits.impl, at, size);
       std::memcpy(transfer.out + done, &value, size);
     }
@@ -323,6 +331,7 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
       break;
     case Target::kReadonly:
       Count(impl_->counters.readonly_writes);
+      range->region->impl_->counters->CountRefused();
       result = AccessResult::kRefused;
       break;
     case Target::kMemory: {
@@ -336,7 +345,7 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
     }
     case Target::kHandler:
       result = AccessHandler(*range->region, range->region_offset + (address - range->start), part,
-                             impl_->counters);
+                             impl_->counters, *range->region->impl_->counters);
       break;
   }
   return {.result = result, .size = part.size};

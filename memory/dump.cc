@@ -20,6 +20,8 @@ std::string_view KindName(RegionKind kind) {
       return "rom";
     case RegionKind::kRomDevice:
       return "romd";
+    case RegionKind::kRamDevice:
+      return "ramd";
     case RegionKind::kIo:
       return "i/o";
     case RegionKind::kAlias:

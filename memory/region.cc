@@ -15,6 +15,49 @@
 namespace gyre::memory {
 namespace {
 
+// Makes each access to a device's memory one load or store of its size.
+class DeviceMemory final : public RegionHandler {
+ public:
+  explicit DeviceMemory(std::byte* memory) : memory_(memory) {}
+  std::uint64_t Read(std::uint64_t offset, unsigned size) override {
+    switch (size) {
+      case 1:
+        return *At<std::uint8_t>(offset);
+      case 2:
+        return *At<std::uint16_t>(offset);
+      case 4:
+        return *At<std::uint32_t>(offset);
+      default:
+        return *At<std::uint64_t>(offset);
+    }
+  }
+  void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override {
+    switch (size) {
+      case 1:
+        *At<std::uint8_t>(offset) = static_cast<std::uint8_t>(value);
+        break;
+      case 2:
+        *At<std::uint16_t>(offset) = static_cast<std::uint16_t>(value);
+        break;
+      case 4:
+        *At<std::uint32_t>(offset) = static_cast<std::uint32_t>(value);
+        break;
+      default:
+        *At<std::uint64_t>(offset) = value;
+    }
+  }
+
+ private:
+  // Dispatch aligns offsets, and a mapping begins with a page.
+  template <typename Word>
+  volatile Word* At(std::uint64_t offset) const {
+    return static_cast<volatile Word*>(
+        static_cast<void*>(memory_ + offset));  // NOLINT(bugprone-casting-through-void): it is aligned
+  }
+
+  std::byte* memory_;
+};
+
 bool AreSound(const AccessLimits& limits) {
   return std::has_single_bit(limits.min) && std::has_single_bit(limits.max) && limits.min <= limits.max &&
          limits.max <= 8;
@@ -38,13 +81,16 @@ MemoryRegion::~MemoryRegion() = default;
 RegionPtr MemoryRegion::NewTerminating(RegionKind kind, std::unique_ptr<Impl> impl) {
   impl->kind = kind;
   const bool has_memory = kind != RegionKind::kIo;
-  const bool has_handler = kind == RegionKind::kIo || kind == RegionKind::kRomDevice;
+  const bool has_handler =
+      kind == RegionKind::kIo || kind == RegionKind::kRomDevice || kind == RegionKind::kRamDevice;
   CHECK((impl->ram != nullptr) == has_memory);
   CHECK((impl->handler != nullptr) == has_handler);
   CHECK(AreSound(impl->traits.valid) && AreSound(impl->traits.impl));
   if (has_memory) {
     impl->size = impl->ram->size();
   }
+  const bool serialised = impl->traits.lock == LockPolicy::kBigLock;
+  impl->counters = std::make_unique<AccessCounters>(has_handler && !serialised);
   impl->readonly = kind == RegionKind::kRom;
   impl->rom_direct = kind == RegionKind::kRomDevice;
   return RegionPtr(new MemoryRegion(std::move(impl)));
@@ -86,6 +132,17 @@ RegionPtr MemoryRegion::NewRomDevice(Topology& topology, std::string name, std::
   return NewTerminating(RegionKind::kRomDevice, std::move(impl));
 }
 
+RegionPtr MemoryRegion::NewRamDevice(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram) {
+  auto impl = std::make_unique<Impl>(topology, std::move(name));
+  impl->ram = std::move(ram);
+  impl->own_handler = std::make_unique<DeviceMemory>(impl->ram->host());
+  impl->handler = impl->own_handler.get();
+  impl->traits = {.valid = {.min = 1, .max = 8, .unaligned = true},
+                  .impl = {.min = 1, .max = 8},
+                  .lock = LockPolicy::kNone};
+  return NewTerminating(RegionKind::kRamDevice, std::move(impl));
+}
+
 RegionPtr MemoryRegion::NewAlias(Topology& topology, std::string name, RegionPtr target, std::uint64_t offset,
                                  std::uint64_t size) {
   topology.big_lock().AssertHeld();
@@ -95,6 +152,7 @@ RegionPtr MemoryRegion::NewAlias(Topology& topology, std::string name, RegionPtr
   impl->size = size;
   impl->alias_target = std::move(target);
   impl->alias_offset = offset;
+  impl->number = topology.NextPlace();
   const RegionPtr alias(new MemoryRegion(std::move(impl)));
   Impl& shown = *alias->impl_->alias_target->impl_;
   if (shown.aliases.size() > 2 * shown.swept_aliases) {
@@ -290,6 +348,19 @@ void MemoryRegion::SetRomDirect(bool direct) {
   NoteChange();
 }
 
+void MemoryRegion::SetUnmergeable(bool unmergeable) {
+  impl_->topology.big_lock().AssertHeld();
+  if (unmergeable == impl_->unmergeable) {
+    return;
+  }
+  const Transaction transaction(impl_->topology);
+  impl_->unmergeable = unmergeable;
+  if (impl_->number == 0) {
+    impl_->number = impl_->topology.NextPlace();
+  }
+  NoteChange();
+}
+
 void MemoryRegion::AddIoEventFd(const IoEventFd& io_event_fd) {
   impl_->topology.big_lock().AssertHeld();
   if (std::ranges::find(impl_->io_event_fds, io_event_fd) != impl_->io_event_fds.end()) {
@@ -316,6 +387,7 @@ bool MemoryRegion::enabled() const { return impl_->enabled; }
 int MemoryRegion::priority() const { return impl_->priority; }
 bool MemoryRegion::readonly() const { return impl_->readonly; }
 bool MemoryRegion::rom_direct() const { return impl_->rom_direct; }
+bool MemoryRegion::unmergeable() const { return impl_->unmergeable; }
 RegionPtr MemoryRegion::container() const { return impl_->container.lock(); }
 std::vector<RegionPtr> MemoryRegion::children() const { return impl_->children.InOrder(); }
 const RegionPtr& MemoryRegion::alias_target() const { return impl_->alias_target; }
@@ -324,5 +396,37 @@ const std::shared_ptr<RamBlock>& MemoryRegion::ram() const { return impl_->ram; 
 RegionHandler* MemoryRegion::handler() const { return impl_->handler; }
 const IoTraits& MemoryRegion::traits() const { return impl_->traits; }
 const std::vector<IoEventFd>& MemoryRegion::io_event_fds() const { return impl_->io_event_fds; }
+
+MemoryRegion::Counters MemoryRegion::counters() const {
+  return impl_->counters ? impl_->counters->Sum() : Counters();
+}
+
+Placement::Placement(RegionPtr container, RegionPtr child)
+    : container_(std::move(container)), child_(std::move(child)) {}
+
+Result<Placement> Placement::Make(RegionPtr container, std::uint64_t offset, RegionPtr child, int priority) {
+  CHECK(container != nullptr);
+  const bool was_placed = child->container() != nullptr;
+  if (auto status = container->Add(offset, child, priority); !status) {
+    if (!was_placed) {
+      container->Remove(child);
+    }
+    return Fail(std::move(status).error());
+  }
+  return Placement(std::move(container), std::move(child));
+}
+
+Placement& Placement::operator=(Placement&& other) noexcept {
+  Placement taken(std::move(other));
+  std::swap(container_, taken.container_);
+  std::swap(child_, taken.child_);
+  return *this;
+}
+
+Placement::~Placement() {
+  if (container_) {
+    container_->Remove(child_);
+  }
+}
 
 }  // namespace gyre::memory

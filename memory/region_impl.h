@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gyre/memory/region.h"
+#include "memory/access_counters.h"
 #include "memory/child_index.h"
 
 namespace gyre::memory {
@@ -21,8 +22,10 @@ struct MemoryRegion::Impl {
   RegionKind kind = RegionKind::kContainer;
   std::shared_ptr<RamBlock> ram;
   RegionHandler* handler = nullptr;
+  std::unique_ptr<RegionHandler> own_handler;  // kRamDevice's
   IoTraits traits;
   RegionPtr alias_target;
+  std::unique_ptr<AccessCounters> counters;  // of a terminating region
 
   // Big lock's holder only.
   std::uint64_t size = 0;
@@ -32,6 +35,8 @@ struct MemoryRegion::Impl {
   bool enabled = true;
   bool readonly = false;
   bool rom_direct = false;
+  bool unmergeable = false;
+  std::uint64_t number = 0;  // tells ways through unmergeable regions apart; of aliases and unmergeable ones
   std::weak_ptr<MemoryRegion> container;
   std::uint64_t placed = 0;                          // its number in the container's index
   std::vector<std::weak_ptr<MemoryRegion>> aliases;  // that show this region, and some that are gone

@@ -1,6 +1,7 @@
 #include "memory/render.h"
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <tuple>
 
@@ -12,23 +13,40 @@ namespace gyre::memory {
 // Children before their container, high priorities before low ones: whoever
 // comes first keeps the address, and later ones fill the gaps.
 class Renderer {
+ private:
+  // What containers and aliases pass down to what they show.
+  struct Inherited {
+    bool readonly = false;
+    std::uint64_t apart = 0;
+
+    // A region stands in one container, so what tells ways to it apart is the
+    // aliases on them; each is folded in from the first unmergeable region on.
+    void Pass(const MemoryRegion& region) {
+      constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15;
+      readonly = readonly || region.readonly();
+      if (region.unmergeable() || (apart != 0 && region.kind() == RegionKind::kAlias)) {
+        apart = ((std::rotl(apart, 29) ^ region.impl_->number) * kOdd) | 1U;
+      }
+    }
+  };
+
  public:
   // `base` is where the region's own offset 0 falls, which aliases may push below 0.
-  void Add(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
+  void Add(const MemoryRegion& region, Int128 base, Window clip, Inherited way) {
     clip = clip.Within({base, base + Extent(region.size())});
     if (!region.enabled() || clip.empty()) {
       return;
     }
-    readonly = readonly || region.readonly();
+    way.Pass(region);
     if (region.kind() == RegionKind::kAlias) {
-      Add(*region.alias_target(), base - region.alias_offset(), clip, readonly);
+      Add(*region.alias_target(), base - region.alias_offset(), clip, way);
       return;
     }
     for (const ChildIndex::Child* child : Children(region, clip.Moved(-base))) {
-      Add(*child->region, base + child->start, clip, readonly);
+      Add(*child->region, base + child->start, clip, way);
     }
     if (region.kind() != RegionKind::kContainer) {
-      FillGaps(region, base, clip, readonly);
+      FillGaps(region, base, clip, way);
     }
   }
 
@@ -78,7 +96,7 @@ class Renderer {
     return run_end;
   }
 
-  void FillGaps(const MemoryRegion& region, Int128 base, Window clip, bool readonly) {
+  void FillGaps(const MemoryRegion& region, Int128 base, Window clip, const Inherited& way) {
     const auto own = std::const_pointer_cast<MemoryRegion>(region.shared_from_this());
     Seek(clip.first());
     Int128 at = clip.start;
@@ -89,8 +107,9 @@ class Renderer {
                            .last = static_cast<std::uint64_t>(taken - 1),
                            .region = own,
                            .region_offset = static_cast<std::uint64_t>(at - base),
-                           .readonly = readonly && region.ram() != nullptr,
-                           .rom_direct = region.rom_direct()});
+                           .readonly = way.readonly && region.ram() != nullptr,
+                           .rom_direct = region.rom_direct(),
+                           .apart = way.apart});
       }
       if (taken == clip.end) {
         return;
@@ -137,7 +156,7 @@ class Renderer {
 
 std::vector<FlatRange> Render(const MemoryRegion& root, Window window) {
   Renderer renderer;
-  renderer.Add(root, 0, window, false);
+  renderer.Add(root, 0, window, {});
   return renderer.Take();
 }
 
@@ -145,7 +164,7 @@ std::vector<FlatRange> Render(const MemoryRegion& root, Window window) {
 bool Continues(const FlatRange& before, const FlatRange& range) {
   return before.last + 1 == range.start && before.region == range.region &&
          before.region_offset + before.size() == range.region_offset && before.readonly == range.readonly &&
-         before.rom_direct == range.rom_direct;
+         before.rom_direct == range.rom_direct && before.apart == range.apart;
 }
 
 std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view, Window window) {

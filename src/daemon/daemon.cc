@@ -44,6 +44,7 @@ Status Daemon::InitSubsystems() {
 }
 
 Status Daemon::InitMainLoop() {
+  const trace::Span span("start", "main loop");
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
   loop_->SetSlowLimit(kSlowCallbackNs);
@@ -55,22 +56,27 @@ Status Daemon::InitMainLoop() {
 }
 
 Status Daemon::ConfigureAccelerator() {
+  const trace::Span span("start", "KVM");
   system_ = TRY(kvm::System::Open());
   timeline_.Mark("KVM ready");
   return {};
 }
 
 Status Daemon::CreateMachine() {
+  const trace::Span span("start", "machine");
   loop_->big_lock().AssertHeld();
   auto image = TRY(machine::OpenBootImage(options_.boot));
   log::Info("guest: {}: {}", options_.boot.kernel_path, image->description());
   machine_ = TRY(machine::Machine::Create(options_.machine, std::move(image), *loop_, *system_, timeline_));
-  event_log_ =
-      machine_->events().Subscribe([](const machine::Event& event) { log::Info("{}", Describe(event)); });
+  event_log_ = machine_->events().Subscribe([](const machine::Event& event) {
+    log::Info("{}", Describe(event));
+    trace::Instant("event", Name(event));
+  });
   return {};
 }
 
 Status Daemon::LoadGuest() {
+  const trace::Span span("start", "guest");
   TRY(machine_->Load());
   timeline_.Mark("guest loaded");
   return {};

@@ -25,6 +25,9 @@ struct FlatRange {
   std::uint64_t region_offset = 0;
   bool readonly = false;
   bool rom_direct = false;  // a ROM device whose reads go to its memory
+  // The way through unmergeable regions that it is shown by, as a number; 0 without
+  // one. Neighbours become one range only if they came the same way.
+  std::uint64_t apart = 0;
 
   std::uint64_t size() const { return last - start + 1; }  // 0 for all 2^64
   // Host address of `start`, or null where the region has no memory.

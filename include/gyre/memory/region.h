@@ -77,7 +77,7 @@ struct IoEventFd {
   bool operator==(const IoEventFd&) const = default;
 };
 
-enum class RegionKind : std::uint8_t { kContainer, kRam, kRom, kRomDevice, kIo, kAlias };
+enum class RegionKind : std::uint8_t { kContainer, kRam, kRom, kRomDevice, kRamDevice, kIo, kAlias };
 
 class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
  public:
@@ -96,6 +96,10 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   // state, lets them go to `ram`. `handler` as for NewIo.
   static RegionPtr NewRomDevice(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram,
                                 RegionHandler& handler, IoTraits traits = {});
+  // A device's memory, mapped by `ram`: the guest accesses it directly, and dispatch
+  // by loads and stores of exactly the access's size, aligned, of 1, 2, 4 or 8
+  // bytes: never a copy, which a device's register must not see.
+  static RegionPtr NewRamDevice(Topology& topology, std::string name, std::shared_ptr<RamBlock> ram);
   // Shows [offset, offset + size) of `target`; nothing where that is beyond the target's end.
   static RegionPtr NewAlias(Topology& topology, std::string name, RegionPtr target, std::uint64_t offset,
                             std::uint64_t size);
@@ -122,6 +126,10 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   Status SetAliasOffset(std::uint64_t offset);
   void SetReadonly(bool readonly);  // of memory; inherited downward
   void SetRomDirect(bool direct);   // kRomDevice only
+  // What is shown through it never becomes one range with a neighbour that is shown
+  // another way, though it may continue it: so listeners can change one without
+  // the other. Inherited downward.
+  void SetUnmergeable(bool unmergeable);
 
   // An equal one is registered once.
   void AddIoEventFd(const IoEventFd& io_event_fd);
@@ -135,6 +143,7 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   int priority() const;   // within its container
   bool readonly() const;  // its own; a ROM always is
   bool rom_direct() const;
+  bool unmergeable() const;  // its own
   // Null without one.
   RegionPtr container() const;
   // Highest priority first, then newest first: as they cover each other. Made anew by each call.
@@ -142,14 +151,22 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   // Null but for kAlias.
   const RegionPtr& alias_target() const;
   std::uint64_t alias_offset() const;
-  // Null but for kRam, kRom, kRomDevice.
+  // Null but for kRam, kRom, kRomDevice, kRamDevice.
   const std::shared_ptr<RamBlock>& ram() const;
-  // Null but for kIo, kRomDevice.
+  // Null but for kIo, kRomDevice, kRamDevice.
   RegionHandler* handler() const;
   const IoTraits& traits() const;
   const std::vector<IoEventFd>& io_event_fds() const;
 
+  // What dispatch has done here since the start, in pieces of accesses. Any thread.
+  struct Counters {
+    std::uint64_t accesses = 0;  // that reached the handler
+    std::uint64_t refused = 0;   // for size, alignment, re-entry, or as writes to what is read-only
+  };
+  Counters counters() const;
+
  private:
+  friend class AddressSpace;
   friend class Topology;
   friend class Renderer;
   struct Impl;
@@ -162,6 +179,26 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   void TakeOutOf(const RegionPtr& container);
   explicit MemoryRegion(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
+};
+
+// A child's place in a container, given up when this is destroyed. Big lock's holder.
+class Placement {
+ public:
+  Placement() = default;  // of nothing
+  // As MemoryRegion::Add; if that fails, the child has no place. But an error of
+  // the listeners' alone leaves it none either.
+  static Result<Placement> Make(RegionPtr container, std::uint64_t offset, RegionPtr child, int priority = 0);
+  Placement(Placement&& other) noexcept = default;
+  Placement& operator=(Placement&& other) noexcept;
+  Placement(const Placement&) = delete;
+  Placement& operator=(const Placement&) = delete;
+  ~Placement();
+  const RegionPtr& child() const { return child_; }  // null of nothing
+
+ private:
+  Placement(RegionPtr container, RegionPtr child);
+  RegionPtr container_;
+  RegionPtr child_;
 };
 
 }  // namespace gyre::memory

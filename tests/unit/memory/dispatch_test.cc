@@ -10,6 +10,13 @@ namespace {
 
 using Accesses = std::vector<FakeHandler::Access>;
 
+class CountingHandler final : public RegionHandler {
+ public:
+  std::uint64_t Read(std::uint64_t /*offset*/, unsigned /*size*/) override { return calls.fetch_add(1); }
+  void Write(std::uint64_t /*offset*/, unsigned /*size*/, std::uint64_t /*value*/) override { ++calls; }
+  std::atomic<std::uint64_t> calls{0};
+};
+
 class Dispatch : public testing::Test {
  protected:
   // The little-endian value of `size` bytes, and how it went.
@@ -162,6 +169,56 @@ TEST_F(Dispatch, RomDevice_WritesGoToTheHandlerReadsToMemoryWhileDirect) {
   handler.base = 0x80;
   EXPECT_EQ(Read(0, 1), 0x80U);
   EXPECT_EQ(handler.accesses, (Accesses{{'w', 0, 1, 0x90}, {'r', 0, 1, 0}}));
+}
+
+TEST_F(Dispatch, RamDevice_IsAccessedByWholeWordsOnly) {
+  const auto block = World::Block(0x1000);
+  const auto device = MemoryRegion::NewRamDevice(world.topology, "device", block);
+  ASSERT_TRUE(root->Add(0, device));
+  Write(8, 8, 0x1122334455667788);
+  EXPECT_EQ(Read(8, 8), 0x1122334455667788U);
+  EXPECT_EQ(device->counters().accesses, 2U);
+  EXPECT_EQ(Read(0xa, 2), 0x5566U);
+  EXPECT_EQ(device->counters().accesses, 3U);
+  EXPECT_EQ(Read(9, 4), 0x44556677U);  // in aligned pieces of 1, 2 and 1
+  EXPECT_EQ(device->counters().accesses, 6U);
+  device->SetReadonly(true);
+  Write(8, 1, 0, AccessResult::kRefused);
+  EXPECT_EQ(block->host()[8], std::byte{0x88});
+  EXPECT_EQ(device->counters().refused, 1U);
+}
+
+TEST_F(Dispatch, Counters_AreARegionsOwnWhoeverAccessesIt) {
+  const auto one = MemoryRegion::NewIo(world.topology, "one", 0x10, handler, {.valid = {.min = 2, .max = 8}});
+  CountingHandler counting;
+  const auto free = MemoryRegion::NewIo(world.topology, "free", 0x10, counting, {.lock = LockPolicy::kNone});
+  const auto rom = world.Rom(0x10);
+  ASSERT_TRUE(root->Add(0, one));
+  ASSERT_TRUE(root->Add(0x10, free));
+  ASSERT_TRUE(root->Add(0x20, rom));
+  Read(0, 4);
+  Read(0, 1, AccessResult::kRefused);
+  Write(0x20, 1, 0, AccessResult::kRefused);
+  constexpr unsigned kThreads = 4;
+  constexpr unsigned kAccesses = 1000;
+  std::vector<std::thread> vcpus;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    vcpus.emplace_back([this] {
+      ViewCache own;
+      std::byte byte{};
+      for (unsigned j = 0; j < kAccesses; ++j) {
+        space.Read(own, GuestAddress(0x10), {&byte, 1});
+      }
+    });
+  }
+  for (std::thread& vcpu : vcpus) {
+    vcpu.join();
+  }
+  EXPECT_EQ(one->counters().accesses, 1U);
+  EXPECT_EQ(one->counters().refused, 1U);
+  EXPECT_EQ(free->counters().accesses, kThreads * kAccesses);
+  EXPECT_EQ(free->counters().accesses, counting.calls.load());
+  EXPECT_EQ(rom->counters().refused, 1U);
 }
 
 class CallbackHandler final : public RegionHandler {

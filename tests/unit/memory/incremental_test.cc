@@ -74,7 +74,7 @@ class Crowd {
 
   void Edit() {
     const RegionPtr region = Pick(8) == 0 ? containers_[1 + Pick(containers_.size() - 1)] : Any(leaves_);
-    switch (Pick(8)) {
+    switch (Pick(9)) {
       case 0:
         if (const RegionPtr container = region->container()) {
           container->Remove(region);
@@ -98,6 +98,9 @@ class Crowd {
         break;
       case 6:
         region->SetReadonly(Pick(2) == 0);
+        break;
+      case 7:
+        region->SetUnmergeable(Pick(2) == 0);
         break;
       default:
         EditEventFds(region);

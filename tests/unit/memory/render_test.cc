@@ -245,5 +245,25 @@ TEST_F(Refused, RemovalOfAStranger_DoesNothing) {
   EXPECT_EQ(Describe(space), "");
 }
 
+// Inherited through containers: two windows of one RAM, side by side.
+TEST_F(Render, Unmergeable_KeepsNeighboursApartThatContinueEachOther) {
+  const auto windows = world.Container(0x3000, "windows");
+  const auto ram = world.Ram(0x2000);
+  ASSERT_TRUE(root->Add(0, windows));
+  ASSERT_TRUE(windows->Add(0, world.Alias(ram, 0, 0x1000)));
+  ASSERT_TRUE(windows->Add(0x1000, world.Alias(ram, 0x1000, 0x1000)));
+  EXPECT_EQ(Describe(space), "0-1fff ram@0");
+  windows->SetUnmergeable(true);
+  EXPECT_EQ(Describe(space), "0-fff ram@0 | 1000-1fff ram@1000");
+  // What has covered one for a while leaves no seam in it.
+  const auto overlay = world.Rom(0x100);
+  ASSERT_TRUE(root->Add(0x800, overlay, 1));
+  EXPECT_EQ(Describe(space), "0-7ff ram@0 | 800-8ff rom@0 ro | 900-fff ram@900 | 1000-1fff ram@1000");
+  root->Remove(overlay);
+  EXPECT_EQ(Describe(space), "0-fff ram@0 | 1000-1fff ram@1000");
+  windows->SetUnmergeable(false);
+  EXPECT_EQ(Describe(space), "0-1fff ram@0");
+}
+
 }  // namespace
 }  // namespace gyre::memory

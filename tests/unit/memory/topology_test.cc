@@ -341,5 +341,25 @@ TEST_F(IoEventFds, Failure_IsReturnedByCommit) {
   EXPECT_FALSE(transaction.Commit());
 }
 
+TEST(Placement, Destroyed_GivesItsPlaceUp) {
+  World world;
+  const auto root = world.Container(kWholeSpace, "root");
+  AddressSpace space(world.topology, "space", root);
+  Placement kept;
+  {
+    auto placement = Placement::Make(root, 0x1000, world.Ram(0x1000));
+    ASSERT_TRUE(placement);
+    auto other = Placement::Make(root, 0x2000, world.Rom(0x1000));
+    ASSERT_TRUE(other);
+    EXPECT_EQ(Describe(space), "1000-1fff ram@0 | 2000-2fff rom@0 ro");
+    kept = std::move(*other);
+    EXPECT_FALSE(Placement::Make(root, UINT64_MAX, world.Ram(0x1000)));
+    EXPECT_FALSE(Placement::Make(root, 0, kept.child())) << "it has a place";
+  }
+  EXPECT_EQ(Describe(space), "2000-2fff rom@0 ro");
+  kept = Placement();
+  EXPECT_EQ(Describe(space), "");
+}
+
 }  // namespace
 }  // namespace gyre::memory
