@@ -9,7 +9,13 @@
 namespace gyre::bench {
 namespace {
 
-using namespace gyre::loop;  // NOLINT(google-build-using-namespace): an adaptor to it
+using loop::AsyncOp;
+using loop::BottomHalf;
+using loop::ClockType;
+using loop::EventFdWatch;
+using loop::MainLoop;
+using loop::Timer;
+using loop::Watch;
 
 class GyrePeer final : public Peer {
  public:
