@@ -22,6 +22,7 @@ void BigLock::Lock() {
     return;
   }
   const std::uint64_t start = Cycles();
+  contended_.fetch_add(1, std::memory_order_relaxed);
   mutex_.lock();
   NoteOwner();
   waits_.Add(held_since_ > start ? held_since_ - start : 0);
@@ -39,12 +40,10 @@ bool BigLock::HeldByMe() const { return owner_.load(std::memory_order_relaxed) =
 void BigLock::AssertHeld() const { CHECK(HeldByMe()); }
 
 BigLock::Stats BigLock::stats() const {
-  Stats stats{.acquired = acquired_.load(std::memory_order_relaxed),
-              .contended = 0,
-              .waits = waits_.Read(),
-              .holds = holds_.Read()};
-  stats.contended = stats.waits.count;
-  return stats;
+  return {.acquired = acquired_.load(std::memory_order_relaxed),
+          .contended = contended_.load(std::memory_order_relaxed),
+          .waits = waits_.Read(),
+          .holds = holds_.Read()};
 }
 
 void BigLock::NoteOwner() {

@@ -20,7 +20,7 @@ class CAPABILITY("big lock") BigLock {
  public:
   struct Stats {
     std::uint64_t acquired = 0;   // times taken
-    std::uint64_t contended = 0;  // of these, times that had to wait
+    std::uint64_t contended = 0;  // times that somebody had to wait, or still does
     // In cycles (CyclesToNs): how long the contended ones waited, and how long each was held. Always on: two
     // readings of the cycle counter a time.
     HistogramCounts waits;
@@ -48,6 +48,7 @@ class CAPABILITY("big lock") BigLock {
   // The holder's.
   std::uint64_t held_since_ = 0;
   std::atomic<std::uint64_t> acquired_{0};
+  std::atomic<std::uint64_t> contended_{0};
   Histogram waits_;
   Histogram holds_;
 };
