@@ -5,6 +5,7 @@
 #include <csignal>
 #include <ctime>
 
+#include "gyre/base/trace.h"
 #include "kvm/ioctl.h"
 #include "kvm/msrs.h"
 #include "kvm/registers.h"
@@ -92,6 +93,7 @@ std::optional<int> Vcpu::Enter(std::uint32_t obstacles) {
   in_guest_.store(true, std::memory_order_seq_cst);
   std::optional<int> error;
   if ((requests() & obstacles) == 0) {
+    const trace::Span span("vcpu", "guest");
     error = ::ioctl(fd_.get(), KVM_RUN, 0UL) < 0 ? errno : 0;
     needs_completion_ = false;
   }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "gyre/base/format.h"
+#include "gyre/base/trace.h"
 #include "kvm/ioctl.h"
 #include "kvm/report.h"
 #include "kvm/vcpu.h"
@@ -71,6 +72,7 @@ Vcpu::Outcome Vcpu::ServeExit() {
 }
 
 void Vcpu::ServePio() {
+  const trace::Span span("exit", "pio");
   Count(pio_);
   needs_completion_ = true;
   const auto& exit = run_->io;
@@ -86,6 +88,7 @@ void Vcpu::ServePio() {
 }
 
 void Vcpu::ServeMmio() {
+  const trace::Span span("exit", "mmio");
   Count(mmio_);
   needs_completion_ = true;
   auto& exit = run_->mmio;
@@ -100,6 +103,7 @@ void Vcpu::ServeMmio() {
 }
 
 void Vcpu::ServeEoi() {
+  const trace::Span span("exit", "ioapic eoi");
   Count(ioapic_eoi_);
   if (shared_.ioapic != nullptr) {
     const BigLockGuard lock(shared_.big_lock);

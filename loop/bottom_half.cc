@@ -51,9 +51,10 @@ void BottomHalfQueue::RunAll() {
     scheduled_any_.store(false);
     idle_any_.store(false);
   }
+  CallMeter::Series series(meter_, SourceKind::kBottomHalf);
   while (const auto entry = TakeNext()) {
-    const CallMeter::Span span(meter_, SourceKind::kBottomHalf);
     entry->callback();
+    series.Called();
   }
 }
 

@@ -4,7 +4,7 @@
 
 namespace gyre::loop {
 
-std::string_view Name(SourceKind kind) {
+const char* Name(SourceKind kind) {
   switch (kind) {
     case SourceKind::kBottomHalf:
       return "bottom half";

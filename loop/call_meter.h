@@ -1,18 +1,20 @@
 // How long the loop's callbacks take, by kind of source, and which was the
-// slowest: always on, so it reads the cycle counter (twice a callback) rather
+// slowest: always on, so it reads the cycle counter rather
 // than a clock. Written by the loop's thread, read by any.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <string_view>
 
 #include "gyre/base/cycles.h"
 #include "gyre/base/log.h"
+#include "gyre/base/trace.h"
 #include "gyre/loop/event_loop.h"
 
 namespace gyre::loop {
+
+const char* Name(SourceKind kind);
 
 class CallMeter {
  public:
@@ -33,6 +35,26 @@ class CallMeter {
   void SetLimit(std::int64_t limit_ns) { limit_ns_.store(limit_ns, std::memory_order_relaxed); }
   void Read(LoopStats& stats) const;
 
+  // The times of callbacks one after the other, which costs one reading of the counter each; what the loop
+  // does between them counts too.
+  class Series {
+   public:
+    Series(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), last_(Cycles()) {}
+    Series(const Series&) = delete;
+    Series& operator=(const Series&) = delete;
+    ~Series() = default;
+    void Called() {
+      const std::uint64_t now = Cycles();
+      meter_.Note(kind_, last_, now);
+      last_ = now;
+    }
+
+   private:
+    CallMeter& meter_;
+    const SourceKind kind_;
+    std::uint64_t last_;
+  };
+
  private:
   struct Sum {
     std::atomic<std::uint64_t> calls{0};
@@ -47,6 +69,9 @@ class CallMeter {
     Sum& sum = sums_[static_cast<std::size_t>(kind)];
     Add(sum.calls, 1);
     Add(sum.cycles, cycles);
+    if (trace::Enabled()) [[unlikely]] {
+      trace::Complete("loop", Name(kind), trace::NowNs(), CyclesToNs(cycles));
+    }
     if (cycles >= kLookCloser) [[unlikely]] {
       NoteLong(kind, start, end);
     }
@@ -63,7 +88,5 @@ class CallMeter {
   std::atomic<std::uint64_t> slow_calls_{0};
   log::RateLimit log_limit_;
 };
-
-std::string_view Name(SourceKind kind);
 
 }  // namespace gyre::loop

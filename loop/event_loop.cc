@@ -8,6 +8,7 @@
 #include <span>
 
 #include "gyre/base/check.h"
+#include "gyre/base/trace.h"
 #include "loop/event_loop_impl.h"
 
 namespace gyre::loop {
@@ -179,6 +180,7 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
   }
   int result = 0;
   {
+    const trace::Span span("loop", sleep_ns != 0 ? "wait" : "poll");
     const WithoutBigLock pause(big_lock);
     result = ring.Wait(sleep_ns, completions);
   }
@@ -230,12 +232,15 @@ void EventLoop::Impl::RunTimers(Tier tier, ClockType clock) {
   if (queue.Earliest() && ClockEnabled(clock)) {
     queue.CollectDue(Now(clock));
   }
+  if (!queue.has_due()) {
+    return;
+  }
+  CallMeter::Series series(meter, SourceKind::kTimer);
   while (ClockEnabled(clock)) {
     const auto timer = queue.TakeDue();
     if (timer == nullptr) {
       return;
     }
-    const CallMeter::Span span(meter, SourceKind::kTimer);
     if (clock != ClockType::kVirtual) {
       timer->callback();
     } else if (vm_clock->BeginCallback()) {
@@ -244,6 +249,7 @@ void EventLoop::Impl::RunTimers(Tier tier, ClockType clock) {
     } else {
       queue.Set(*timer, timer->deadline_ns);  // stopped this moment
     }
+    series.Called();
   }
   queue.PutBackDue();
 }

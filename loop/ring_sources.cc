@@ -20,10 +20,14 @@ bool RingSources::Prepare(Ring& ring) {
 void RingSources::RunReady(Tier tier) {
   auto& batch = batch_[Index(tier)];
   batch.Append(ready_[Index(tier)]);
+  if (batch.empty()) {
+    return;
+  }
+  CallMeter::Series series(meter_, SourceKind::kReady);
   while (!batch.empty()) {
     const auto source = batch.PopFront().shared_from_this();
-    const CallMeter::Span span(meter_, SourceKind::kReady);
     source->Run();
+    series.Called();
   }
 }
 

@@ -45,6 +45,10 @@ class TimerQueue {
   // next pass, however early its deadline; whatever is cancelled or set anew is not taken.
   void CollectDue(std::int64_t now_ns);
   std::shared_ptr<TimerEntry> TakeDue();
+  bool has_due() const {
+    const MutexLock lock(mutex_);
+    return !due_.empty();
+  }
   // Ends a pass early: what it has not taken stays set.
   void PutBackDue();
 

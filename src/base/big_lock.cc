@@ -1,6 +1,7 @@
 #include "gyre/base/big_lock.h"
 
 #include "gyre/base/check.h"
+#include "gyre/base/cycles.h"
 
 namespace gyre {
 namespace {
@@ -16,16 +17,19 @@ std::uint64_t ThisThread() {
 
 void BigLock::Lock() {
   CHECK(!HeldByMe());
-  if (!mutex_.try_lock()) {
-    contended_.fetch_add(1, std::memory_order_relaxed);
-    mutex_.lock();
+  if (mutex_.try_lock()) {
+    NoteOwner();
+    return;
   }
+  const std::uint64_t start = Cycles();
+  mutex_.lock();
   NoteOwner();
+  waits_.Add(held_since_ > start ? held_since_ - start : 0);
 }
 
 void BigLock::Unlock() {
   CHECK(HeldByMe());
-  owner_.store(0, std::memory_order_relaxed);
+  NoteEnd();
   mutex_.unlock();
 }
 
@@ -35,22 +39,44 @@ bool BigLock::HeldByMe() const { return owner_.load(std::memory_order_relaxed) =
 void BigLock::AssertHeld() const { CHECK(HeldByMe()); }
 
 BigLock::Stats BigLock::stats() const {
-  return {.acquired = acquired_.load(std::memory_order_relaxed),
-          .contended = contended_.load(std::memory_order_relaxed)};
+  Stats stats{.acquired = acquired_.load(std::memory_order_relaxed),
+              .contended = 0,
+              .waits = waits_.Read(),
+              .holds = holds_.Read()};
+  stats.contended = stats.waits.count;
+  return stats;
 }
 
 void BigLock::NoteOwner() {
   owner_.store(ThisThread(), std::memory_order_relaxed);
-  acquired_.fetch_add(1, std::memory_order_relaxed);
+  acquired_.store(acquired_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  held_since_ = Cycles();
+}
+
+void BigLock::NoteEnd() {
+  // Another CPU's counter may be a little behind.
+  const std::uint64_t now = Cycles();
+  holds_.Add(now > held_since_ ? now - held_since_ : 0);
+  owner_.store(0, std::memory_order_relaxed);
 }
 
 void BigCondVar::Wait(BigLock& lock) {
   lock.AssertHeld();
-  lock.owner_.store(0, std::memory_order_relaxed);
+  lock.NoteEnd();
   std::unique_lock inner(lock.mutex_, std::adopt_lock);
   cond_.wait(inner);
   inner.release();
   lock.NoteOwner();
+}
+
+bool BigCondVar::WaitFor(BigLock& lock, std::chrono::nanoseconds timeout) {
+  lock.AssertHeld();
+  lock.NoteEnd();
+  std::unique_lock inner(lock.mutex_, std::adopt_lock);
+  const bool woken = cond_.wait_for(inner, timeout) == std::cv_status::no_timeout;
+  inner.release();
+  lock.NoteOwner();
+  return woken;
 }
 
 }  // namespace gyre

@@ -10,19 +10,20 @@ struct Moment {
   std::int64_t ns = 0;
 };
 
-Moment Now() {
+Moment Now() noexcept {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   return {.cycles = Cycles(), .ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec};
 }
 
-// At least this long a base line, for the two readings of each moment are tens of nanoseconds apart.
-constexpr std::int64_t kBaseLineNs = 1'000'000;
+// At least this long a base line, for the two readings of each moment are tens of nanoseconds apart. Taken
+// from the process's start, it has passed before anything is measured.
+constexpr std::int64_t kBaseLineNs = 100'000;
+const Moment start = Now();
 
 }  // namespace
 
 std::int64_t CyclesToNs(std::uint64_t cycles) {
-  static const Moment start = Now();
   Moment now = Now();
   while (now.ns - start.ns < kBaseLineNs) {
     now = Now();

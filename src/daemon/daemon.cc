@@ -7,6 +7,12 @@
 #include "gyre/base/log.h"
 
 namespace gyre::daemon {
+namespace {
+
+// A callback that takes longer is told in the log: meanwhile nobody else is served.
+constexpr std::int64_t kSlowCallbackNs = 100'000'000;
+
+}  // namespace
 
 Daemon::Daemon(Options options, BigLock& big_lock, machine::Timeline timeline)
     : options_(std::move(options)), big_lock_(big_lock), timeline_(std::move(timeline)) {}
@@ -25,15 +31,24 @@ Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, BigLock& big_lock,
 Status Daemon::InitSubsystems() {
   log::SetLevel(options_.log_level);
   TRY(log::Open(options_.log_file, options_.name));
+  if (!options_.trace_file.empty()) {
+    auto session = trace::Session::Start(options_.trace_file);
+    if (!session) {
+      return Fail(std::move(session).error().Within("--trace"));
+    }
+    trace_.emplace(std::move(*session));
+  }
   // Written to by peers that have gone: an error, never an end.
   (void)std::signal(SIGPIPE, SIG_IGN);
   return {};
 }
 
 Status Daemon::InitMainLoop() {
+  const trace::Span span("start", "main loop");
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
-  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR};
+  loop_->SetSlowLimit(kSlowCallbackNs);
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR, SIGUSR2};
   signals_ = TRY(
       loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
   timeline_.Mark("main loop ready");
@@ -41,22 +56,27 @@ Status Daemon::InitMainLoop() {
 }
 
 Status Daemon::ConfigureAccelerator() {
+  const trace::Span span("start", "KVM");
   system_ = TRY(kvm::System::Open());
   timeline_.Mark("KVM ready");
   return {};
 }
 
 Status Daemon::CreateMachine() {
+  const trace::Span span("start", "machine");
   loop_->big_lock().AssertHeld();
   auto image = TRY(machine::OpenBootImage(options_.boot));
   log::Info("guest: {}: {}", options_.boot.kernel_path, image->description());
   machine_ = TRY(machine::Machine::Create(options_.machine, std::move(image), *loop_, *system_, timeline_));
-  event_log_ =
-      machine_->events().Subscribe([](const machine::Event& event) { log::Info("{}", Describe(event)); });
+  event_log_ = machine_->events().Subscribe([](const machine::Event& event) {
+    log::Info("{}", Describe(event));
+    trace::Instant("event", Name(event));
+  });
   return {};
 }
 
 Status Daemon::LoadGuest() {
+  const trace::Span span("start", "guest");
   TRY(machine_->Load());
   timeline_.Mark("guest loaded");
   return {};
@@ -71,6 +91,8 @@ void Daemon::ServeSignal(int signo, int pid) {
         log::Error("log: {}", reopened.error().message());
       }
       return;
+    case SIGUSR2:  // asked for, so whatever the log's level
+      return log::Warning("report, asked for by pid {}:\n{}", pid, machine_->Report());
     case SIGPWR:
       return machine_->lifecycle().RequestPowerdown();
     default:

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "gyre/base/big_lock.h"
 #include "gyre/base/result.h"
+#include "gyre/base/trace.h"
 #include "gyre/kvm/system.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/loop/signals.h"
@@ -42,6 +44,7 @@ class Daemon {
   void ServeSignal(int signo, int pid);
 
   const Options options_;
+  std::optional<trace::Session> trace_;  // ends last, so that the teardown is in the trace
   BigLock& big_lock_;
   machine::Timeline timeline_;
   std::unique_ptr<loop::MainLoop> loop_;

@@ -47,6 +47,8 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
       ->take_all();
   app.add_flag("--boot-timeline", options.boot_timeline,
                "print when each step of the start was done, at the end");
+  app.add_option("--trace", options.trace_file,
+                 "write a trace there (Chrome's JSON; see ui.perfetto.dev) of what gyred does and when");
   app.add_option("--log-file", options.log_file, "write the log there instead of stderr; SIGHUP reopens it");
   app.add_option("--log-level", raw.log_level,
                  "least level that is logged: debug, info, warning or error (warning)");

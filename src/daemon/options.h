@@ -18,6 +18,7 @@ struct Options {
   machine::MachineConfig machine;
   bool paused = false;
   bool boot_timeline = false;
+  std::string trace_file;
   std::string log_file;
   log::Level log_level = log::Level::kWarning;
 };

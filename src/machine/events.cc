@@ -11,30 +11,38 @@ constexpr std::array<std::string_view, 11> kCauses{
     "none",           "host-error",  "host-qmp-quit", "host-qmp-system-reset", "host-signal",  "host-ui",
     "guest-shutdown", "guest-reset", "guest-panic",   "subsystem-reset",       "snapshot-load"};
 
-struct Describer {
-  static std::string WithCause(std::string_view name, ShutdownCause cause) {
-    return format("{} guest={} reason={}", name, IsGuest(cause), Name(cause));
+struct Namer {
+  const char* operator()(const ShutdownEvent&) const { return "SHUTDOWN"; }
+  const char* operator()(const ResetEvent&) const { return "RESET"; }
+  const char* operator()(const PowerdownEvent&) const { return "POWERDOWN"; }
+  const char* operator()(const StopEvent&) const { return "STOP"; }
+  const char* operator()(const ResumeEvent&) const { return "RESUME"; }
+  const char* operator()(const SuspendEvent&) const { return "SUSPEND"; }
+  const char* operator()(const WakeupEvent&) const { return "WAKEUP"; }
+  const char* operator()(const GuestPanickedEvent&) const { return "GUEST_PANICKED"; }
+  const char* operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
+  const char* operator()(const WatchdogEvent&) const { return "WATCHDOG"; }
+};
+
+struct PayloadDescriber {
+  static std::string OfCause(ShutdownCause cause) {
+    return format(" guest={} reason={}", IsGuest(cause), Name(cause));
   }
-  std::string operator()(const ShutdownEvent& event) const { return WithCause("SHUTDOWN", event.reason); }
-  std::string operator()(const ResetEvent& event) const { return WithCause("RESET", event.reason); }
-  std::string operator()(const PowerdownEvent&) const { return "POWERDOWN"; }
-  std::string operator()(const StopEvent&) const { return "STOP"; }
-  std::string operator()(const ResumeEvent&) const { return "RESUME"; }
-  std::string operator()(const SuspendEvent&) const { return "SUSPEND"; }
-  std::string operator()(const WakeupEvent&) const { return "WAKEUP"; }
-  std::string operator()(const GuestPanickedEvent& event) const {
-    return format("GUEST_PANICKED action={}", event.action);
-  }
-  std::string operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
+  std::string operator()(const ShutdownEvent& event) const { return OfCause(event.reason); }
+  std::string operator()(const ResetEvent& event) const { return OfCause(event.reason); }
+  std::string operator()(const GuestPanickedEvent& event) const { return format(" action={}", event.action); }
   std::string operator()(const WatchdogEvent& event) const {
-    return format("WATCHDOG action={}", Name(event.action));
+    return format(" action={}", Name(event.action));
   }
+  std::string operator()(const auto&) const { return {}; }
 };
 
 }  // namespace
 
 std::string_view Name(ShutdownCause cause) { return kCauses.at(static_cast<std::size_t>(cause)); }
 
-std::string Describe(const Event& event) { return std::visit(Describer{}, event); }
+const char* Name(const Event& event) { return std::visit(Namer{}, event); }
+
+std::string Describe(const Event& event) { return Name(event) + std::visit(PayloadDescriber{}, event); }
 
 }  // namespace gyre::machine

@@ -53,6 +53,8 @@ struct WatchdogEvent {
 using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
                            WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent>;
 
+// "SHUTDOWN"; a literal.
+const char* Name(const Event& event);
 // "SHUTDOWN guest=true reason=guest-reset", for the log.
 std::string Describe(const Event& event);
 

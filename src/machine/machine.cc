@@ -8,6 +8,7 @@
 #include "gyre/base/log.h"
 #include "src/machine/acpi/tables.h"
 #include "src/machine/layout.h"
+#include "src/machine/report.h"
 
 namespace gyre::machine {
 namespace {
@@ -208,6 +209,12 @@ void Machine::ServeVcpuEvents() {
         break;
     }
   }
+}
+
+std::string Machine::Report() const {
+  return ReportState(lifecycle_.state()) + ReportBigLock(loop_.big_lock().stats()) +
+         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) + ReportSpace(memory_space_) +
+         ReportSpace(io_space_);
 }
 
 void Machine::AddMarks(Timeline& timeline) const {

@@ -52,6 +52,8 @@ class Machine final : private LifecycleTarget {
   EventBus& events() { return events_; }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
+  // What it has done so far, for people; several lines.
+  std::string Report() const;
   // The first entry and the guest's own marks.
   void AddMarks(Timeline& timeline) const;
 

@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
+#include <tuple>
 
 #include "gyre/base/format.h"
 #include "tests/kvm/gyred.h"
@@ -92,6 +96,43 @@ TEST_F(Lifecycle, Terminate_EndsARunningGuestCleanly) {
     const auto result = process.Wait();
     EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
   }
+}
+
+// A guest that reboots for ever costs its host nothing more with time.
+TEST_F(Lifecycle, ThousandReboots_LeakNothing) {
+  auto process = StartGuest("reset", {"--cmdline", "i8042", "--cpus", "2"});
+  const auto facts = [&process] {
+    const std::filesystem::path proc = "/proc/" + std::to_string(process.pid());
+    const auto count = [&](const char* directory) {
+      return std::distance(std::filesystem::directory_iterator(proc / directory), {});
+    };
+    std::ifstream maps(proc / "maps");
+    const auto mappings = std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
+    return std::tuple(count("fd"), count("task"), mappings);
+  };
+  ASSERT_TRUE(process.WaitForOutputs("boot fresh", 20)) << process.err();
+  const auto before = facts();
+  ASSERT_TRUE(process.WaitForOutputs("boot fresh", 1020, std::chrono::seconds(60))) << process.err();
+  const auto after = facts();
+  EXPECT_EQ(std::get<0>(after), std::get<0>(before)) << "file descriptors";
+  EXPECT_EQ(std::get<1>(after), std::get<1>(before)) << "threads";
+  EXPECT_LE(std::get<2>(after), std::get<2>(before) + 2) << "mappings";  // an allocator may take one more
+  process.Signal(SIGTERM);
+  const auto result = process.Wait();
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out.find("stale"), std::string::npos);
+}
+
+TEST_F(Lifecycle, ReportSignal_TellsCountersAndMemoryMap) {
+  auto process = StartGuest("echo");
+  ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
+  process.Signal(SIGUSR2);
+  ASSERT_TRUE(process.WaitForError("address space I/O")) << process.err();
+  for (const char* wanted : {"state: running", "big lock: taken",
+                             "main loop: ", "vCPU 0: exits: ", "ram-below-4g", "ioapic", "flat view:"}) {
+    EXPECT_NE(process.err().find(wanted), std::string::npos) << wanted << process.err();
+  }
+  EXPECT_TRUE(process.StaysAlive(std::chrono::milliseconds(20))) << process.err();
 }
 
 TEST_F(Lifecycle, Terminate_EndsBusyProcessors) {

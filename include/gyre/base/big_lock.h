@@ -5,9 +5,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 
+#include "gyre/base/histogram.h"
 #include "gyre/base/mutex.h"
 #include "gyre/base/thread_annotations.h"
 
@@ -18,6 +21,10 @@ class CAPABILITY("big lock") BigLock {
   struct Stats {
     std::uint64_t acquired = 0;   // times taken
     std::uint64_t contended = 0;  // of these, times that had to wait
+    // In cycles (CyclesToNs): how long the contended ones waited, and how long each was held. Always on: two
+    // readings of the cycle counter a time.
+    HistogramCounts waits;
+    HistogramCounts holds;
   };
 
   BigLock() = default;
@@ -34,11 +41,15 @@ class CAPABILITY("big lock") BigLock {
  private:
   friend class BigCondVar;
   void NoteOwner();
+  void NoteEnd();
 
   std::mutex mutex_;
   std::atomic<std::uint64_t> owner_{0};  // an id of the owning thread, 0 for none
+  // The holder's.
+  std::uint64_t held_since_ = 0;
   std::atomic<std::uint64_t> acquired_{0};
-  std::atomic<std::uint64_t> contended_{0};
+  Histogram waits_;
+  Histogram holds_;
 };
 
 class SCOPED_CAPABILITY BigLockGuard {
@@ -55,7 +66,11 @@ class SCOPED_CAPABILITY BigLockGuard {
 // A condition variable to be waited on with the big lock, which is given up meanwhile.
 class BigCondVar {
  public:
+  // Spurious returns are possible: wait in a loop.
   void Wait(BigLock& lock) REQUIRES(lock);
+  // False if the time ran out.
+  bool WaitFor(BigLock& lock, std::chrono::nanoseconds timeout) REQUIRES(lock);
+  void NotifyOne() { cond_.notify_one(); }
   void NotifyAll() { cond_.notify_all(); }
 
  private:

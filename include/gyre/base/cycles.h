@@ -10,7 +10,7 @@
 namespace gyre {
 
 inline std::uint64_t Cycles() { return __rdtsc(); }
-// By the rate measured since the first call of this or the process's start; no better than a thousandth.
+// By the rate measured since the process's start; no better than a thousandth.
 std::int64_t CyclesToNs(std::uint64_t cycles);
 
 }  // namespace gyre

@@ -1,11 +1,11 @@
 // A list of callbacks, the seed's NotifierList. Newest first, as the seed runs
 // them. Safe against any removal (of itself, of another, of the list's rest)
-// and any addition from within a callback; additions are first called by the
-// next Notify. One thread at a time (the big lock's holder).
+// and any addition from within a callback, and against a Notify from within one;
+// additions are first called by the next Notify. Notify allocates nothing. One
+// thread at a time (the big lock's holder).
 #pragma once
 
 #include <functional>
-#include <list>
 #include <memory>
 #include <utility>
 
@@ -16,6 +16,7 @@ class NotifierList {
   struct Entry {
     std::move_only_function<void(Args...)> callback;
     bool removed = false;
+    std::shared_ptr<Entry> next;
   };
 
  public:
@@ -46,24 +47,36 @@ class NotifierList {
     std::shared_ptr<Entry> entry_;
   };
 
+  NotifierList() = default;
+  NotifierList(const NotifierList&) = delete;
+  NotifierList& operator=(const NotifierList&) = delete;
+  // One by one: a chain that is freed by its head would recurse.
+  ~NotifierList() {
+    while (first_ != nullptr) {
+      first_ = std::exchange(first_->next, nullptr);
+    }
+  }
+
   Handle Add(std::move_only_function<void(Args...)> callback) {
-    auto entry = std::make_shared<Entry>(std::move(callback));
-    entries_.push_front(entry);
-    return Handle(std::move(entry));
+    DropRemoved();
+    first_ = std::make_shared<Entry>(std::move(callback), false, std::move(first_));
+    return Handle(first_);
   }
 
   void Notify(Args... args) {
-    const auto snapshot = entries_;
-    for (const auto& entry : snapshot) {
+    // New ones are put in front of where this starts, and none is unlinked while any Notify runs.
+    ++notifying_;
+    for (auto entry = first_; entry != nullptr; entry = entry->next) {
       if (!entry->removed) {
         entry->callback(args...);
       }
     }
-    entries_.remove_if([](const auto& entry) { return entry->removed; });
+    --notifying_;
+    DropRemoved();
   }
 
   bool empty() const {
-    for (const auto& entry : entries_) {
+    for (const Entry* entry = first_.get(); entry != nullptr; entry = entry->next.get()) {
       if (!entry->removed) {
         return false;
       }
@@ -72,7 +85,21 @@ class NotifierList {
   }
 
  private:
-  std::list<std::shared_ptr<Entry>> entries_;
+  void DropRemoved() {
+    if (notifying_ > 0) {
+      return;
+    }
+    for (auto* link = &first_; *link != nullptr;) {
+      if ((*link)->removed) {
+        *link = std::exchange((*link)->next, nullptr);
+      } else {
+        link = &(*link)->next;
+      }
+    }
+  }
+
+  std::shared_ptr<Entry> first_;
+  int notifying_ = 0;
 };
 
 }  // namespace gyre

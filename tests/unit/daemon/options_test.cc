@@ -33,6 +33,12 @@ TEST(Options, Defaults_AreTheDocumentedOnes) {
   EXPECT_FALSE(options.paused);
 }
 
+TEST(Options, Trace_NamesItsFile) {
+  const auto parsed = Parse({"--kernel", "k", "--trace", "t.json"});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  EXPECT_EQ(std::get<Options>(*parsed).trace_file, "t.json");
+}
+
 TEST(Options, EachMistake_IsOneClearLine) {
   EXPECT_EQ(ErrorOf({}), "--kernel is required");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "0"}), "--memory: a guest needs some");

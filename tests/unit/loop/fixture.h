@@ -8,6 +8,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -51,6 +52,27 @@ inline void EnableVirtual(MainLoop& loop, bool enabled) NO_THREAD_SAFETY_ANALYSI
   loop.EnableClock(ClockType::kVirtual, enabled);
 }
 
+// How long each stress test may take: GYRE_STRESS_SECONDS, or a short while.
+inline std::chrono::seconds StressTime() {
+  const char* text = std::getenv("GYRE_STRESS_SECONDS");      // NOLINT(concurrency-mt-unsafe): nobody sets it
+  const int seconds = text == nullptr ? 0 : std::atoi(text);  // NOLINT(cert-err34-c)
+  return std::chrono::seconds(seconds > 0 ? seconds : 2);
+}
+inline bool LongStress() { return StressTime() > std::chrono::seconds(2); }
+
+// Rounds that a busy machine can finish within the time of RunUntil; a long stress run goes by time alone.
+class Rounds {
+ public:
+  explicit Rounds(int limit) : limit_(LongStress() ? INT32_MAX : limit) {}
+  bool Next() { return ++round_ <= limit_ && std::chrono::steady_clock::now() < end_; }
+  int round() const { return round_; }
+
+ private:
+  const int limit_;
+  int round_ = 0;
+  const std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + StressTime();
+};
+
 class LoopTest : public testing::Test {
  protected:
   LoopTest() : LoopTest(KernelTime()) {}
@@ -64,11 +86,12 @@ class LoopTest : public testing::Test {
   void Poll() { PollOnce(*loop_); }
   void Sleep() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(false); }
   void EnableVirtual(bool enabled) { loop::EnableVirtual(*loop_, enabled); }
-  // Iterates until `done`, which must come within ten seconds.
+  // Iterates until `done`, which must come within ten seconds (and the stress run's time).
   [[nodiscard]] bool RunUntil(const std::function<bool()>& done) {
     bool late = false;
     Timer alarm(*loop_, ClockType::kRealtime, [&] { late = true; });
-    alarm.Set(loop_->Now(ClockType::kRealtime) + 10 * kSecond);
+    alarm.Set(loop_->Now(ClockType::kRealtime) + 10 * kSecond +
+              (LongStress() ? std::chrono::nanoseconds(StressTime()).count() : 0));
     while (!done() && !late) {
       Sleep();
     }

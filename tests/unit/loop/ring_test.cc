@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "fixture.h"
+#include "gyre/loop/io_thread.h"
 #include "loop/op_table.h"
 
 namespace gyre::loop {
@@ -83,6 +84,36 @@ TEST(MainLoopCreateDeathTest, NoFileDescriptorLeft_SaysSo) {
         return ::setrlimit(RLIMIT_NOFILE, &none) == 0;
       },
       "RLIMIT_NOFILE");
+}
+
+// Lesson (i): an I/O thread that cannot be had is an error, and the main loop goes on.
+TEST(IoThreadCreateDeathTest, ForbiddenBySeccomp_IsAnErrorAndTheMainLoopGoesOn) {
+  const auto body = [] {
+    BigLock big_lock;
+    const BigLockGuard guard(big_lock);
+    const auto main_loop = MainLoop::Create(big_lock).value();
+    if (!FilterIoUringSetup(EPERM)) {
+      std::_Exit(3);
+    }
+    const auto thread = IoThread::Create(*main_loop, {.name = "io0", .cpus = {}});
+    bool ran = false;
+    BottomHalf half(*main_loop, [&] { ran = true; });
+    half.Schedule();
+    PollOnce(*main_loop);
+    const std::string text = thread ? "made" : thread.error().message() + "\n";
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text.data(), text.size());
+    std::_Exit(!thread && ran ? 0 : 1);
+  };
+  EXPECT_EXIT(body(), testing::ExitedWithCode(0), "I/O thread io0: .*seccomp");
+}
+
+// The sandbox of a test may be any kernel: what it gives must fit together, and the loop works with it.
+TEST(RingFeatures, DeferredWork_ComesWithItsFlag) {
+  for (const RingSize size : {RingSize::kSmall, RingSize::kLarge}) {
+    const Ring ring = Ring::Create(size).value();
+    EXPECT_TRUE(!ring.features().deferred_work || ring.features().work_flag);
+    EXPECT_GE(ring.space(), 64U);
+  }
 }
 
 class RingTest : public testing::Test {

@@ -13,20 +13,6 @@ namespace {
 
 class StressTest : public LoopTest {};
 
-// Rounds that a busy machine can finish within the ten seconds of RunUntil.
-class Rounds {
- public:
-  explicit Rounds(int limit) : limit_(limit) {}
-  bool Next() { return ++round_ <= limit_ && std::chrono::steady_clock::now() < end_; }
-  int round() const { return round_; }
-
- private:
-  const int limit_;
-  int round_ = 0;
-  const std::chrono::steady_clock::time_point end_ =
-      std::chrono::steady_clock::now() + std::chrono::seconds(2);
-};
-
 // Lesson (h). The thread posts the next as soon as the last was seen, which is when the loop goes to sleep.
 TEST_F(StressTest, WakeExactlyAtSleep_IsNeverLost) {
   std::atomic<int> posted{0};

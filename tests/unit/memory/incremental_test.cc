@@ -158,7 +158,7 @@ class Crowd {
 
 TEST(Incremental, CommitsInLargeMaps_EqualARenderingFromScratch) {
   const std::uint64_t seed = FromEnvironment("SEED", std::random_device()());
-  const std::uint64_t steps = FromEnvironment("STEPS", 600);
+  const std::uint64_t steps = FromEnvironment("STEPS", 400);
   constexpr std::uint64_t kStepsATrial = 200;
   std::printf("SEED=%llu STEPS=%llu\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(steps));
