@@ -163,6 +163,18 @@ AddressSpace::Impl::Change AddressSpace::Impl::TakeChange(AddressSpace& space) {
   return change;
 }
 
+AddressSpace::Impl::Change AddressSpace::Impl::TakeChangeOf(const Change& twin, AddressSpace& space) {
+  Change change = twin;
+  change.space = &space;
+  changed.clear();
+  event_fds_changed.clear();
+  for (const PlacedEventFd& event_fd : change.removed_event_fds) {
+    event_fds.erase(event_fd);
+  }
+  event_fds.insert(change.added_event_fds.begin(), change.added_event_fds.end());
+  return change;
+}
+
 void AddressSpace::Impl::TakeEventFdChange(const FlatView& shown, const std::vector<Window>& windows,
                                            Change& change) {
   for (const Window& window : windows) {
@@ -225,11 +237,19 @@ AddressSpace::AddressSpace(Topology& topology, std::string name, RegionPtr root)
   topology_.big_lock().AssertHeld();
   CHECK(root_ != nullptr);
   CHECK(!topology_.applying_);
-  auto view = std::make_shared<const FlatView>(Render(*root_, Window()));
-  ++topology_.renders_;
-  const auto event_fds = PlaceEventFds(*view, Window());
-  impl_->event_fds.insert(event_fds.begin(), event_fds.end());
-  impl_->Publish(std::move(view));
+  const auto twin = std::ranges::find_if(topology_.spaces_, [this](const AddressSpace* other) {
+    return !other->impl_->pending() && &CanonicalRoot(*other->root_) == &CanonicalRoot(*root_);
+  });
+  if (twin != topology_.spaces_.end()) {
+    impl_->event_fds = (*twin)->impl_->event_fds;
+    impl_->Publish((*twin)->view());
+  } else {
+    auto view = std::make_shared<const FlatView>(Render(*root_, Window()));
+    ++topology_.renders_;
+    const auto event_fds = PlaceEventFds(*view, Window());
+    impl_->event_fds.insert(event_fds.begin(), event_fds.end());
+    impl_->Publish(std::move(view));
+  }
   topology_.spaces_.push_back(this);
 }
 

@@ -30,22 +30,26 @@ class FirstError {
 
 inline constexpr std::size_t kCacheLine = 64;
 
+// What a commit changes in one address space.
+struct SpaceChange {
+  AddressSpace* space = nullptr;
+  std::shared_ptr<const FlatView> new_view;  // null where the view stays
+  std::vector<FlatRange> removed;
+  std::vector<FlatRange> added;
+  std::vector<PlacedEventFd> removed_event_fds;
+  std::vector<PlacedEventFd> added_event_fds;
+};
+
 struct AddressSpace::Impl {
   using View = std::shared_ptr<const FlatView>;
-
-  // What a commit changes in one address space.
-  struct Change {
-    AddressSpace* space = nullptr;
-    View new_view;  // null where the view stays
-    std::vector<FlatRange> removed;
-    std::vector<FlatRange> added;
-    std::vector<PlacedEventFd> removed_event_fds;
-    std::vector<PlacedEventFd> added_event_fds;
-  };
+  using Change = SpaceChange;
 
   // Renders what has been noted as changed, and forgets it. `event_fds` is as it
   // will be; the view is still to be published.
   Change TakeChange(AddressSpace& space);
+  // The same, where `twin` is the change of an address space that showed and will show the same.
+  Change TakeChangeOf(const Change& twin, AddressSpace& space);
+  bool pending() const { return !changed.empty() || !event_fds_changed.empty(); }
   void TakeEventFdChange(const FlatView& shown, const std::vector<Window>& windows, Change& change);
   void Publish(View view);
 

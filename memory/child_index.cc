@@ -137,6 +137,24 @@ void ChildIndex::Overlapping(std::uint64_t first, std::uint64_t last,
   Collect(root_.get(), first, last, found);
 }
 
+bool ChildIndex::Few(std::size_t limit, std::vector<const Child*>& found) const {
+  std::vector<const Node*> open{root_.get()};
+  while (!open.empty()) {
+    const Node* const node = open.back();
+    open.pop_back();
+    if (node == nullptr) {
+      continue;
+    }
+    if (found.size() == limit) {
+      return false;
+    }
+    found.push_back(&node->child);
+    open.push_back(node->left.get());
+    open.push_back(node->right.get());
+  }
+  return true;
+}
+
 std::vector<RegionPtr> ChildIndex::InOrder() const {
   std::vector<const Child*> all;
   Overlapping(0, UINT64_MAX, all);

@@ -4,6 +4,7 @@
 // what is found. Private to this floor. Big lock's holder.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -34,6 +35,8 @@ class ChildIndex {
   void Resize(std::uint64_t start, std::uint64_t placed, std::uint64_t last);
   // Those that have an address in [first, last], by ascending start.
   void Overlapping(std::uint64_t first, std::uint64_t last, std::vector<const Child*>& found) const;
+  // At most `limit` of them, in no order, and whether that is all: what may cost only so much.
+  bool Few(std::size_t limit, std::vector<const Child*>& found) const;
   // All, as they cover each other: highest priority first, then newest first.
   std::vector<RegionPtr> InOrder() const;
 

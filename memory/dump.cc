@@ -6,6 +6,7 @@
 #include "gyre/base/format.h"
 #include "gyre/memory/ram.h"
 #include "memory/extent.h"
+#include "memory/render.h"
 
 namespace gyre::memory {
 namespace {
@@ -53,6 +54,12 @@ void DumpBranch(const MemoryRegion& region, Int128 base, std::size_t depth, std:
   if (region.readonly() && region.kind() != RegionKind::kRom) {
     text += " [read-only]";
   }
+  if (region.unmergeable()) {
+    text += " [unmergeable]";
+  }
+  if (const auto counters = region.counters(); counters.accesses != 0 || counters.refused != 0) {
+    text += format(" [accesses {}, refused {}]", counters.accesses, counters.refused);
+  }
   if (!region.io_event_fds().empty()) {
     text += format(" [ioeventfds {}]", region.io_event_fds().size());
   }
@@ -65,6 +72,24 @@ void DumpBranch(const MemoryRegion& region, Int128 base, std::size_t depth, std:
   }
 }
 
+Window WindowOf(const FlatRange& range) { return {Int128{range.start}, Int128{range.last} + 1}; }
+
+// A JSON string. Names are ours and UTF-8, but a guest's image may have given one.
+std::string Quoted(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      quoted += '\\';
+      quoted += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      quoted += format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + '"';
+}
+
 }  // namespace
 
 std::string DumpTree(const MemoryRegion& root) {
@@ -73,9 +98,9 @@ std::string DumpTree(const MemoryRegion& root) {
   return text;
 }
 
-std::string DumpFlatView(const FlatView& view) {
+std::string DumpFlatView(const FlatView& view, const Annotate& annotate) {
   std::string text;
-  view.ForEach(0, UINT64_MAX, [&text](const FlatRange& range) {
+  view.ForEach(0, UINT64_MAX, [&](const FlatRange& range) {
     text += format("{:016x}-{:016x} ({}): {}", range.start, range.last, KindName(range.region->kind()),
                    range.region->name());
     if (range.region_offset != 0) {
@@ -84,9 +109,37 @@ std::string DumpFlatView(const FlatView& view) {
     if (range.readonly && range.region->kind() != RegionKind::kRom) {
       text += " [read-only]";
     }
+    if (const std::string note = annotate ? annotate(range) : ""; !note.empty()) {
+      text += format(" [{}]", note);
+    }
     text += '\n';
+    for (const PlacedEventFd& event_fd : PlaceEventFds(view, WindowOf(range))) {
+      text += format("  {:016x} ioeventfd {}, {}{}\n", event_fd.address, event_fd.fd,
+                     event_fd.size == 0 ? "any size" : format("size {}", event_fd.size),
+                     event_fd.match ? format(", value {:#x}", *event_fd.match) : "");
+    }
   });
   return text.empty() ? "(nothing)\n" : text;
+}
+
+std::string DumpJson(std::string_view space, const FlatView& view, const Annotate& annotate) {
+  std::string ranges;
+  view.ForEach(0, UINT64_MAX, [&](const FlatRange& range) {
+    std::string event_fds;
+    for (const PlacedEventFd& event_fd : PlaceEventFds(view, WindowOf(range))) {
+      event_fds += format(R"({}{{"address": "{:#x}", "size": {}, "match": {}, "fd": {}}})",
+                          event_fds.empty() ? "" : ", ", event_fd.address, event_fd.size,
+                          event_fd.match ? format("\"{:#x}\"", *event_fd.match) : "null", event_fd.fd);
+    }
+    ranges += format(
+        "{}  {{\"first\": \"{:#x}\", \"last\": \"{:#x}\", \"kind\": \"{}\", \"name\": {}, \"offset\": "
+        "\"{:#x}\", "
+        "\"readonly\": {}, \"note\": {}, \"ioeventfds\": [{}]}}",
+        ranges.empty() ? "\n" : ",\n", range.start, range.last, KindName(range.region->kind()),
+        Quoted(range.region->name()), range.region_offset, range.readonly,
+        Quoted(annotate ? annotate(range) : ""), event_fds);
+  });
+  return format("{{\"space\": {}, \"ranges\": [{}]}}\n", Quoted(space), ranges);
 }
 
 }  // namespace gyre::memory

@@ -50,6 +50,30 @@ class Renderer {
     }
   }
 
+  // One step towards the canonical root, or null.
+  static const MemoryRegion* Inside(const MemoryRegion& region) {
+    if (!region.enabled() || region.readonly() || region.unmergeable()) {
+      return nullptr;
+    }
+    if (region.kind() == RegionKind::kAlias) {
+      const MemoryRegion& target = *region.alias_target();
+      const bool whole = region.alias_offset() == 0 && Extent(region.size()) >= Extent(target.size());
+      return whole ? &target : nullptr;
+    }
+    // A root with more children than this is not worth a longer search, which each commit would pay for.
+    constexpr std::size_t kMostChildren = 8;
+    Children_ children;
+    if (region.kind() != RegionKind::kContainer || !region.impl_->children.Few(kMostChildren, children)) {
+      return nullptr;
+    }
+    std::erase_if(children, [](const auto* child) { return !child->region->enabled(); });
+    if (children.size() != 1) {
+      return nullptr;
+    }
+    const MemoryRegion& only = *children.front()->region;
+    return only.offset() == 0 && Extent(only.size()) <= Extent(region.size()) ? &only : nullptr;
+  }
+
   std::vector<FlatRange> Take() {
     Seek(UINT64_MAX);
     while (!after_.empty()) {
@@ -158,6 +182,14 @@ std::vector<FlatRange> Render(const MemoryRegion& root, Window window) {
   Renderer renderer;
   renderer.Add(root, 0, window, {});
   return renderer.Take();
+}
+
+const MemoryRegion& CanonicalRoot(const MemoryRegion& root) {
+  const MemoryRegion* canonical = &root;
+  while (const MemoryRegion* inside = Renderer::Inside(*canonical)) {
+    canonical = inside;
+  }
+  return *canonical;
 }
 
 // Ranges are disjoint and ascending, so `before.last + 1` does not wrap.

@@ -14,6 +14,10 @@ namespace gyre::memory {
 // neighbours that continue each other are one. Costs what is in the window, and
 // a logarithm of each container that it meets.
 std::vector<FlatRange> Render(const MemoryRegion& root, Window window);
+// A region below `root` that shows by itself what `root` shows, or `root`: through
+// aliases of whole regions, and containers whose one enabled child stands at 0 and
+// wholly within. Address spaces with the same one share a view.
+const MemoryRegion& CanonicalRoot(const MemoryRegion& root);
 // Whether `range` goes on where `before` ends, as if they were one.
 bool Continues(const FlatRange& before, const FlatRange& range);
 // The ioeventfds of the view's regions, at their places: those that lie wholly

@@ -1,5 +1,6 @@
 // Transactions: from the edits of a region tree to what views and listeners learn of them.
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "gyre/memory/address_space.h"
 #include "memory/address_space_impl.h"
 #include "memory/region_impl.h"
+#include "memory/render.h"
 
 namespace gyre::memory {
 
@@ -77,6 +79,52 @@ Status Topology::CommitTransaction() {
   return status;
 }
 
+// What every address space has pending. Those whose roots come to the same are
+// rendered once, and share one view from then on.
+std::vector<SpaceChange> Topology::TakeChanges() {
+  struct Shown {
+    const MemoryRegion* root;
+    std::shared_ptr<const FlatView> before;
+    std::shared_ptr<const FlatView> after;
+    std::optional<std::size_t> change;
+  };
+  std::vector<SpaceChange> changes;
+  if (std::ranges::none_of(spaces_, [](const AddressSpace* space) { return space->impl_->pending(); })) {
+    return changes;
+  }
+  std::vector<Shown> shown;
+  for (const AddressSpace* space : spaces_) {
+    if (!space->impl_->pending()) {
+      const auto view = space->view();
+      shown.push_back({&CanonicalRoot(*space->root()), view, view, std::nullopt});
+    }
+  }
+  for (AddressSpace* space : spaces_) {
+    auto& impl = *space->impl_;
+    if (!impl.pending()) {
+      continue;
+    }
+    const MemoryRegion* const root = &CanonicalRoot(*space->root());
+    const auto before = space->view();
+    const auto same = std::ranges::find_if(shown, [&](const Shown& other) {
+      return other.root == root && other.before == before && other.change;
+    });
+    if (same != shown.end()) {
+      changes.push_back(impl.TakeChangeOf(changes[*same->change], *space));
+      continue;
+    }
+    renders_ += impl.changed.empty() ? 0U : 1U;
+    auto change = impl.TakeChange(*space);
+    const auto equal = std::ranges::find(shown, root, &Shown::root);
+    if (change.new_view && equal != shown.end()) {
+      change.new_view = equal->after;
+    }
+    shown.push_back({root, before, change.new_view ? change.new_view : before, changes.size()});
+    changes.push_back(std::move(change));
+  }
+  return changes;
+}
+
 // Every address space at once, in this order: removals, publication of the new
 // views, additions, and then Commit, where KVM's slots change. A vCPU may exit
 // anywhere in between, and an exit taken before a change may be dispatched after
@@ -95,15 +143,7 @@ Status Topology::CommitTransaction() {
 // are removed before and added after the publication, so that one rings only
 // for what the view shows; a kick without its ioeventfd reaches the handler.
 Status Topology::Apply() {
-  std::vector<AddressSpace::Impl::Change> changes;
-  for (AddressSpace* space : spaces_) {
-    auto& impl = *space->impl_;
-    if (impl.changed.empty() && impl.event_fds_changed.empty()) {
-      continue;
-    }
-    renders_ += impl.changed.empty() ? 0U : 1U;
-    changes.push_back(impl.TakeChange(*space));
-  }
+  const auto changes = TakeChanges();
   if (changes.empty()) {
     return {};
   }
@@ -123,7 +163,7 @@ Status Topology::Apply() {
   for (const auto& change : changes) {
     change.space->impl_->TellRemovals(change, errors);
   }
-  for (auto& change : changes) {
+  for (const auto& change : changes) {
     if (change.new_view) {
       change.space->impl_->Publish(change.new_view);
     }

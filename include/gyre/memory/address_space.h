@@ -17,6 +17,7 @@
 namespace gyre::memory {
 
 class AddressSpace;
+struct SpaceChange;
 struct Window;
 
 // One per machine: the list of address spaces, the transaction depth and what is
@@ -40,6 +41,7 @@ class Topology {
   void BeginTransaction();
   Status CommitTransaction();
   Status Apply();
+  std::vector<SpaceChange> TakeChanges();
   // Wherever an address space can show the region, whether or not it is enabled
   // itself, something else may show from now on.
   void NoteChangeAt(const MemoryRegion& region);

@@ -47,7 +47,11 @@ class Crowd {
         Edit();
       }
     }
-    AddressSpace again(world_.topology, "again", root_);
+    // A root that does not come to the same, or the two would share one view.
+    const RegionPtr other = world_.Container(kWholeSpace, "other");
+    ASSERT_TRUE(other->Add(0, world_.Alias(root_, 0, kWholeSpace)));
+    ASSERT_TRUE(other->Add(0, world_.Container(0, "second")));
+    AddressSpace again(world_.topology, "again", other);
     Mirror fresh;
     ASSERT_TRUE(again.AddListener(fresh));
     ASSERT_EQ(space_.view()->ranges(), again.view()->ranges());

@@ -341,6 +341,44 @@ TEST_F(IoEventFds, Failure_IsReturnedByCommit) {
   EXPECT_FALSE(transaction.Commit());
 }
 
+// By the same root, and by roots that come to the same (semantics 1.2).
+TEST(Sharing, SameCanonicalRoot_SharesOneViewThroughEveryCommit) {
+  World world;
+  FakeHandler handler;
+  const auto system = world.Container(kWholeSpace, "system");
+  const auto bus = world.Container(kWholeSpace, "bus");
+  ASSERT_TRUE(bus->Add(0, world.Alias(system, 0, kWholeSpace)));
+  ASSERT_TRUE(system->Add(0, world.Ram(0x1000)));
+  AddressSpace cpu(world.topology, "cpu", system);
+  const auto renders = world.topology.renders();
+  AddressSpace twin(world.topology, "twin", system);
+  AddressSpace dma(world.topology, "dma", bus);
+  EXPECT_EQ(world.topology.renders(), renders);
+  Mirror mirror;
+  ASSERT_TRUE(dma.AddListener(mirror));
+  const auto io = MemoryRegion::NewIo(world.topology, "io", 0x100, handler);
+  ASSERT_TRUE(system->Add(0x2000, io));
+  io->AddIoEventFd({.offset = 0, .size = 4, .match = {}, .fd = 3});
+  EXPECT_EQ(world.topology.renders(), renders + 1);
+  EXPECT_EQ(cpu.view(), twin.view());
+  EXPECT_EQ(cpu.view(), dma.view());
+  EXPECT_EQ(mirror.ranges(), cpu.view()->ranges());
+  EXPECT_EQ(mirror.event_fds().size(), 1U);
+  // A device that only the bus has parts them, until it has gone.
+  const auto own = world.Rom(0x100);
+  ASSERT_TRUE(bus->Add(0x800, own, 1));
+  EXPECT_EQ(Describe(cpu), "0-fff ram@0 | 2000-20ff io@0");
+  EXPECT_EQ(Describe(dma), "0-7ff ram@0 | 800-8ff rom@0 ro | 900-fff ram@900 | 2000-20ff io@0");
+  bus->Remove(own);
+  EXPECT_EQ(cpu.view(), dma.view());
+  EXPECT_EQ(mirror.ranges(), cpu.view()->ranges());
+  // What the alias adds is no longer the same.
+  bus->SetReadonly(true);
+  EXPECT_EQ(Describe(dma), "0-fff ram@0 ro | 2000-20ff io@0");
+  EXPECT_EQ(Describe(cpu), "0-fff ram@0 | 2000-20ff io@0");
+  dma.RemoveListener(mirror);
+}
+
 TEST(Placement, Destroyed_GivesItsPlaceUp) {
   World world;
   const auto root = world.Container(kWholeSpace, "root");
