@@ -207,12 +207,20 @@ bool Vcpus::Impl::ServeOne(std::size_t index) {
   return false;
 }
 
+// Who waits for all to park is woken once, not by each; but a vCPU that waits may
+// itself be the one that is left.
+bool Vcpus::Impl::IsLastToPark() const {
+  return std::ranges::all_of(seats_, &Seat::parked) || std::ranges::any_of(seats_, &Seat::waiting);
+}
+
 void Vcpus::Impl::Park(std::size_t index, bool stops) {
   Seat& seat = *seats_[index];
   if (!seat.parked || (stops && !seat.paused)) {
     seat.paused = seat.paused || stops;
     seat.parked = true;
-    progress_.NotifyAll();
+    if (IsLastToPark()) {
+      progress_.NotifyAll();
+    }
   }
   seat.wake.Wait(mutex_);
   seat.parked = (vcpus_[index]->requests() & (kRequestStop | kRequestPark)) != 0;

@@ -92,6 +92,7 @@ struct Vcpus::Impl final : VcpuHolder {
   bool AskAllToPark(std::optional<std::size_t> self) REQUIRES(mutex_);
   void AskAll(std::uint32_t request) REQUIRES(mutex_);
   std::shared_ptr<Work> Enqueue(VcpuIndex vcpu, std::move_only_function<void()> function) REQUIRES(mutex_);
+  bool IsLastToPark() const REQUIRES(mutex_);
   // Sleeps while a request to stop or to park stands.
   void Park(std::size_t index, bool stops) REQUIRES(mutex_);
   void SetWaiting(std::optional<std::size_t> self, bool waiting) REQUIRES(mutex_);
