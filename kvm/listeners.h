@@ -19,6 +19,7 @@ class MemorySlotListener final : public memory::MemoryListener {
   void RegionDel(const memory::FlatRange& range) override { table_.QueueDelete(range); }
   void RegionAdd(const memory::FlatRange& range) override { table_.QueueAdd(range); }
   Status Commit() override { return table_.Commit(); }
+  std::string Describe(const memory::FlatRange& range) const { return table_.Describe(range); }
   Status EventFdDel(const memory::PlacedEventFd& event_fd) override;
   Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
 

@@ -15,6 +15,8 @@ void Keep(Status& first, Status next) {
   }
 }
 
+constexpr auto Start = [](const auto& queued) { return queued.section.gpa; };
+
 }  // namespace
 
 std::optional<SlotSection> SectionOf(const memory::FlatRange& range) {
@@ -38,17 +40,19 @@ std::optional<SlotSection> SectionOf(const memory::FlatRange& range) {
 
 void SlotTable::QueueDelete(const memory::FlatRange& range) {
   if (const auto section = SectionOf(range)) {
-    deletions_.push_back({.section = *section, .region = range.region, .used = true});
+    deletions_.push_back({.section = *section, .region = range.region});
   }
 }
 
 void SlotTable::QueueAdd(const memory::FlatRange& range) {
   if (const auto section = SectionOf(range)) {
-    additions_.push_back({.section = *section, .region = range.region, .used = true});
+    additions_.push_back({.section = *section, .region = range.region});
   }
 }
 
 Status SlotTable::Commit() {
+  std::ranges::sort(deletions_, {}, Start);
+  std::ranges::sort(additions_, {}, Start);
   CancelUnchanged();
   const bool hold = Overlapping();
   if (hold) {
@@ -69,10 +73,9 @@ Status SlotTable::Commit() {
 
 // A change below page size leaves the section as it was.
 void SlotTable::CancelUnchanged() {
-  std::erase_if(deletions_, [this](const Slot& deletion) {
-    const auto same = std::ranges::find_if(
-        additions_, [&deletion](const Slot& addition) { return addition.section == deletion.section; });
-    if (same == additions_.end() || same->region != deletion.region) {
+  std::erase_if(deletions_, [this](const Queued& deletion) {
+    const auto same = std::ranges::lower_bound(additions_, deletion.section.gpa, {}, Start);
+    if (same == additions_.end() || same->section != deletion.section || same->region != deletion.region) {
       return false;
     }
     additions_.erase(same);
@@ -80,47 +83,60 @@ void SlotTable::CancelUnchanged() {
   });
 }
 
+// Both are ascending and disjoint in themselves.
 bool SlotTable::Overlapping() const {
-  return std::ranges::any_of(deletions_, [this](const Slot& deletion) {
-    return std::ranges::any_of(additions_, [&deletion](const Slot& addition) {
-      const SlotSection& a = deletion.section;
-      const SlotSection& b = addition.section;
-      return a.gpa < b.gpa + b.size && b.gpa < a.gpa + a.size;
-    });
-  });
+  auto addition = additions_.begin();
+  for (const Queued& deletion : deletions_) {
+    const SlotSection& gone = deletion.section;
+    while (addition != additions_.end() && addition->section.gpa + addition->section.size <= gone.gpa) {
+      ++addition;
+    }
+    if (addition != additions_.end() && addition->section.gpa < gone.gpa + gone.size) {
+      return true;
+    }
+  }
+  return false;
 }
 
 Status SlotTable::Delete(const SlotSection& section) {
-  const auto slot = std::ranges::find_if(
-      slots_, [&section](const Slot& each) { return each.used && each.section == section; });
-  if (slot == slots_.end()) {
+  const auto mapped = mapped_.find(section.gpa);
+  if (mapped == mapped_.end() || mapped->second.section != section) {
     return {};  // its addition failed, and was reported then
   }
   SlotSection nothing = section;
   nothing.size = 0;
-  const SlotId id(static_cast<std::uint32_t>(slot - slots_.begin()));
-  if (Status status = backend_.SetSlot(id, nothing); !status) {
-    // KVM still maps it: the number stays taken, and the region alive.
+  if (Status status = backend_.SetSlot(mapped->second.slot, nothing); !status) {
     return Fail(std::move(status).error().Within(format("deleting the slot of size {:#x}", section.size)));
   }
-  *slot = {};
+  free_.insert(mapped->second.slot.value());
+  mapped_.erase(mapped);
   return {};
 }
 
-Status SlotTable::Add(const Slot& slot) {
-  const auto free = std::ranges::find(slots_, false, &Slot::used);
-  const auto number = static_cast<std::size_t>(free - slots_.begin());
+Status SlotTable::Add(const Queued& queued) {
+  const SlotSection& section = queued.section;
+  const std::uint32_t number = free_.empty() ? next_ : *free_.begin();
   if (number >= max_slots_) {
-    return Fail(Error::Host(format("no memory slot left of {} for gpa={:#x} size={:#x}", max_slots_,
-                                   slot.section.gpa, slot.section.size)));
+    return Fail(Error::Host(
+        format("no memory slot left of {} for gpa={:#x} size={:#x}", max_slots_, section.gpa, section.size)));
   }
-  TRY(backend_.SetSlot(SlotId(static_cast<std::uint32_t>(number)), slot.section));
-  if (free == slots_.end()) {
-    slots_.push_back(slot);
-  } else {
-    *free = slot;
+  if (const auto old = mapped_.find(section.gpa); old != mapped_.end()) {
+    // KVM would refuse it: what is there could not be deleted.
+    return Fail(Error::Host(format("gpa={:#x} size={:#x}: slot {} is still there", section.gpa, section.size,
+                                   old->second.slot.value())));
+  }
+  TRY(backend_.SetSlot(SlotId(number), section));
+  mapped_.emplace(section.gpa, Mapped{.section = section, .region = queued.region, .slot = SlotId(number)});
+  if (free_.erase(number) == 0) {
+    ++next_;
   }
   return {};
+}
+
+std::string SlotTable::Describe(const memory::FlatRange& range) const {
+  const auto section = SectionOf(range);
+  const auto mapped = section ? mapped_.find(section->gpa) : mapped_.end();
+  return mapped == mapped_.end() ? "" : format("slot {}", mapped->second.slot.value());
 }
 
 }  // namespace gyre::kvm

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "gyre/base/result.h"
@@ -38,32 +41,44 @@ class SlotBackend {
   virtual void ReleaseVcpus() = 0;
 };
 
+// What KVM maps, by guest address. A commit costs what it changes: a logarithm of
+// the number of slots for each.
 class SlotTable {
  public:
   SlotTable(SlotBackend& backend, unsigned max_slots) : backend_(backend), max_slots_(max_slots) {}
 
   void QueueDelete(const memory::FlatRange& range);
   void QueueAdd(const memory::FlatRange& range);
-  // All deletions, then all additions. Goes on after an error and returns the first.
+  // All deletions, then all additions. Goes on after an error and returns the first:
+  // what KVM refuses to map is served by dispatch, what it refuses to unmap stays
+  // mapped, with its number and its memory, until its place is deleted again.
   Status Commit();
+  // "slot 3", or nothing where the range has none.
+  std::string Describe(const memory::FlatRange& range) const;
 
  private:
-  struct Slot {
+  struct Queued {
+    SlotSection section;
+    memory::RegionPtr region;
+  };
+  struct Mapped {
     SlotSection section;
     memory::RegionPtr region;  // keeps the host memory while KVM maps it
-    bool used = false;
+    SlotId slot;
   };
 
   void CancelUnchanged();
   bool Overlapping() const;
   Status Delete(const SlotSection& section);
-  Status Add(const Slot& slot);
+  Status Add(const Queued& queued);
 
   SlotBackend& backend_;
   unsigned max_slots_;
-  std::vector<Slot> slots_;  // by number
-  std::vector<Slot> deletions_;
-  std::vector<Slot> additions_;
+  std::map<std::uint64_t, Mapped> mapped_;  // by section.gpa
+  std::set<std::uint32_t> free_;            // numbers below next_ that are not in use
+  std::uint32_t next_ = 0;
+  std::vector<Queued> deletions_;
+  std::vector<Queued> additions_;
 };
 
 }  // namespace gyre::kvm

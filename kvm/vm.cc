@@ -91,6 +91,7 @@ Status Vm::CreateIrqChip() {
 
 bool Vm::has_irq_chip() const { return impl_->has_irq_chip; }
 void Vm::SetVcpuHolder(VcpuHolder* holder) { impl_->holder = holder; }
+std::string Vm::DescribeSlot(const memory::FlatRange& range) const { return impl_->memory.Describe(range); }
 memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }
 memory::MemoryListener& Vm::io_listener() { return impl_->io; }
 MsiSink& Vm::msi() { return impl_->router; }

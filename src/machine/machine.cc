@@ -213,7 +213,9 @@ void Machine::ServeVcpuEvents() {
 
 std::string Machine::Report() const {
   return ReportState(lifecycle_.state()) + ReportBigLock(loop_.big_lock().stats()) +
-         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) + ReportSpace(memory_space_) +
+         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) +
+         ReportSpace(memory_space_,
+                     [this](const memory::FlatRange& range) { return vm_->DescribeSlot(range); }) +
          ReportSpace(io_space_);
 }
 

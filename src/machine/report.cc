@@ -6,7 +6,6 @@
 #include "gyre/base/cycles.h"
 #include "gyre/base/format.h"
 #include "gyre/base/histogram.h"
-#include "gyre/memory/dump.h"
 
 namespace gyre::machine {
 namespace {
@@ -64,14 +63,14 @@ std::string ReportVcpus(const kvm::Vcpus& vcpus) {
   return text;
 }
 
-std::string ReportSpace(const memory::AddressSpace& space) {
+std::string ReportSpace(const memory::AddressSpace& space, const memory::Annotate& annotate) {
   const auto counters = space.counters();
   return format(
       "address space {}: {} unassigned reads, {} unassigned writes, {} writes to read-only memory, {} "
       "refused\n{}"
       "flat view:\n{}",
       space.name(), counters.unassigned_reads, counters.unassigned_writes, counters.readonly_writes,
-      counters.refused, memory::DumpTree(*space.root()), memory::DumpFlatView(*space.view()));
+      counters.refused, memory::DumpTree(*space.root()), memory::DumpFlatView(*space.view(), annotate));
 }
 
 }  // namespace gyre::machine

@@ -8,6 +8,7 @@
 #include "gyre/kvm/vcpus.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
+#include "gyre/memory/dump.h"
 #include "src/machine/run_state.h"
 
 namespace gyre::machine {
@@ -20,6 +21,6 @@ std::string ReportLoop(const loop::LoopStats& stats);
 // A line each vCPU: exits by reason.
 std::string ReportVcpus(const kvm::Vcpus& vcpus);
 // What accesses met, the region tree, and the flat view.
-std::string ReportSpace(const memory::AddressSpace& space);
+std::string ReportSpace(const memory::AddressSpace& space, const memory::Annotate& annotate = {});
 
 }  // namespace gyre::machine

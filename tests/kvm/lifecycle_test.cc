@@ -128,8 +128,8 @@ TEST_F(Lifecycle, ReportSignal_TellsCountersAndMemoryMap) {
   ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
   process.Signal(SIGUSR2);
   ASSERT_TRUE(process.WaitForError("address space I/O")) << process.err();
-  for (const char* wanted : {"state: running", "big lock: taken",
-                             "main loop: ", "vCPU 0: exits: ", "ram-below-4g", "ioapic", "flat view:"}) {
+  for (const char* wanted : {"state: running", "big lock: taken", "main loop: ", "vCPU 0: exits: ",
+                             "ram-below-4g", "ioapic", "flat view:", "slot 0"}) {
     EXPECT_NE(process.err().find(wanted), std::string::npos) << wanted << process.err();
   }
   EXPECT_TRUE(process.StaysAlive(std::chrono::milliseconds(20))) << process.err();

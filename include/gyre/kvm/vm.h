@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "gyre/base/irq.h"
 #include "gyre/base/result.h"
@@ -45,6 +46,8 @@ class Vm {
 
   // Mirror the memory address space's RAM and ROM as slots and both spaces'
   // ioeventfds. Each must be removed from its address space before the Vm goes.
+  // "slot 3", or nothing where KVM does not map the range. Big lock's holder.
+  std::string DescribeSlot(const memory::FlatRange& range) const;
   memory::MemoryListener& memory_listener();
   memory::MemoryListener& io_listener();
 

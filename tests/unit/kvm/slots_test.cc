@@ -146,5 +146,54 @@ TEST_F(SlotsTest, Commit_FailedAddition_LeavesItsNumberFree) {
   EXPECT_THAT(backend.Take(), ElementsAre("0:1000+1000"));
 }
 
+TEST_F(SlotsTest, Commit_FailedDeletion_KeepsItsNumberUntilItSucceeds) {
+  table.QueueAdd(Range(0, kPageSize));
+  ASSERT_TRUE(table.Commit());
+  backend.Take();
+  backend.fail = true;
+  table.QueueDelete(Range(0, kPageSize));
+  EXPECT_FALSE(table.Commit());
+  backend.fail = false;
+  backend.Take();
+  // KVM still maps it: nothing else may get its number, nor its place.
+  table.QueueAdd(Range(4 * kPageSize, kPageSize));
+  table.QueueAdd(Range(0, kPageSize, 8 * kPageSize));
+  const auto status = table.Commit();
+  ASSERT_FALSE(status);
+  EXPECT_THAT(status.error().message(), testing::HasSubstr("slot 0 is still there"));
+  EXPECT_THAT(backend.Take(), ElementsAre("1:4000+1000"));
+  table.QueueDelete(Range(0, kPageSize));
+  EXPECT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("0:0+0"));
+}
+
+TEST_F(SlotsTest, Describe_NamesTheSlotOfARange) {
+  table.QueueAdd(Range(0, kPageSize));
+  table.QueueAdd(Range(0x10'0800, 0x2900, 0x800));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_EQ(table.Describe(Range(0x10'0800, 0x2900, 0x800)), "slot 1");
+  EXPECT_EQ(table.Describe(Range(0x20'0000, kPageSize)), "");
+  EXPECT_EQ(table.Describe(Range(0x20'0800, 0x100, 0x800)), "");  // no whole page
+}
+
+// semantics of the seed's slot array: thousands are no burden.
+TEST_F(SlotsTest, ThousandsOfSlots_KeepNumbersAndOrder) {
+  constexpr std::uint64_t kSlots = 5000;
+  SlotTable large(backend, kSlots);
+  for (std::uint64_t i = 0; i < kSlots; ++i) {
+    large.QueueAdd(Range(2 * i * kPageSize, kPageSize));
+  }
+  ASSERT_TRUE(large.Commit());
+  ASSERT_EQ(backend.Take().size(), kSlots);
+  for (std::uint64_t i = 0; i < kSlots; i += 2) {
+    large.QueueDelete(Range(2 * i * kPageSize, kPageSize));
+  }
+  ASSERT_TRUE(large.Commit());
+  EXPECT_EQ(backend.Take().size(), kSlots / 2);
+  large.QueueAdd(Range(4 * kSlots * kPageSize, kPageSize));
+  ASSERT_TRUE(large.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre(format("0:{:x}+1000", 4 * kSlots * kPageSize)));
+}
+
 }  // namespace
 }  // namespace gyre::kvm
