@@ -82,7 +82,7 @@ void Events(const PeerMaker& make, std::size_t count) {
       peer->Iterate();
     }
     if (events < goal) {
-      std::fprintf(stderr, "%s lost an event\n", peer->name().data());
+      std::fprintf(stderr, "%s lost an event\n", std::string(peer->name()).c_str());
       std::exit(1);
     }
     all += count;

@@ -79,7 +79,7 @@ void LookupBare(benchmark::State& state) {
   }
   const auto addresses = Addresses(count);
   std::size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     benchmark::DoNotOptimize(std::ranges::upper_bound(starts, addresses[next++ % addresses.size()]));
   }
 }
@@ -90,14 +90,14 @@ void LookupView(benchmark::State& state) {
   const auto view = map.space.view();
   const auto addresses = Addresses(count);
   std::size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     benchmark::DoNotOptimize(view->Find(addresses[next++ % addresses.size()]));
   }
 }
 
 void FullRender(benchmark::State& state) {
   Map map(static_cast<std::size_t>(state.range(0)));
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     const AddressSpace again(map.topology, "again", map.root);
     benchmark::DoNotOptimize(&again);
   }
@@ -107,7 +107,7 @@ void FullRender(benchmark::State& state) {
 void CommitOne(benchmark::State& state) {
   Map map(static_cast<std::size_t>(state.range(0)));
   std::size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     MemoryRegion& region = *map.regions[next++ * 7919 % map.regions.size()];
     region.SetEnabled(false);
     region.SetEnabled(true);
@@ -119,7 +119,7 @@ void CommitOne(benchmark::State& state) {
 void CommitMove(benchmark::State& state) {
   Map map(static_cast<std::size_t>(state.range(0)));
   std::size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     MemoryRegion& region = *map.regions[next++ * 7919 % map.regions.size()];
     const std::uint64_t offset = region.offset();
     benchmark::DoNotOptimize(region.SetOffset(offset + kSize));
@@ -132,7 +132,7 @@ void CommitMove(benchmark::State& state) {
 void Build(benchmark::State& state) {
   const auto count = static_cast<std::size_t>(state.range(0));
   Map map(count);
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     Transaction build(map.topology);
     const RegionPtr root = MemoryRegion::NewContainer(map.topology, "machine", count * kStride);
     for (std::size_t i = 0; i < count; ++i) {
@@ -157,7 +157,7 @@ void Dispatch(benchmark::State& state) {
   ViewCache cache;
   std::array<std::byte, 4> value{};
   std::uint64_t next = static_cast<std::uint64_t>(state.thread_index()) * 131;
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     benchmark::DoNotOptimize(map->space.Read(cache, GuestAddress(++next % 1000 * kStride), value));
   }
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()));
@@ -171,7 +171,7 @@ std::size_t InUse() { return ::mallinfo2().uordblks; }
 // What is allocated for regions with a container's index, and for a view's ranges.
 void Footprint(benchmark::State& state) {
   const auto count = static_cast<std::size_t>(state.range(0));
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     const std::size_t before = InUse();
     Map map(count);
     const std::size_t with_map = InUse();
