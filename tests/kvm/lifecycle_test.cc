@@ -88,6 +88,44 @@ TEST_F(Lifecycle, InstructionThatKvmCannotRun_IsAGuestCrashWithRegisters) {
   EXPECT_NE(result.err.find("d0000000"), std::string::npos) << "no register dump: " << result.Describe();
 }
 
+// What the guest would do after its panic is not executed, unless the action is none.
+TEST_F(Lifecycle, Panic_EndsByDefaultWithTheEvent) {
+  const auto result = RunGuest("panic", {"--log-level", "info"});
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out, "panic\n");
+  EXPECT_NE(result.err.find("GUEST_PANICKED action=poweroff"), std::string::npos) << result.Describe();
+}
+
+TEST_F(Lifecycle, PanicExitFailure_IsAGuestCrash) {
+  const auto result = RunGuest("panic", {"--action", "panic=exit-failure"});
+  EXPECT_EQ(result.exit_status, kGuestCrash) << result.Describe();
+  EXPECT_EQ(result.out, "panic\n");
+}
+
+TEST_F(Lifecycle, PanicPause_StopsTheGuestWhereItIs) {
+  auto process = StartGuest("panic", {"--action", "panic=pause", "--log-level", "info"});
+  ASSERT_TRUE(process.WaitForError("STOP")) << process.err();
+  EXPECT_NE(process.err().find("GUEST_PANICKED action=pause"), std::string::npos) << process.err();
+  EXPECT_TRUE(process.StaysAlive(std::chrono::milliseconds(50))) << process.err();
+  EXPECT_EQ(process.out(), "panic\n");
+  process.Signal(SIGUSR2);
+  EXPECT_TRUE(process.WaitForError("state: guest-panicked")) << process.err();
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
+}
+
+TEST_F(Lifecycle, PanicNone_IsAnEventAndNothingElse) {
+  const auto result = RunGuest("panic", {"--action", "panic=none", "--log-level", "info"});
+  EXPECT_GUEST_PASSES(result, "panic");
+  EXPECT_NE(result.err.find("GUEST_PANICKED action=run"), std::string::npos) << result.Describe();
+}
+
+TEST_F(Lifecycle, CrashKernelLoaded_GoesOn) {
+  const auto result = RunGuest("panic", {"--cmdline", "crashload", "--log-level", "info"});
+  EXPECT_GUEST_PASSES(result, "panic");
+  EXPECT_NE(result.err.find("GUEST_CRASHLOADED"), std::string::npos) << result.Describe();
+}
+
 TEST_F(Lifecycle, Terminate_EndsARunningGuestCleanly) {
   for (const int signal : {SIGTERM, SIGINT}) {
     auto process = StartGuest("echo");
