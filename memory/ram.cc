@@ -1,5 +1,6 @@
 #include "gyre/memory/ram.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -31,9 +32,16 @@ Result<std::shared_ptr<RamBlock>> RamBlock::NewAnonymous(std::string name, std::
   return block;
 }
 
+bool RamBlock::Discard() {
+  return punches_ && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                                 static_cast<off_t>(size())) == 0;
+}
+
 Status RamBlock::Clear() {
   if (!anonymous_) {
-    std::memset(host(), 0, size());
+    if (!Discard()) {
+      std::memset(host(), 0, size());
+    }
     return {};
   }
   // MADV_DONTNEED brings a private file mapping back to the file's bytes, not to zeros.

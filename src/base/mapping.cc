@@ -25,9 +25,11 @@ Mapping::~Mapping() {
   }
 }
 
-Result<Mapping> Mapping::Anonymous(std::size_t size) {
+Result<Mapping> Mapping::Anonymous(std::size_t size, int more) {
+  // Huge pages that are not reserved would be missed at their first use, by a SIGBUS.
+  const int reserve = (more & MAP_HUGETLB) != 0 ? 0 : MAP_NORESERVE;
   void* data =
-      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | reserve | more, -1, 0);
   if (data == MAP_FAILED) {
     return Fail(Error::Sys(format("mmap of {} bytes", size), errno));
   }

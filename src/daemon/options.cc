@@ -6,8 +6,8 @@
 #include <map>
 #include <vector>
 
-#include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "src/daemon/memory_option.h"
 
 namespace gyre::daemon {
 namespace {
@@ -31,7 +31,10 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--initrd", options.boot.initrd_path, "initial ramdisk, or Multiboot module");
   app.add_option("--cmdline", options.boot.cmdline, "guest command line");
   app.add_option("--boot", raw.boot, "boot protocol: auto, linux, pvh or multiboot (auto: by content)");
-  app.add_option("--memory", raw.memory, "guest RAM: 256M, 2G; a bare number counts MiB (256M)");
+  app.add_option("--memory", raw.memory,
+                 "guest RAM: 256M, 2G; a bare number counts MiB (256M); or size=SIZE with any of "
+                 "backend=anonymous|memfd|file, path=PATH, share=on|off, hugepages=off|transparent|2M|1G, "
+                 "prealloc=on|off, prealloc-threads=N, locked=on|off, dump=on|off, merge=on|off, by commas");
   app.add_option("--cpus", raw.cpus, "number of vCPUs (1)");
   app.add_option("--serial", options.machine.serial,
                  "serial port: stdio, null, file:PATH, pty or unix:PATH (stdio)");
@@ -129,11 +132,11 @@ Status Interpret(const Raw& raw, Options& options) {
   if (options.boot.kernel_path.empty()) {
     return Fail(Error::Usage("--kernel is required"));
   }
-  auto memory = ParseSize(raw.memory);
+  auto memory = ParseMemory(raw.memory);
   if (!memory) {
     return Fail(std::move(memory).error().Within("--memory"));
   }
-  options.machine.memory_size = *memory;
+  options.machine.memory = *memory;
   options.machine.vcpus = TRY(ParseCount("--cpus", raw.cpus));
   options.boot.protocol = TRY(Choose<BootProtocol>("--boot", raw.boot,
                                                    {{"auto", BootProtocol::kAuto},
@@ -164,24 +167,6 @@ std::string OneLine(std::string text) {
 }
 
 }  // namespace
-
-Result<std::uint64_t> ParseSize(std::string_view text) {
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string_view suffix(end, text.data() + text.size());
-  static constexpr std::string_view kUnits = "KMGT";
-  std::uint64_t unit = kMiB;
-  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
-    unit = std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1));
-  } else if (!suffix.empty()) {
-    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
-  }
-  const auto bytes = CheckedMul(number, unit);
-  if (error != std::errc() || !bytes) {
-    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
-  }
-  return *bytes;
-}
 
 Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
   Options options;

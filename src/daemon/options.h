@@ -31,7 +31,4 @@ struct Text {
 // Every mistake is one Error of kind kUsage.
 Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv);
 
-// "256M": bytes; suffixes K, M, G, T; a bare number counts MiB.
-Result<std::uint64_t> ParseSize(std::string_view text);
-
 }  // namespace gyre::daemon

@@ -24,15 +24,15 @@ std::uint64_t BelowGap(std::uint64_t memory_size) { return std::min(memory_size,
 }  // namespace
 
 Status CheckMachineConfig(const MachineConfig& config) {
-  if (config.memory_size == 0) {
+  if (config.memory.size == 0) {
     return Fail(Error::Usage("--memory: a guest needs some"));
   }
-  if (config.memory_size % kMiB != 0) {
-    return Fail(Error::Usage(format("--memory: {} bytes is not a whole number of MiB", config.memory_size)));
+  if (config.memory.size % kMiB != 0) {
+    return Fail(Error::Usage(format("--memory: {} bytes is not a whole number of MiB", config.memory.size)));
   }
-  if (const auto host = HostMemory(); config.memory_size > host) {
+  if (const auto host = HostMemory(); config.memory.size > host) {
     return Fail(Error::Usage(format("--memory: {} MiB is more than the {} MiB that this host has",
-                                    config.memory_size / kMiB, host / kMiB)));
+                                    config.memory.size / kMiB, host / kMiB)));
   }
   if (config.vcpus == 0 || config.vcpus > layout::kMaxVcpus) {
     return Fail(Error::Usage(format("--cpus: {} is not between 1 and {}", config.vcpus, layout::kMaxVcpus)));
@@ -95,13 +95,13 @@ Status Machine::CreateVm(const kvm::System& system) {
 }
 
 Status Machine::CreateMemory() {
-  const auto block = TRY(memory::RamBlock::NewAnonymous("ram", config_.memory_size));
+  const auto block = TRY(memory::RamBlock::New("ram", config_.memory));
   const auto all = memory::MemoryRegion::NewRam(topology_, "ram", block);
-  const std::uint64_t below = BelowGap(config_.memory_size);
+  const std::uint64_t below = BelowGap(config_.memory.size);
   const auto low = memory::MemoryRegion::NewAlias(topology_, "ram-below-4g", all, 0, below);
   TRY(system_root_->Add(0, low));
   ram_.Add({.start = GuestAddress(0), .size = below, .block = block, .block_offset = 0});
-  if (const std::uint64_t above = config_.memory_size - below; above != 0) {
+  if (const std::uint64_t above = config_.memory.size - below; above != 0) {
     const auto high = memory::MemoryRegion::NewAlias(topology_, "ram-above-4g", all, below, above);
     TRY(system_root_->Add(layout::kGapEnd, high));
     ram_.Add({.start = GuestAddress(layout::kGapEnd), .size = above, .block = block, .block_offset = below});
@@ -114,7 +114,7 @@ Status Machine::CreateDevices() {
   if (const auto where = serial->description(); !where.empty()) {
     log::Info("serial port: {}", where);
   }
-  const std::uint64_t below = BelowGap(config_.memory_size);
+  const std::uint64_t below = BelowGap(config_.memory.size);
   const PlatformBus bus{.topology = topology_,
                         .memory = *system_root_,
                         .io = *io_root_,
@@ -125,7 +125,7 @@ Status Machine::CreateDevices() {
                               .acpi = config_.acpi,
                               .watchdog = config_.watchdog,
                               .ram_below_gap = below,
-                              .ram_above_gap = config_.memory_size - below};
+                              .ram_above_gap = config_.memory.size - below};
   platform_ = TRY(Platform::Create(bus, config, std::move(serial), [this] {
     if (vcpus_) {
       vcpus_->KickForInterrupt(VcpuIndex(0));

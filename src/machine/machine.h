@@ -23,7 +23,7 @@
 namespace gyre::machine {
 
 struct MachineConfig {
-  std::uint64_t memory_size = 256 * kMiB;
+  memory::RamOptions memory{.size = 256 * kMiB};
   unsigned vcpus = 1;
   std::string serial = "stdio";
   bool acpi = true;

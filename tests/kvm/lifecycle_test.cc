@@ -190,6 +190,34 @@ TEST_F(Lifecycle, Paused_RunsNothingAndEndsOnRequest) {
   EXPECT_EQ(result.out, "");
 }
 
+// A guest that starts anew finds its memory as it was given, whatever stands behind it.
+class MemoryBackend : public GyredTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(MemoryBackend, GuestRunsAndStartsAnewOnIt) {
+  std::string memory = std::string("size=64M,") + GetParam();
+  if (memory.ends_with("path=")) {
+    memory += WriteTempFile("ram", "");
+  }
+  auto process = StartGuest("reset", {"--cmdline", "i8042", "--memory", memory});
+  EXPECT_TRUE(process.WaitForOutputs("boot fresh [i8042]\n", 5)) << process.out() << process.err();
+  process.Signal(SIGTERM);
+  const auto result = process.Wait();
+  EXPECT_EQ(result.exit_status, kCleanEnd) << result.Describe();
+  EXPECT_EQ(result.out.find("stale"), std::string::npos) << result.Describe();
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, MemoryBackend,
+                         ::testing::Values("backend=anonymous", "backend=memfd",
+                                           "backend=file,share=on,path=", "backend=file,path=",
+                                           "backend=file,path=/tmp", "prealloc=on",
+                                           "backend=memfd,prealloc=on,prealloc-threads=2", "locked=on",
+                                           "hugepages=transparent,dump=off"),
+                         [](const auto& instance) {
+                           std::string name = instance.param;
+                           std::erase_if(name, [](char letter) { return std::isalnum(letter) == 0; });
+                           return name;
+                         });
+
 // One clear line and exit status 2, with nothing started.
 void ExpectRefused(const ProcessResult& result, std::string_view mention) {
   EXPECT_EQ(result.exit_status, kBadUsage) << result.Describe();
@@ -209,6 +237,16 @@ TEST_F(Lifecycle, KernelThatIsNone_IsRefused) {
 TEST_F(Lifecycle, BootProtocolThatTheImageHasNot_IsRefused) {
   ExpectRefused(RunGuest("hello", {"--boot", "multiboot"}), "ultiboot");
   ExpectRefused(RunGuest("boot_info.multiboot", {"--boot", "pvh"}), "PVH");
+}
+
+TEST_F(Lifecycle, MemoryThatTheHostHasNot_IsRefused) {
+  ExpectRefused(RunGuest("hello", {"--memory", "size=64M,backend=file,path=/nonexistent/ram"}),
+                "/nonexistent/ram");
+  ExpectRefused(RunGuest("hello", {"--memory", "size=64M,hugepages=1G"}), "whole pages");
+  ExpectRefused(RunGuest("hello", {"--memory", "size=64M,share=on"}), "memfd");
+  ExpectRefused(RunGuest("hello", {"--memory", "size=64M,hugepage=2M"}), "hugepages");
+  ExpectRefused(RunGuest("hello", {"--memory", "size=64M,backend=file,path=" + WriteTempFile("small", "x")}),
+                "small");
 }
 
 TEST_F(Lifecycle, InitrdLargerThanRam_IsRefused) {

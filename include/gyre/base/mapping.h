@@ -20,8 +20,8 @@ class Mapping {
   Mapping& operator=(const Mapping&) = delete;
   ~Mapping();
 
-  // mmap(2) with MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE.
-  static Result<Mapping> Anonymous(std::size_t size);
+  // mmap(2) with MAP_PRIVATE | MAP_ANONYMOUS and `more` flags; only huge pages are reserved.
+  static Result<Mapping> Anonymous(std::size_t size, int more = 0);
   // mmap(2) of a file's or device's [offset, offset + size); `flags` is MAP_SHARED or MAP_PRIVATE.
   static Result<Mapping> File(int fd, std::uint64_t offset, std::size_t size, int protection, int flags);
 

@@ -11,8 +11,30 @@
 #include "gyre/base/mapping.h"
 #include "gyre/base/result.h"
 #include "gyre/base/types.h"
+#include "gyre/base/unique_fd.h"
 
 namespace gyre::memory {
+
+// Where the bytes come from.
+enum class RamBackend : std::uint8_t {
+  kAnonymous,
+  kMemfd,  // sealed against shrinking and growing
+  kFile,   // `path`: a file, or a directory for one without a name (O_TMPFILE)
+};
+enum class HugePages : std::uint8_t { kOff, kTransparent, k2M, k1G };
+
+struct RamOptions {
+  std::uint64_t size = 0;  // bytes, whole pages of the size asked for
+  RamBackend backend = RamBackend::kAnonymous;
+  bool share = false;  // others who have the file see the guest's writes; always so with a memfd
+  std::string path = {};  // NOLINT(readability-redundant-member-init): so that initialisers may leave it out
+  HugePages huge_pages = HugePages::kOff;
+  bool prealloc = false;  // every page is there before the guest starts, or it does not
+  unsigned prealloc_threads = 1;
+  bool locked = false;  // mlock(2)
+  bool dump = true;     // part of gyred's core dumps
+  bool merge = false;   // KSM may merge equal pages
+};
 
 // One backend's host mapping. Shared by the regions that show it and by the
 // views that hold them: it is unmapped when the last of these is gone. Changes
@@ -22,6 +44,9 @@ class RamBlock {
   // Anonymous private memory, zero, faulted in by use. `size` is a multiple of the page size.
   static Result<std::shared_ptr<RamBlock>> NewAnonymous(std::string name, std::uint64_t size);
 
+  // As the options say. Errors (kUsage) say what the host has not.
+  static Result<std::shared_ptr<RamBlock>> New(std::string name, const RamOptions& options);
+
   RamBlock(std::string name, Mapping mapping) : name_(std::move(name)), mapping_(std::move(mapping)) {}
 
   const std::string& name() const { return name_; }
@@ -29,14 +54,18 @@ class RamBlock {
   std::uint64_t size() const { return mapping_.size(); }
   // How many pieces of files are mapped into it.
   std::size_t file_extents() const { return file_extents_.size(); }
-  // Back to zero, pages given back to the host; file mappings made by MapFile go.
-  // A block around somebody else's mapping is overwritten instead.
+  // Back to zero; file mappings made by MapFile go. Pages are given back to the host,
+  // unless they are to stay (prealloc, locked) or the block is around somebody else's
+  // mapping: then they are overwritten.
   Status Clear();
   // [offset, offset + size) to zero; whole untouched pages stay untouched.
   // CHECKs that it is within the block.
   void Zero(std::uint64_t offset, std::uint64_t size);
-  // Whether MapFile may be used: an anonymous block's pages are nobody else's.
+  // Whether MapFile may be used: the pages are nobody else's, of the usual size, and
+  // not promised to be there.
   bool anonymous() const { return anonymous_; }
+  // Of the backend, for who shares it; -1 without one.
+  int fd() const { return fd_.get(); }
   // Shows whole pages of a file privately instead of the block's. CHECKs that
   // they are whole and within the block; the caller has made sure that the file
   // holds them (a page beyond its end would be a SIGBUS). On failure the pages are zero.
@@ -48,10 +77,14 @@ class RamBlock {
     std::uint64_t size = 0;
   };
   Status RemapAnonymous(Extent extent);
+  // False where the pages could not be given back: they are as they were.
+  bool Discard();
 
   std::string name_;
   Mapping mapping_;
+  UniqueFd fd_;
   bool anonymous_ = false;
+  bool punches_ = false;              // discarded by a hole in fd_
   std::vector<Extent> file_extents_;  // where MapFile has put a file's pages
 };
 

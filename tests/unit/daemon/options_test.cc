@@ -1,4 +1,5 @@
 #include "src/daemon/options.h"
+#include "src/daemon/memory_option.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ TEST(Options, Defaults_AreTheDocumentedOnes) {
   const auto parsed = Parse({"--kernel", "k"});
   ASSERT_TRUE(parsed) << parsed.error().message();
   const auto& options = std::get<Options>(*parsed);
-  EXPECT_EQ(options.machine.memory_size, 256 * kMiB);
+  EXPECT_EQ(options.machine.memory.size, 256 * kMiB);
   EXPECT_EQ(options.machine.vcpus, 1U);
   EXPECT_EQ(options.machine.serial, "stdio");
   EXPECT_TRUE(options.machine.acpi);
@@ -87,7 +88,7 @@ TEST_F(ConfigFile, HasTheSameNames_AndTheCommandLineWins) {
   ASSERT_TRUE(parsed) << parsed.error().message();
   const auto& options = std::get<Options>(*parsed);
   EXPECT_EQ(options.boot.kernel_path, "from-file");
-  EXPECT_EQ(options.machine.memory_size, kGiB);
+  EXPECT_EQ(options.machine.memory.size, kGiB);
   EXPECT_EQ(options.machine.vcpus, 2U);
   EXPECT_TRUE(options.paused);
   EXPECT_EQ(options.machine.actions.reboot, machine::RebootAction::kShutdown);
@@ -110,6 +111,39 @@ TEST(Options, HelpAndVersion_AreTexts) {
   const auto version = Parse({"--version"});
   ASSERT_TRUE(version);
   EXPECT_EQ(std::get<Text>(*version).text, "gyred " GYRE_VERSION "\n");
+}
+
+TEST(Options, Memory_TakesEachKey) {
+  const auto memory = ParseMemory(
+      "size=1G,backend=file,path=/dev/shm,share=on,hugepages=transparent,prealloc=on,prealloc-threads=4,"
+      "locked=on,dump=off,merge=on");
+  ASSERT_TRUE(memory) << memory.error().message();
+  EXPECT_EQ(memory->size, kGiB);
+  EXPECT_EQ(memory->backend, memory::RamBackend::kFile);
+  EXPECT_EQ(memory->path, "/dev/shm");
+  EXPECT_TRUE(memory->share);
+  EXPECT_EQ(memory->huge_pages, memory::HugePages::kTransparent);
+  EXPECT_TRUE(memory->prealloc);
+  EXPECT_EQ(memory->prealloc_threads, 4U);
+  EXPECT_TRUE(memory->locked);
+  EXPECT_FALSE(memory->dump);
+  EXPECT_TRUE(memory->merge);
+  EXPECT_EQ(ParseMemory("size=64")->size, 64 * kMiB);
+  EXPECT_EQ(ParseMemory("2G")->size, 2 * kGiB);
+}
+
+TEST(Options, Memory_EachMistakeIsNamed) {
+  const auto error = [](const char* text) { return ParseMemory(text).error().message(); };
+  EXPECT_EQ(error("prealloc=on"), "size=SIZE is missing");
+  EXPECT_EQ(error("size=64,backend=disk"), "backend=disk: must be one of anonymous, memfd, file");
+  EXPECT_EQ(error("size=64,share=yes"), "share=yes: is neither on nor off");
+  EXPECT_EQ(error("size=64,hugepages=4K"), "hugepages=4K: must be one of off, transparent, 2M, 1G");
+  EXPECT_EQ(error("size=64,prealloc-threads=0"), "prealloc-threads=0: must be 1 to 256");
+  EXPECT_EQ(error("size=64,prealloc"), "'prealloc' is not of the form key=value");
+  EXPECT_EQ(
+      error("size=64,huge=on"),
+      "'huge' is not one of size, backend, path, share, hugepages, prealloc, prealloc-threads, locked, dump, "
+      "merge");
 }
 
 }  // namespace

@@ -1,0 +1,139 @@
+#include "src/daemon/memory_option.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+#include "gyre/base/checked.h"
+#include "gyre/base/format.h"
+
+namespace gyre::daemon {
+namespace {
+
+using memory::HugePages;
+using memory::RamBackend;
+using memory::RamOptions;
+
+Result<bool> OnOff(std::string_view key, std::string_view value) {
+  if (value != "on" && value != "off") {
+    return Fail(Error::Usage(format("{}={}: is neither on nor off", key, value)));
+  }
+  return value == "on";
+}
+
+Result<RamBackend> Backend(std::string_view value) {
+  if (value == "anonymous") {
+    return RamBackend::kAnonymous;
+  }
+  if (value == "memfd") {
+    return RamBackend::kMemfd;
+  }
+  if (value == "file") {
+    return RamBackend::kFile;
+  }
+  return Fail(Error::Usage(format("backend={}: must be one of anonymous, memfd, file", value)));
+}
+
+Result<HugePages> Huge(std::string_view value) {
+  if (value == "off") {
+    return HugePages::kOff;
+  }
+  if (value == "transparent") {
+    return HugePages::kTransparent;
+  }
+  if (value == "2M") {
+    return HugePages::k2M;
+  }
+  if (value == "1G") {
+    return HugePages::k1G;
+  }
+  return Fail(Error::Usage(format("hugepages={}: must be one of off, transparent, 2M, 1G", value)));
+}
+
+Result<unsigned> Threads(std::string_view value) {
+  unsigned count = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
+  if (error != std::errc() || end != value.data() + value.size() || count == 0 || count > 256) {
+    return Fail(Error::Usage(format("prealloc-threads={}: must be 1 to 256", value)));
+  }
+  return count;
+}
+
+Status ApplyOne(std::string_view key, std::string_view value, RamOptions& options) {
+  if (key == "size") {
+    options.size = TRY(ParseSize(value));
+  } else if (key == "backend") {
+    options.backend = TRY(Backend(value));
+  } else if (key == "path") {
+    options.path = value;
+  } else if (key == "share") {
+    options.share = TRY(OnOff(key, value));
+  } else if (key == "hugepages") {
+    options.huge_pages = TRY(Huge(value));
+  } else if (key == "prealloc") {
+    options.prealloc = TRY(OnOff(key, value));
+  } else if (key == "prealloc-threads") {
+    options.prealloc_threads = TRY(Threads(value));
+  } else if (key == "locked") {
+    options.locked = TRY(OnOff(key, value));
+  } else if (key == "dump") {
+    options.dump = TRY(OnOff(key, value));
+  } else if (key == "merge") {
+    options.merge = TRY(OnOff(key, value));
+  } else {
+    return Fail(
+        Error::Usage(format("'{}' is not one of size, backend, path, share, hugepages, prealloc, "
+                            "prealloc-threads, locked, dump, merge",
+                            key)));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::uint64_t> ParseSize(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view suffix(end, text.data() + text.size());
+  static constexpr std::string_view kUnits = "KMGT";
+  std::uint64_t unit = kMiB;
+  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
+    unit = std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1));
+  } else if (!suffix.empty()) {
+    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
+  }
+  const auto bytes = CheckedMul(number, unit);
+  if (error != std::errc() || !bytes) {
+    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
+  }
+  return *bytes;
+}
+
+Result<RamOptions> ParseMemory(std::string_view text) {
+  RamOptions options;
+  bool sized = false;
+  if (text.find('=') == std::string_view::npos) {
+    options.size = TRY(ParseSize(text));
+    return options;
+  }
+  while (true) {
+    const auto comma = text.find(',');
+    const auto item = text.substr(0, comma);
+    const auto equals = item.find('=');
+    if (equals == std::string_view::npos) {
+      return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
+    }
+    TRY(ApplyOne(item.substr(0, equals), item.substr(equals + 1), options));
+    sized = sized || item.starts_with("size=");
+    if (comma == std::string_view::npos) {
+      break;
+    }
+    text.remove_prefix(comma + 1);
+  }
+  if (!sized) {
+    return Fail(Error::Usage("size=SIZE is missing"));
+  }
+  return options;
+}
+
+}  // namespace gyre::daemon
