@@ -15,7 +15,7 @@ void Keep(Status& first, Status next) {
   }
 }
 
-constexpr auto Start = [](const auto& queued) { return queued.section.gpa; };
+constexpr auto kStart = [](const auto& queued) { return queued.section.gpa; };
 
 }  // namespace
 
@@ -51,8 +51,8 @@ void SlotTable::QueueAdd(const memory::FlatRange& range) {
 }
 
 Status SlotTable::Commit() {
-  std::ranges::sort(deletions_, {}, Start);
-  std::ranges::sort(additions_, {}, Start);
+  std::ranges::sort(deletions_, {}, kStart);
+  std::ranges::sort(additions_, {}, kStart);
   CancelUnchanged();
   const bool hold = Overlapping();
   if (hold) {
@@ -74,7 +74,7 @@ Status SlotTable::Commit() {
 // A change below page size leaves the section as it was.
 void SlotTable::CancelUnchanged() {
   std::erase_if(deletions_, [this](const Queued& deletion) {
-    const auto same = std::ranges::lower_bound(additions_, deletion.section.gpa, {}, Start);
+    const auto same = std::ranges::lower_bound(additions_, deletion.section.gpa, {}, kStart);
     if (same == additions_.end() || same->section != deletion.section || same->region != deletion.region) {
       return false;
     }

@@ -136,29 +136,32 @@ Status Advise(const std::string& name, const RamOptions& options, const Mapping&
   return {};
 }
 
+// 0 or an errno.
+int PopulatePart(std::byte* start, std::uint64_t size) {
+  while (::madvise(start, size, MADV_POPULATE_WRITE) != 0) {
+    if (errno != EINTR && errno != EAGAIN) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
 // A page that cannot be had is an error here, and would be a SIGBUS later.
 Status Populate(const std::string& name, const RamOptions& options, const Mapping& mapping) {
   const std::uint64_t unit = SizeOf(options.huge_pages).bytes;
   const std::uint64_t pages = mapping.size() / unit;
-  const std::uint64_t workers =
-      std::clamp<std::uint64_t>(options.prealloc_threads, 1, std::max<std::uint64_t>(pages, 1));
+  const std::uint64_t workers = std::clamp<std::uint64_t>(options.prealloc_threads, 1, pages);
   log::Info("memory {}: allocating {} MiB", name, mapping.size() / kMiB);
   std::vector<int> errors(workers, 0);
-  {
-    std::vector<std::jthread> threads;
-    for (std::uint64_t i = 0; i < workers; ++i) {
-      const std::uint64_t begin = pages * i / workers * unit;
-      const std::uint64_t end = pages * (i + 1) / workers * unit;
-      threads.emplace_back([&mapping, begin, end, &error = errors[i]] {
-        while (::madvise(mapping.data() + begin, end - begin, MADV_POPULATE_WRITE) != 0) {
-          if (errno != EINTR && errno != EAGAIN) {
-            error = errno;
-            return;
-          }
-        }
-      });
-    }
+  std::vector<std::jthread> threads;
+  for (std::uint64_t i = 0; i < workers; ++i) {
+    const std::uint64_t begin = pages * i / workers * unit;
+    const std::uint64_t end = pages * (i + 1) / workers * unit;
+    threads.emplace_back([&mapping, begin, end, &error = errors[i]] {
+      error = PopulatePart(mapping.data() + begin, end - begin);
+    });
   }
+  threads.clear();  // joins
   const auto failed = std::ranges::find_if(errors, [](int error) { return error != 0; });
   if (failed == errors.end()) {
     return {};

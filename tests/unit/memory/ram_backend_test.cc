@@ -83,11 +83,13 @@ TEST(RamBackend, Memfd_IsSharedSealedAndClears) {
 }
 
 class RamFile : public testing::Test {
+ public:
+  RamFile(const RamFile&) = delete;
+  RamFile& operator=(const RamFile&) = delete;
+
  protected:
   RamFile() : path_(testing::TempDir() + "gyre-ram-" + std::to_string(::getpid())) {}
   ~RamFile() override { ::unlink(path_.c_str()); }
-  RamFile(const RamFile&) = delete;
-  RamFile& operator=(const RamFile&) = delete;
   std::string path_;
 };
 

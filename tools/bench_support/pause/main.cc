@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -143,7 +144,7 @@ class Bare final : public Peer {
     ::sigaction(SIGUSR2, &action, nullptr);
     kvm_ = ::open("/dev/kvm", O_RDWR | O_CLOEXEC);
     vm_ = Call(kvm_, KVM_CREATE_VM, 0);
-    std::ranges::copy(kTurn, static_cast<std::uint8_t*>(static_cast<void*>(ram_.data())) + kOther);
+    std::ranges::copy(std::as_bytes(std::span(kTurn)), ram_.data() + kOther);
     kvm_userspace_memory_region slot{};
     slot.memory_size = ram_.size();
     slot.userspace_addr = reinterpret_cast<std::uint64_t>(ram_.data());
@@ -207,6 +208,7 @@ class Bare final : public Peer {
     const int fd = Call(vm_, KVM_CREATE_VCPU, static_cast<unsigned long>(index));
     const auto size = static_cast<std::size_t>(Call(kvm_, KVM_GET_VCPU_MMAP_SIZE, 0));
     const Mapping mapping = Need(Mapping::File(fd, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED));
+    // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages
     vcpu.run = static_cast<kvm_run*>(static_cast<void*>(mapping.data()));
     vcpu.thread = ::pthread_self();
     kvm_sregs sregs{};
