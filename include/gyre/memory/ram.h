@@ -26,7 +26,7 @@ enum class HugePages : std::uint8_t { kOff, kTransparent, k2M, k1G };
 struct RamOptions {
   std::uint64_t size = 0;  // bytes, whole pages of the size asked for
   RamBackend backend = RamBackend::kAnonymous;
-  bool share = false;  // others who have the file see the guest's writes; always so with a memfd
+  bool share = false;     // others who have the file see the guest's writes; always so with a memfd
   std::string path = {};  // NOLINT(readability-redundant-member-init): so that initialisers may leave it out
   HugePages huge_pages = HugePages::kOff;
   bool prealloc = false;  // every page is there before the guest starts, or it does not
