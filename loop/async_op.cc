@@ -22,6 +22,41 @@ std::uint32_t Length(std::size_t size) {
 
 }  // namespace
 
+struct RegisteredFile::Impl final : RingSource {
+  Impl(EventLoop::Impl& owner, int descriptor)
+      : RingSource(owner.sources, Tier::kIo), loop(owner), fd(descriptor) {}
+  // Before any operation on it is prepared: it was asked for earlier.
+  void Prepare(Ring& ring) override { slot = ring.RegisterFile(fd); }
+  void OnCompletion(const Completion& /*completion*/) override {}
+  void Run() override {}
+
+  EventLoop::Impl& loop;
+  const int fd;
+  FileSlot slot;
+};
+
+RegisteredFile::RegisteredFile(EventLoop& loop, int fd) : impl_(std::make_shared<Impl>(*loop.impl_, fd)) {
+  impl_->loop.AssertMayChangeSources();
+  impl_->loop.users.fetch_add(1);
+  impl_->sources.WantPrepare(*impl_);
+}
+
+RegisteredFile::~RegisteredFile() {
+  impl_->loop.AssertMayChangeSources();
+  impl_->Unlink();
+  if (const FileSlot slot = std::exchange(impl_->slot, std::nullopt)) {
+    impl_->sources.ForgetFile(*slot);
+    impl_->loop.wakeup.WakeIfAsleep();  // so that the kernel lets go of the file
+  }
+  impl_->loop.users.fetch_sub(1);
+}
+
+int RegisteredFile::fd() const { return impl_->fd; }
+
+bool RegisteredFile::registered() const { return impl_->slot.has_value(); }
+
+FileRef::FileRef(const RegisteredFile& file) : fd_(file.fd()), registered_(file.impl_) {}
+
 struct AsyncOp::Impl final : RingSource {
   enum class State : std::uint8_t {
     kIdle,
@@ -36,7 +71,7 @@ struct AsyncOp::Impl final : RingSource {
         loop_impl(owner),
         buffers(std::move(memory)),
         done(std::move(function)) {}
-  void Start(const Operation& what);
+  void Start(FileRef file, const Operation& what);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
@@ -52,17 +87,20 @@ struct AsyncOp::Impl final : RingSource {
   std::int32_t cancelled = 0;  // why, -errno, once the kernel was told
   std::int32_t result = 0;
   Operation operation;
-  std::vector<iovec> vectors;  // keeps its capacity
+  std::shared_ptr<RegisteredFile::Impl> registered;  // the operation's file, if it is one
+  std::vector<iovec> vectors;                        // keeps its capacity
   sockaddr_storage address{};
   Token token = 0;
   std::shared_ptr<RingSource> self;  // while the kernel has the operation
   std::optional<Timer> deadline;     // made when one is first asked for
 };
 
-void AsyncOp::Impl::Start(const Operation& what) {
+void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
   loop_impl.AssertMayChangeSources();
   CHECK(state == State::kIdle);
   operation = what;
+  operation.fd = file.fd_;
+  registered = std::move(file.registered_);
   cancelled = 0;
   state = State::kQueued;
   sources.WantPrepare(*this);
@@ -73,6 +111,9 @@ void AsyncOp::Impl::Prepare(Ring& ring) {
   state = State::kInFlight;
   self = shared_from_this();
   token = sources.ops().Add(*this);
+  if (registered) {
+    operation.file_slot = registered->slot;
+  }
   ring.Start(token, operation);
 }
 
@@ -138,60 +179,54 @@ AsyncOp::~AsyncOp() {
   impl_->loop_impl.users.fetch_sub(1);
 }
 
-void AsyncOp::Read(int fd, std::span<std::byte> into, std::uint64_t offset) {
-  impl_->Start({.kind = OpKind::kRead,
-                .fd = fd,
-                .memory = into.data(),
-                .size = Length(into.size()),
-                .offset = offset});
+void AsyncOp::Read(FileRef file, std::span<std::byte> into, std::uint64_t offset) {
+  impl_->Start(std::move(file),
+               {.kind = OpKind::kRead, .memory = into.data(), .size = Length(into.size()), .offset = offset});
 }
 
-void AsyncOp::Write(int fd, std::span<const std::byte> from, std::uint64_t offset) {
-  impl_->Start({.kind = OpKind::kWrite,
-                .fd = fd,
-                .memory = from.data(),
-                .size = Length(from.size()),
-                .offset = offset});
+void AsyncOp::Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset) {
+  impl_->Start(
+      std::move(file),
+      {.kind = OpKind::kWrite, .memory = from.data(), .size = Length(from.size()), .offset = offset});
 }
 
-void AsyncOp::ReadVector(int fd, std::span<const iovec> into, std::uint64_t offset) {
+void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset) {
   CHECK(!pending());
   impl_->vectors.assign(into.begin(), into.end());
-  impl_->Start({.kind = OpKind::kReadVector,
-                .fd = fd,
-                .memory = impl_->vectors.data(),
-                .size = Length(into.size()),
-                .offset = offset});
+  impl_->Start(std::move(file), {.kind = OpKind::kReadVector,
+                                 .memory = impl_->vectors.data(),
+                                 .size = Length(into.size()),
+                                 .offset = offset});
 }
 
-void AsyncOp::WriteVector(int fd, std::span<const iovec> from, std::uint64_t offset) {
+void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
   CHECK(!pending());
   impl_->vectors.assign(from.begin(), from.end());
-  impl_->Start({.kind = OpKind::kWriteVector,
-                .fd = fd,
-                .memory = impl_->vectors.data(),
-                .size = Length(from.size()),
-                .offset = offset});
+  impl_->Start(std::move(file), {.kind = OpKind::kWriteVector,
+                                 .memory = impl_->vectors.data(),
+                                 .size = Length(from.size()),
+                                 .offset = offset});
 }
 
-void AsyncOp::Sync(int fd) { impl_->Start({.kind = OpKind::kSync, .fd = fd}); }
+void AsyncOp::Sync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind::kSync}); }
 
-void AsyncOp::DataSync(int fd) { impl_->Start({.kind = OpKind::kDataSync, .fd = fd}); }
+void AsyncOp::DataSync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind::kDataSync}); }
 
-void AsyncOp::Accept(int listener) { impl_->Start({.kind = OpKind::kAccept, .fd = listener}); }
+void AsyncOp::Accept(FileRef listener) { impl_->Start(std::move(listener), {.kind = OpKind::kAccept}); }
 
-void AsyncOp::Connect(int fd, const sockaddr& address, socklen_t size) {
+void AsyncOp::Connect(FileRef file, const sockaddr& address, socklen_t size) {
   CHECK(!pending() && size <= sizeof(impl_->address));
   std::memcpy(&impl_->address, &address, size);
-  impl_->Start({.kind = OpKind::kConnect, .fd = fd, .memory = &impl_->address, .size = size});
+  impl_->Start(std::move(file), {.kind = OpKind::kConnect, .memory = &impl_->address, .size = size});
 }
 
-void AsyncOp::Receive(int fd, std::span<std::byte> into) {
-  impl_->Start({.kind = OpKind::kReceive, .fd = fd, .memory = into.data(), .size = Length(into.size())});
+void AsyncOp::Receive(FileRef file, std::span<std::byte> into) {
+  impl_->Start(std::move(file),
+               {.kind = OpKind::kReceive, .memory = into.data(), .size = Length(into.size())});
 }
 
-void AsyncOp::Send(int fd, std::span<const std::byte> from) {
-  impl_->Start({.kind = OpKind::kSend, .fd = fd, .memory = from.data(), .size = Length(from.size())});
+void AsyncOp::Send(FileRef file, std::span<const std::byte> from) {
+  impl_->Start(std::move(file), {.kind = OpKind::kSend, .memory = from.data(), .size = Length(from.size())});
 }
 
 void AsyncOp::SetDeadline(std::int64_t deadline_ns) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <utility>
 
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
@@ -33,6 +34,38 @@ constexpr unsigned kNeededFeatures = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP | 
 
 constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 
+constexpr unsigned kFileSlots = 256;
+
+// By OpKind.
+constexpr std::array<std::uint8_t, 10> kOpcodes = {
+    IORING_OP_READ,  IORING_OP_WRITE,  IORING_OP_READV,   IORING_OP_WRITEV, IORING_OP_FSYNC,
+    IORING_OP_FSYNC, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,   IORING_OP_SEND,
+};
+struct NeededOperation {
+  unsigned opcode;
+  const char* name;
+};
+constexpr std::array<NeededOperation, 11> kNeededOperations = {{
+    {IORING_OP_POLL_ADD, "IORING_OP_POLL_ADD"},
+    {IORING_OP_ASYNC_CANCEL, "IORING_OP_ASYNC_CANCEL"},
+    {IORING_OP_READ, "IORING_OP_READ"},
+    {IORING_OP_WRITE, "IORING_OP_WRITE"},
+    {IORING_OP_READV, "IORING_OP_READV"},
+    {IORING_OP_WRITEV, "IORING_OP_WRITEV"},
+    {IORING_OP_FSYNC, "IORING_OP_FSYNC"},
+    {IORING_OP_ACCEPT, "IORING_OP_ACCEPT"},
+    {IORING_OP_CONNECT, "IORING_OP_CONNECT"},
+    {IORING_OP_RECV, "IORING_OP_RECV"},
+    {IORING_OP_SEND, "IORING_OP_SEND"},
+}};
+
+// The kernel's list of its operations, which ends in an array of one entry each.
+struct Probe {
+  alignas(
+      io_uring_probe) std::array<std::byte, sizeof(io_uring_probe) + 256 * sizeof(io_uring_probe_op)> bytes{};
+  io_uring_probe& get() { return *static_cast<io_uring_probe*>(static_cast<void*>(bytes.data())); }
+};
+
 std::optional<int> ReadIoUringDisabled() {
   const UniqueFd file(::open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC));
   char digit = 0;
@@ -43,6 +76,15 @@ std::optional<int> ReadIoUringDisabled() {
 }
 
 }  // namespace
+
+const char* MissingOperation(const io_uring_probe& probe) {
+  for (const NeededOperation& needed : kNeededOperations) {
+    if (needed.opcode >= probe.ops_len || (probe.ops[needed.opcode].flags & IO_URING_OP_SUPPORTED) == 0) {
+      return needed.name;
+    }
+  }
+  return nullptr;
+}
 
 Error RingRefused(int sys_errno, std::optional<int> io_uring_disabled) {
   std::string why;
@@ -138,6 +180,8 @@ struct Ring::State {
   int enter_fd = -1;   // the ring's fd, or its place among those that are registered
   unsigned enter_flags = 0;
   RingFeatures features;
+  std::vector<unsigned> free_files;  // slots; made with the table when the first file is registered
+  bool files_tried = false;
   std::atomic<std::uint64_t> prepared{0};
 };
 
@@ -168,6 +212,13 @@ Result<Ring> Ring::Create(RingSize size) {
   state->ready = true;
   if ((params.features & kNeededFeatures) != kNeededFeatures) {
     return Fail(RingRefused(EINVAL, std::nullopt));
+  }
+  Probe probe;
+  if (io_uring_register_probe(&state->ring, &probe.get(), 256) < 0) {
+    return Fail(RingRefused(EINVAL, std::nullopt));
+  }
+  if (const char* missing = MissingOperation(probe.get()); missing != nullptr) {
+    return Fail(Error::Usage(format("io_uring is not to be had: the kernel's has no {}", missing)));
   }
   for (unsigned i = 0; i < params.sq_entries; ++i) {
     state->ring.sq.array[i] = i;  // Publish counts on slot i being SQE i
@@ -203,15 +254,15 @@ void Ring::PollEveryTime(Token token, int fd, unsigned events) {
 }
 
 void Ring::Start(Token token, const Operation& operation) {
-  static constexpr std::array<std::uint8_t, 10> kOpcodes = {
-      IORING_OP_READ,  IORING_OP_WRITE,  IORING_OP_READV,   IORING_OP_WRITEV, IORING_OP_FSYNC,
-      IORING_OP_FSYNC, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,   IORING_OP_SEND,
-  };
   io_uring_sqe* sqe = state_->NextSqe();
   const bool connects = operation.kind == OpKind::kConnect;
   // Of connect, the kernel takes the address's size for the offset.
   io_uring_prep_rw(kOpcodes[static_cast<std::size_t>(operation.kind)], sqe, operation.fd, operation.memory,
                    connects ? 0 : operation.size, connects ? operation.size : operation.offset);
+  if (operation.file_slot) {
+    sqe->fd = static_cast<int>(*operation.file_slot);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+  }
   if (operation.kind == OpKind::kDataSync) {
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;
   } else if (operation.kind == OpKind::kAccept) {
@@ -220,6 +271,32 @@ void Ring::Start(Token token, const Operation& operation) {
     sqe->msg_flags = MSG_NOSIGNAL;
   }
   io_uring_sqe_set_data64(sqe, token);
+}
+
+FileSlot Ring::RegisterFile(int fd) {
+  State& state = *state_;
+  if (!std::exchange(state.files_tried, true)) {
+    const std::vector<int> none(kFileSlots, -1);
+    if (io_uring_register_files(&state.ring, none.data(), kFileSlots) == 0) {
+      for (unsigned slot = kFileSlots; slot > 0; --slot) {
+        state.free_files.push_back(slot - 1);
+      }
+    }
+  }
+  if (state.free_files.empty() ||
+      io_uring_register_files_update(&state.ring, state.free_files.back(), &fd, 1) != 1) {
+    return std::nullopt;
+  }
+  const unsigned slot = state.free_files.back();
+  state.free_files.pop_back();
+  return slot;
+}
+
+void Ring::ForgetFile(unsigned slot) {
+  int none = -1;
+  if (io_uring_register_files_update(&state_->ring, slot, &none, 1) == 1) {
+    state_->free_files.push_back(slot);
+  }
 }
 
 void Ring::Cancel(Token token) {

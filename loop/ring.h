@@ -10,6 +10,8 @@
 
 #include "gyre/base/result.h"
 
+struct io_uring_probe;
+
 namespace gyre::loop {
 
 // What comes back with a completion. 0 is never handed to anybody: completions
@@ -35,13 +37,17 @@ enum class OpKind : std::uint8_t {
   kSend,
 };
 
+// A file's place among those that the ring has registered.
+using FileSlot = std::optional<unsigned>;
+
 // What to do on which file. All of it must stay until the completion.
 struct Operation {
   OpKind kind = OpKind::kRead;
   int fd = -1;
-  const void* memory = nullptr;  // a buffer, an array of iovec, or an address
-  std::uint32_t size = 0;        // of it: bytes, or vectors
-  std::uint64_t offset = 0;      // in the file
+  FileSlot file_slot = std::nullopt;  // used instead of `fd`
+  const void* memory = nullptr;       // a buffer, an array of iovec, or an address
+  std::uint32_t size = 0;             // of it: bytes, or vectors
+  std::uint64_t offset = 0;           // in the file
 };
 
 // A small ring is made faster; a large one takes more completions before the kernel has to keep them itself.
@@ -72,6 +78,10 @@ class Ring {
   // Goes on until it completes with `more` unset. Edge-triggered: each wake-up of the fd counts.
   void PollEveryTime(Token token, int fd, unsigned events);
   void Start(Token token, const Operation& operation);
+  // Registers a file, so that operations need not look its fd up. Nothing where the kernel does not take it;
+  // the fd is as good then. The kernel holds the file until it is forgotten and its operations are done.
+  FileSlot RegisterFile(int fd);
+  void ForgetFile(unsigned slot);
   // Withdraws an operation; its completion (-ECANCELED, or what came first) still arrives.
   void Cancel(Token token);
 
@@ -91,6 +101,9 @@ class Ring {
   explicit Ring(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+// The first operation that the loop needs and this kernel, by its own list, has not; null if it has all.
+const char* MissingOperation(const io_uring_probe& probe);
 
 // Why io_uring_setup(2) failed, given /proc/sys/kernel/io_uring_disabled where there is one.
 Error RingRefused(int sys_errno, std::optional<int> io_uring_disabled);

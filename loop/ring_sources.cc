@@ -11,6 +11,10 @@ bool RingSources::Prepare(Ring& ring) {
     ring.Cancel(to_withdraw_[withdrawn++]);
   }
   to_withdraw_.erase(to_withdraw_.begin(), to_withdraw_.begin() + static_cast<std::ptrdiff_t>(withdrawn));
+  for (const unsigned slot : to_forget_) {
+    ring.ForgetFile(slot);
+  }
+  to_forget_.clear();
   while (!to_prepare_.empty() && ring.space() > 0) {
     to_prepare_.PopFront().Prepare(ring);
   }

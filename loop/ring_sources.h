@@ -1,7 +1,8 @@
 // The sources that complete through the ring: watches, event fds, asynchronous
 // operations. What they want of the kernel is gathered during an iteration, and
 // prepared and submitted with its wait; what completed waits here for its turn.
-// Nothing here makes a system call. Guarded by the big lock where there is one.
+// Nothing here makes a system call, but where a file is registered or forgotten. Guarded by the big lock
+// where there is one.
 #pragma once
 
 #include <array>
@@ -38,6 +39,9 @@ class RingSources {
   // Cancels an operation; its last completion still comes, to its owner unless Disown was called.
   void Withdraw(Token token) { to_withdraw_.push_back(token); }
 
+  // The ring no longer keeps the file, from the next Prepare on.
+  void ForgetFile(unsigned slot) { to_forget_.push_back(slot); }
+
   // Prepares what fits into the ring; false if some did not.
   bool Prepare(Ring& ring);
   bool HasReady(Tier tier) const { return !ready_[Index(tier)].empty() || !batch_[Index(tier)].empty(); }
@@ -56,6 +60,7 @@ class RingSources {
   std::array<IntrusiveList<RingSource>, kTiers> ready_;
   std::array<IntrusiveList<RingSource>, kTiers> batch_;  // of the RunReady in progress
   std::vector<Token> to_withdraw_;
+  std::vector<unsigned> to_forget_;
 };
 
 }  // namespace gyre::loop

@@ -10,7 +10,7 @@
 //
 // Files: an fd must be in blocking mode; with O_NONBLOCK the kernel answers
 // EAGAIN instead of waiting. It must stay open until the callback, or until the
-// AsyncOp is gone.
+// AsyncOp is gone. What is used again and again is better registered.
 //
 // Thread: as every source (event_loop.h).
 #pragma once
@@ -28,6 +28,38 @@
 
 namespace gyre::loop {
 
+// A file that the kernel looks up once, not at each operation. The fd is borrowed
+// and stays open as long as this, which stays as long as operations on it are
+// pending; the kernel holds the file until the loop's next iteration after it is
+// gone. Where the kernel takes no more of them (256 a loop), operations use the fd.
+class RegisteredFile {
+ public:
+  RegisteredFile(EventLoop& loop, int fd);
+  RegisteredFile(const RegisteredFile&) = delete;
+  RegisteredFile& operator=(const RegisteredFile&) = delete;
+  ~RegisteredFile();
+  int fd() const;
+  // The kernel has it: from the loop's next iteration on.
+  bool registered() const;
+
+  struct Impl;
+
+ private:
+  friend class FileRef;
+  std::shared_ptr<Impl> impl_;
+};
+
+// The file of an operation: an fd, or one that is registered with the same loop.
+class FileRef {
+ public:
+  FileRef(int fd) : fd_(fd) {}          // NOLINT(google-explicit-constructor): an fd is what most have
+  FileRef(const RegisteredFile& file);  // NOLINT(google-explicit-constructor)
+ private:
+  friend class AsyncOp;
+  int fd_;
+  std::shared_ptr<RegisteredFile::Impl> registered_;
+};
+
 class AsyncOp {
  public:
   // What the system call would have returned: a count or an fd, which the callback owns; or -errno:
@@ -43,16 +75,17 @@ class AsyncOp {
   ~AsyncOp();
 
   // Each starts an operation; none may be pending. A result may fall short of the whole.
-  void Read(int fd, std::span<std::byte> into, std::uint64_t offset);
-  void Write(int fd, std::span<const std::byte> from, std::uint64_t offset);
-  void ReadVector(int fd, std::span<const iovec> into, std::uint64_t offset);
-  void WriteVector(int fd, std::span<const iovec> from, std::uint64_t offset);
-  void Sync(int fd);      // fsync
-  void DataSync(int fd);  // fdatasync
-  void Accept(int listener);
-  void Connect(int fd, const sockaddr& address, socklen_t size);  // size at most that of sockaddr_storage
-  void Receive(int fd, std::span<std::byte> into);
-  void Send(int fd, std::span<const std::byte> from);  // no SIGPIPE
+  void Read(FileRef file, std::span<std::byte> into, std::uint64_t offset);
+  void Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset);
+  void ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset);
+  void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset);
+  void Sync(FileRef file);      // fsync
+  void DataSync(FileRef file);  // fdatasync
+  void Accept(FileRef listener);
+  void Connect(FileRef file, const sockaddr& address,
+               socklen_t size);  // size at most that of sockaddr_storage
+  void Receive(FileRef file, std::span<std::byte> into);
+  void Send(FileRef file, std::span<const std::byte> from);  // no SIGPIPE
 
   // Cancels the pending operation at this time of kRealtime, unless it is done by then. Holds for this
   // operation only.

@@ -73,6 +73,7 @@ class EventLoop {
   friend class AsyncOp;
   friend class BottomHalf;
   friend class EventFdWatch;
+  friend class RegisteredFile;
   friend class Timer;
   friend class Watch;
   std::unique_ptr<Impl> impl_;

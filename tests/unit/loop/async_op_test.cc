@@ -1,7 +1,5 @@
 // Asynchronous operations: what they do, how they end early, and that the kernel
 // never meets memory or a file that is gone.
-#include "gyre/loop/async_op.h"
-
 #include <gmock/gmock.h>
 #include <sys/eventfd.h>
 #include <sys/un.h>
@@ -9,25 +7,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "async_op_fixture.h"
 #include "counting_new.h"
-#include "fixture.h"
 
 namespace gyre::loop {
 namespace {
-
-using Bytes = std::vector<std::byte>;
-
-Bytes ToBytes(std::string_view text) {
-  Bytes bytes(text.size());
-  std::memcpy(bytes.data(), text.data(), text.size());
-  return bytes;
-}
-
-std::string ToText(std::span<const std::byte> bytes) {
-  std::string text(bytes.size(), '\0');
-  std::memcpy(text.data(), bytes.data(), bytes.size());
-  return text;
-}
 
 struct SocketPair {
   SocketPair() {
@@ -38,27 +22,6 @@ struct SocketPair {
   }
   UniqueFd ours;
   UniqueFd theirs;
-};
-
-class AsyncOpTest : public LoopTest {
- protected:
-  // An operation whose memory is the test's; its results are gathered.
-  std::unique_ptr<AsyncOp> NewOp() {
-    return std::make_unique<AsyncOp>(loop(), nullptr,
-                                     [this](std::int32_t result) { results_.push_back(result); });
-  }
-  std::int32_t Finish() {
-    const std::size_t before = results_.size();
-    EXPECT_TRUE(RunUntil([&] { return results_.size() > before; }));
-    return results_.empty() ? INT32_MIN : results_.back();
-  }
-  UniqueFd TemporaryFile() {
-    UniqueFd file(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-    EXPECT_TRUE(file);
-    return file;
-  }
-
-  std::vector<std::int32_t> results_;
 };
 
 TEST_F(AsyncOpTest, WriteSyncAndReadAtAnOffset_TheFileHasIt) {

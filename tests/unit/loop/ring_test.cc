@@ -3,6 +3,7 @@
 #include "loop/ring.h"
 
 #include <gmock/gmock.h>
+#include <liburing.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -40,6 +41,20 @@ TEST(RingRefused, EachReason_NamesWhatForbidsIt) {
   EXPECT_THAT(RingRefused(EMFILE, std::nullopt).message(), HasSubstr("RLIMIT_NOFILE"));
   EXPECT_EQ(RingRefused(EPERM, 2).kind(), ErrorKind::kUsage);
   EXPECT_EQ(RingRefused(EPERM, 2).sys_errno(), EPERM);
+}
+
+TEST(RingOperations, TheFirstThatTheKernelLacks_IsNamed) {
+  std::vector<std::byte> bytes(sizeof(io_uring_probe) + 256 * sizeof(io_uring_probe_op));
+  auto& probe = *static_cast<io_uring_probe*>(static_cast<void*>(bytes.data()));
+  probe.ops_len = 255;
+  for (unsigned op = 0; op < 255; ++op) {
+    probe.ops[op].flags = IO_URING_OP_SUPPORTED;
+  }
+  EXPECT_EQ(MissingOperation(probe), nullptr);
+  probe.ops[IORING_OP_CONNECT].flags = 0;
+  EXPECT_STREQ(MissingOperation(probe), "IORING_OP_CONNECT");
+  probe.ops_len = IORING_OP_READ;
+  EXPECT_STREQ(MissingOperation(probe), "IORING_OP_READ");
 }
 
 // Spoils this process by `forbid`, tries to make a loop, prints the error and exits with its status.
