@@ -30,6 +30,7 @@ Status Vcpus::WaitReady() { return impl_->WaitReady(); }
 unsigned Vcpus::count() const { return impl_->count(); }
 void Vcpus::PauseAll() { impl_->PauseAll(); }
 void Vcpus::ResumeAll() { impl_->ResumeAll(); }
+void Vcpus::TellGuestItStood() { impl_->TellGuestItStood(); }
 bool Vcpus::all_paused() const { return impl_->AllPaused(); }
 Status Vcpus::ResetAll(const EntryState& boot) { return impl_->ResetAll(boot); }
 void Vcpus::RunOn(VcpuIndex vcpu, std::move_only_function<void()> work) {

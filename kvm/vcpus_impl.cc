@@ -328,6 +328,15 @@ bool Vcpus::Impl::AllPaused() {
 
 // On the caller's thread: that the vCPUs' own threads sleep is enough, and no
 // switch to them and back is needed.
+void Vcpus::Impl::TellGuestItStood() {
+  big_lock_.AssertHeld();
+  CHECK(AllPaused());
+  for (const auto& vcpu : vcpus_) {
+    // EINVAL: the guest has no kvmclock there.
+    (void)::ioctl(vcpu->fd(), KVM_KVMCLOCK_CTRL, 0UL);
+  }
+}
+
 Status Vcpus::Impl::ResetAll(const EntryState& boot) {
   big_lock_.AssertHeld();
   TRY(WaitReady());

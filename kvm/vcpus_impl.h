@@ -42,6 +42,7 @@ struct Vcpus::Impl final : VcpuHolder {
   void PauseAll();
   void ResumeAll();
   bool AllPaused();
+  void TellGuestItStood();
   Status ResetAll(const EntryState& boot);
   void RunOn(VcpuIndex vcpu, std::move_only_function<void()> function);
   void RunOnLater(VcpuIndex vcpu, std::move_only_function<void()> function);

@@ -1,6 +1,7 @@
 #include "gyre/kvm/vm.h"
 
 #include "gyre/base/format.h"
+#include "kvm/guest_clock.h"
 #include "kvm/ioctl.h"
 #include "kvm/kvm_api.h"
 #include "kvm/listeners.h"
@@ -18,7 +19,12 @@ constexpr std::uint64_t kTssAddress = 0xfffb'd000;
 
 struct Vm::Impl final : SlotBackend {
   Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
-      : fd(std::move(vm_fd)), config(vm_config), memory(fd, *this, max_slots), io(fd), router(fd.get()) {}
+      : fd(std::move(vm_fd)),
+        config(vm_config),
+        memory(fd, *this, max_slots),
+        io(fd),
+        router(fd.get()),
+        clock(fd) {}
 
   Status SetSlot(SlotId slot, const SlotSection& section) override {
     if (!fd) {
@@ -55,6 +61,7 @@ struct Vm::Impl final : SlotBackend {
   MemorySlotListener memory;
   PortListener io;
   MsiRouter router;
+  GuestClock clock;
 };
 
 Vm::Vm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -95,5 +102,8 @@ std::string Vm::DescribeSlot(const memory::FlatRange& range) const { return impl
 memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }
 memory::MemoryListener& Vm::io_listener() { return impl_->io; }
 MsiSink& Vm::msi() { return impl_->router; }
+Status Vm::StopClock() { return impl_->clock.Stop(); }
+Status Vm::StartClock() { return impl_->clock.Start(); }
+Status Vm::ResetClock() { return impl_->clock.Reset(); }
 
 }  // namespace gyre::kvm

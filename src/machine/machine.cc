@@ -3,6 +3,8 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <climits>
+#include <utility>
 
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
@@ -74,6 +76,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
   TRY(machine->ConnectListeners());
   timeline.Mark("memory ready");
   TRY(machine->CreateVcpus(system));
+  machine->ConnectClock();
   timeline.Mark("vCPUs ready");
   return machine;
 }
@@ -151,6 +154,23 @@ Status Machine::CreateVcpus(const kvm::System& system) {
   vcpu_events_.emplace(loop_, vcpus_->event_fd(), loop::Watch::kRead,
                        [this](unsigned) { ServeVcpuEvents(); });
   return {};
+}
+
+// The guest's clock stands while the VM does. Last to stop and first to start: what devices do about a stop
+// or a start, they do at a time that stands.
+void Machine::ConnectClock() {
+  clock_handler_ = lifecycle_.state_handlers().Add(
+      {.priority = INT_MIN, .change = [this, stood = false](bool running, RunState) mutable -> Status {
+         if (!running) {
+           stood = true;
+           return vm_->StopClock();
+         }
+         TRY(vm_->StartClock());
+         if (std::exchange(stood, false)) {
+           vcpus_->TellGuestItStood();
+         }
+         return {};
+       }});
 }
 
 void Machine::PrepareTables() {
@@ -249,6 +269,7 @@ Status Machine::ResetMachine() {
   for (const auto& tables : tables_) {
     TRY(ram_.Write(GuestAddress(tables.base), tables.bytes));
   }
+  TRY(vm_->ResetClock());
   return vcpus_->ResetAll(entry);
 }
 

@@ -65,6 +65,7 @@ class Machine final : private LifecycleTarget {
   Status CreateDevices();
   Status CreateVcpus(const kvm::System& system);
   Status ConnectListeners();
+  void ConnectClock();
   void PrepareTables();
   void ServeVcpuEvents();
   BootPlatform DescribeToGuest() const;
@@ -95,6 +96,7 @@ class Machine final : private LifecycleTarget {
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;
+  StateHandlers::Handle clock_handler_;
 };
 
 }  // namespace gyre::machine

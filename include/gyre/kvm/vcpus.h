@@ -79,6 +79,9 @@ class Vcpus {
   // RunOn, stops when its exit handler returns.
   void PauseAll();
   void ResumeAll();
+  // Marks in the guest's kvmclock that it stood, so that its own watchdogs do not take
+  // the time for a hang. All are paused; a guest without a kvmclock is not told.
+  void TellGuestItStood();
   bool all_paused() const;
   // Registers, MSRs, local APIC, events and clock back to power-on; vCPU 0 to
   // `boot`, the others wait for SIPI. All are paused. Keeps the big lock.

@@ -53,6 +53,11 @@ class Vm {
 
   MsiSink& msi();
 
+  // The guest's kvmclock. No vCPU runs; big lock's holder.
+  Status StopClock();   // it stands from here
+  Status StartClock();  // it goes on from where it stood
+  Status ResetClock();  // as at power-on
+
   // Vcpus' own.
   bool has_irq_chip() const;
   void SetVcpuHolder(VcpuHolder* holder);  // null: none

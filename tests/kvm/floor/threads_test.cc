@@ -48,6 +48,47 @@ GUEST_CODE(other_calls, 16, "movw $20, %cx\n1: outb %al, $0x80\nloop 1b\n" DONE)
 namespace gyre::kvm {
 namespace {
 
+std::uint64_t ClockNs(const Vm& vm) {
+  kvm_clock_data data{};
+  EXPECT_EQ(::ioctl(vm.fd(), KVM_GET_CLOCK, &data), 0);
+  return data.clock;
+}
+
+TEST_F(FloorTest, ClockStopped_StandsUntilItIsStarted) {
+  using std::chrono::steady_clock;
+  Start();
+  ASSERT_TRUE(vm->StartClock());
+  const auto began = steady_clock::now();
+  const std::uint64_t before = ClockNs(*vm);
+  ASSERT_TRUE(vm->StopClock());
+  const auto stood = steady_clock::now();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const auto goes_on = steady_clock::now();
+  ASSERT_TRUE(vm->StartClock());
+  const std::uint64_t after = ClockNs(*vm);
+  const auto ran = (steady_clock::now() - began) - (goes_on - stood);
+  EXPECT_GE(after, before);
+  EXPECT_LE(after - before, static_cast<std::uint64_t>(std::chrono::nanoseconds(ran).count()));
+}
+
+TEST_F(FloorTest, ClockReset_CountsFromZeroWhetherItStandsOrRuns) {
+  using std::chrono::steady_clock;
+  Start();
+  ASSERT_TRUE(vm->StartClock());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  auto reset = steady_clock::now();
+  ASSERT_TRUE(vm->ResetClock());
+  EXPECT_LE(ClockNs(*vm),
+            static_cast<std::uint64_t>(std::chrono::nanoseconds(steady_clock::now() - reset).count()));
+  ASSERT_TRUE(vm->StopClock());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  ASSERT_TRUE(vm->ResetClock());
+  reset = steady_clock::now();
+  ASSERT_TRUE(vm->StartClock());
+  EXPECT_LE(ClockNs(*vm),
+            static_cast<std::uint64_t>(std::chrono::nanoseconds(steady_clock::now() - reset).count()));
+}
+
 TEST_F(FloorTest, PauseAndResume_WhileSpinning_NoKickIsLost) {
   Start();
   Run(GuestCode_spin());
