@@ -106,7 +106,9 @@ void Lifecycle::RequestVmStop(RunState state) {
 }
 
 void Lifecycle::GuestPanicked() {
-  switch (actions_.panic) {
+  // A shutdown that only pauses is no end: the VM stays as one that has panicked.
+  const bool stays = actions_.panic == PanicAction::kShutdown && actions_.shutdown == ShutdownAction::kPause;
+  switch (stays ? PanicAction::kPause : actions_.panic) {
     case PanicAction::kNone:
       events_.Emit(GuestPanickedEvent{"run"});
       return;
@@ -261,8 +263,9 @@ Status Lifecycle::VmStart() {
   if (NeedsReset(state())) {
     return Fail(Error::Host("Resetting the Virtual Machine is required"));
   }
-  if (const auto pending = vmstop_.Take(); state() == RunState::kRunning) {
-    // A stop that was asked for and is overtaken: clients still see the pair.
+  if (const auto pending = vmstop_.Take(); IsLive(state())) {
+    // Suspended, it stays so until it is woken. A stop that was asked for and is overtaken: clients still see
+    // the pair.
     if (pending) {
       events_.Emit(StopEvent{});
       events_.Emit(ResumeEvent{});

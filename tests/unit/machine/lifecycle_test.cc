@@ -254,6 +254,58 @@ TEST_F(LifecycleTest, GuestPanicked_FollowsItsAction) {
   }
 }
 
+TEST_F(LifecycleTest, PanicActionShutdownWithShutdownPause_StaysAsPanicked) {
+  Make({.shutdown = ShutdownAction::kPause, .panic = PanicAction::kShutdown});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  Took();
+  lifecycle_->GuestPanicked();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("GUEST_PANICKED action=pause", "pause", "STOP"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kGuestPanicked);
+}
+
+TEST_F(LifecycleTest, VmStartWhileSuspended_ChangesNothing) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->RequestSuspend();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  Took();
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_THAT(Took(), IsEmpty());
+  EXPECT_EQ(lifecycle_->state(), RunState::kSuspended);
+}
+
+TEST_F(LifecycleTest, SecondRequestOfAKind_ReplacesTheFirst) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->RequestReset(ShutdownCause::kGuestReset);
+  lifecycle_->RequestReset(ShutdownCause::kHostQmpSystemReset);
+  Took();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(),
+              ElementsAre("pause", "reset", "RESET guest=false reason=host-qmp-system-reset", "resume"));
+  lifecycle_->RequestVmStop(RunState::kWatchdog);
+  lifecycle_->RequestVmStop(RunState::kIoError);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_EQ(lifecycle_->state(), RunState::kIoError);
+  lifecycle_->RequestShutdown(ShutdownCause::kGuestShutdown);
+  lifecycle_->RequestShutdown(ShutdownCause::kHostSignal);
+  Took();
+  EXPECT_TRUE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("SHUTDOWN guest=false reason=host-signal"));
+}
+
+// The table has no way from paused to shutdown: the VM stays as it is, and its client has the event.
+TEST_F(LifecycleTest, ActionShutdownPauseWhilePaused_LeavesItPaused) {
+  Make({.shutdown = ShutdownAction::kPause});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  Took();
+  lifecycle_->RequestShutdown(ShutdownCause::kHostQmpQuit);
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  EXPECT_THAT(Took(), ElementsAre("SHUTDOWN guest=false reason=host-qmp-quit"));
+  EXPECT_EQ(lifecycle_->state(), RunState::kPaused);
+  ASSERT_TRUE(lifecycle_->VmStart());
+}
+
 TEST_F(LifecycleTest, GuestCrash_StopsInInternalErrorAndEndsOnlyIfAsked) {
   Make({.crash = CrashAction::kPause});
   ASSERT_TRUE(lifecycle_->VmStart());
