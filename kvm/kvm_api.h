@@ -10,5 +10,13 @@
 #define __DECLARE_FLEX_ARRAY(TYPE, NAME) TYPE NAME[]  // NOLINT: the kernel's name
 #include <linux/kvm.h>
 
+// Of Linux 6.8 on: KVM_EXIT_MEMORY_FAULT, and what the exits' union has then.
+inline constexpr unsigned kExitMemoryFault = 39;
+struct MemoryFault {
+  __u64 flags;
+  __u64 gpa;
+  __u64 size;
+};
+
 static_assert(sizeof(kvm_cpuid2) == 8 && sizeof(kvm_msrs) == 8 && sizeof(kvm_irq_routing) == 8 &&
               sizeof(kvm_xsave) == 4096);

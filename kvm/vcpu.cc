@@ -105,6 +105,10 @@ std::optional<int> Vcpu::Enter(std::uint32_t obstacles) {
 }
 
 Vcpu::Outcome Vcpu::Run() {
+  if (shared_.bus_errors != nullptr && shared_.bus_errors->lost()) {
+    requests_.fetch_or(kRequestStop, std::memory_order_seq_cst);
+    return Outcome::kServed;
+  }
   if (first_entry_ns() == 0) {
     first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
   }

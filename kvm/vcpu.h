@@ -39,6 +39,7 @@ struct VcpuShared {
   memory::AddressSpace& io;
   EoiSink* ioapic = nullptr;
   ExtIntSource* ext_int = nullptr;
+  const BusErrors* bus_errors = nullptr;
   Mailbox& mailbox;
 };
 
@@ -99,6 +100,7 @@ class Vcpu {
   void OfferInterrupt();
   // Stops this vCPU and tells the main loop.
   void Report(VcpuEventKind kind, std::string detail);
+  void ReportMemoryFailure(int run_error);
   void ReportWithState(VcpuEventKind kind, const std::string& what);
   std::string CodeBytes(const kvm_regs& regs, const kvm_sregs& sregs) const;
   Status ResetAgain();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "gyre/base/format.h"
@@ -19,6 +20,11 @@ Vcpu::Outcome Vcpu::Serve(int run_error) {
     case EINTR:   // a kick
     case EAGAIN:  // a vCPU that waited for INIT has got it
       Count(interrupted_);
+      return Outcome::kServed;
+    case EFAULT:
+    case EHWPOISON:
+      Count(other_);
+      ReportMemoryFailure(run_error);
       return Outcome::kServed;
     default:
       Count(other_);
@@ -156,6 +162,21 @@ void Vcpu::Report(VcpuEventKind kind, std::string detail) {
   // First, so that whoever takes the event finds the vCPU stopping.
   requests_.fetch_or(kRequestStop, std::memory_order_seq_cst);
   shared_.mailbox.Post({.vcpu = index_, .kind = kind, .detail = std::move(detail)});
+}
+
+void Vcpu::ReportMemoryFailure(int run_error) {
+  std::optional<GuestAddress> address;
+  if (run_->exit_reason == kExitMemoryFault) {  // of newer kernels
+    MemoryFault fault;
+    std::memcpy(&fault, mapping_.data() + offsetof(kvm_run, hw), sizeof(fault));
+    address = GuestAddress(fault.gpa);
+  }
+  requests_.fetch_or(kRequestStop, std::memory_order_seq_cst);
+  shared_.mailbox.Post({.vcpu = index_,
+                        .kind = VcpuEventKind::kMemoryFailure,
+                        .detail = format("vCPU {}: KVM_RUN: {}", index_.value(), std::strerror(run_error)),
+                        .address = address,
+                        .hardware = run_error == EHWPOISON});
 }
 
 void Vcpu::ReportWithState(VcpuEventKind kind, const std::string& what) {

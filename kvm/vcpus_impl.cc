@@ -52,6 +52,7 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
               .io = environment.io,
               .ioapic = config.ioapic,
               .ext_int = config.ext_int,
+              .bus_errors = config.bus_errors,
               .mailbox = mailbox_} {
   plan_.vcpu_count = config.count;
   for (std::uint32_t i = 0; i < config.count; ++i) {

@@ -121,6 +121,7 @@ Result<std::unique_ptr<IoThread>> IoThread::Create(MainLoop& main_loop, Config c
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);
+  ::sigdelset(&all, SIGBUS);  // its own, of guest memory (base/bus_error.h)
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     impl->thread = std::thread([raw = impl.get()] { raw->Main(); });

@@ -10,6 +10,7 @@
 #include "gyre/base/check.h"
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/memory/discard.h"
 
 namespace gyre::memory {
 namespace {
@@ -29,17 +30,48 @@ Result<std::shared_ptr<RamBlock>> RamBlock::NewAnonymous(std::string name, std::
   }
   auto block = std::make_shared<RamBlock>(std::move(name), *std::move(mapping));
   block->anonymous_ = true;
+  block->return_ = Return::kAdvice;
   return block;
 }
 
-bool RamBlock::Discard() {
-  return punches_ && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                                 static_cast<off_t>(size())) == 0;
+RamBlock::RamBlock(std::string name, Mapping mapping)
+    : name_(std::move(name)), mapping_(std::move(mapping)) {}
+
+RamBlock::~RamBlock() { CHECK(bans_ == 0 && managers_ == 0); }
+
+// Whoever looks at the pages is told before and after the step, which gives them back.
+template <typename Step>
+auto RamBlock::Telling(Extent extent, const Step& step) {
+  for (DiscardListener* listener : discard_listeners_) {
+    listener->BeforeDiscard(*this, extent.offset, extent.size);
+  }
+  auto result = step();
+  for (DiscardListener* listener : discard_listeners_) {
+    listener->AfterDiscard(*this, extent.offset, extent.size);
+  }
+  return result;
+}
+
+int RamBlock::GiveBack(Extent extent) {
+  return Telling(extent, [&] {
+    const int result = return_ == Return::kAdvice
+                           ? ::madvise(host() + extent.offset, extent.size, MADV_DONTNEED)
+                           : ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                         static_cast<off_t>(extent.offset), static_cast<off_t>(extent.size));
+    return result == 0 ? 0 : errno;
+  });
+}
+
+bool RamBlock::ShowsFile(Extent extent) const {
+  return std::ranges::any_of(file_extents_, [&](const Extent& other) {
+    return other.offset < extent.offset + extent.size && extent.offset < other.offset + other.size;
+  });
 }
 
 Status RamBlock::Clear() {
-  if (!anonymous_) {
-    if (!Discard()) {
+  const Extent all{.offset = 0, .size = size()};
+  if (!anonymous()) {
+    if (bans_ != 0 || return_ != Return::kHole || GiveBack(all) != 0) {
       std::memset(host(), 0, size());
     }
     return {};
@@ -49,22 +81,20 @@ Status RamBlock::Clear() {
     TRY(RemapAnonymous(extent));
   }
   file_extents_.clear();
-  if (::madvise(host(), size(), MADV_DONTNEED) != 0) {
-    return Fail(Error::Sys(format("memory {}: madvise of {} bytes", name_, size()), errno));
+  if (const int error = GiveBack(all); error != 0) {
+    return Fail(Error::Sys(format("memory {}: madvise of {} bytes", name_, size()), error));
   }
   return {};
 }
 
 void RamBlock::Zero(std::uint64_t offset, std::uint64_t size) {
   CHECK(FitsWithin(offset, size, this->size()));
-  const bool shows_file = std::ranges::any_of(file_extents_, [&](const Extent& extent) {
-    return extent.offset < offset + size && offset < extent.offset + extent.size;
-  });
   const auto first_page = CheckedAlignUp(offset, kPageSize);
   const std::uint64_t end_page = AlignDown(offset + size, kPageSize);
   std::byte* start = host() + offset;
-  if (!anonymous_ || shows_file || !first_page || *first_page + kDiscardWorthwhile > end_page ||
-      ::madvise(host() + *first_page, end_page - *first_page, MADV_DONTNEED) != 0) {
+  if (!anonymous() || ShowsFile({offset, size}) || !first_page ||
+      *first_page + kDiscardWorthwhile > end_page ||
+      GiveBack({.offset = *first_page, .size = end_page - *first_page}) != 0) {
     std::memset(start, 0, size);
     return;
   }
@@ -73,7 +103,7 @@ void RamBlock::Zero(std::uint64_t offset, std::uint64_t size) {
 }
 
 Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::uint64_t file_offset) {
-  CHECK(anonymous_);
+  CHECK(anonymous());
   CHECK(FitsWithin(offset, size, this->size()));
   CHECK((offset | size | file_offset) % kPageSize == 0);
   const Extent extent{.offset = offset, .size = size};

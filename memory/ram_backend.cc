@@ -1,21 +1,20 @@
 // Guest RAM as the user asks for it: where its bytes come from, and how firmly they
 // are there.
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <thread>
-#include <vector>
 
 #include "gyre/base/format.h"
-#include "gyre/base/log.h"
 #include "gyre/memory/ram.h"
+#include "memory/ram_pages.h"
 
 namespace gyre::memory {
 namespace {
@@ -136,38 +135,30 @@ Status Advise(const std::string& name, const RamOptions& options, const Mapping&
   return {};
 }
 
-// 0 or an errno.
-int PopulatePart(std::byte* start, std::uint64_t size) {
-  while (::madvise(start, size, MADV_POPULATE_WRITE) != 0) {
-    if (errno != EINTR && errno != EAGAIN) {
-      return errno;
-    }
-  }
-  return 0;
-}
-
 // A page that cannot be had is an error here, and would be a SIGBUS later.
-Status Populate(const std::string& name, const RamOptions& options, const Mapping& mapping) {
-  const std::uint64_t unit = SizeOf(options.huge_pages).bytes;
-  const std::uint64_t pages = mapping.size() / unit;
-  const std::uint64_t workers = std::clamp<std::uint64_t>(options.prealloc_threads, 1, pages);
-  log::Info("memory {}: allocating {} MiB", name, mapping.size() / kMiB);
-  std::vector<int> errors(workers, 0);
-  std::vector<std::jthread> threads;
-  for (std::uint64_t i = 0; i < workers; ++i) {
-    const std::uint64_t begin = pages * i / workers * unit;
-    const std::uint64_t end = pages * (i + 1) / workers * unit;
-    threads.emplace_back([&mapping, begin, end, &error = errors[i]] {
-      error = PopulatePart(mapping.data() + begin, end - begin);
-    });
-  }
-  threads.clear();  // joins
-  const auto failed = std::ranges::find_if(errors, [](int error) { return error != 0; });
-  if (failed == errors.end()) {
+Status Populate(const std::string& name, const RamOptions& options, const Mapping& mapping,
+                const UniqueFd& fd) {
+  const int error = PopulatePages(name, mapping.bytes(), SizeOf(options.huge_pages).bytes,
+                                  options.prealloc_threads, options.progress);
+  if (error == 0) {
     return {};
   }
-  return Fail(IsHugetlb(options) ? NoHugePages(name, options, *failed)
-                                 : Refused(name, format("allocating {} bytes", mapping.size()), *failed));
+  if (IsHugetlb(options)) {
+    return Fail(NoHugePages(name, options, error));
+  }
+  const std::string what = format("allocating {} bytes", mapping.size());
+  if (error != EFAULT || !fd) {
+    return Fail(Refused(name, what, error));
+  }
+  // The kernel's word for a page that its file system would not give.
+  return Fail(Error::Usage(format("memory {}: {}: {}", name, what, DescribeNoSpace(fd.get()))));
+}
+
+// A file's is its file system's.
+std::uint64_t PageSizeOf(const RamOptions& options, const UniqueFd& fd) {
+  struct statfs info{};
+  const bool huge_file = fd && ::fstatfs(fd.get(), &info) == 0 && info.f_type == HUGETLBFS_MAGIC;
+  return huge_file ? static_cast<std::uint64_t>(info.f_bsize) : SizeOf(options.huge_pages).bytes;
 }
 
 Status CheckOptions(const std::string& name, const RamOptions& options) {
@@ -184,6 +175,7 @@ Status CheckOptions(const std::string& name, const RamOptions& options) {
         format("memory {}: a file's pages are its file system's: give a path on hugetlbfs, without hugepages",
                name)));
   }
+  TRY(CheckNuma(name, options));
   if (options.share && options.backend == RamBackend::kAnonymous) {
     return Fail(
         Error::Usage(format("memory {}: nobody could share anonymous memory: backend=memfd can", name)));
@@ -203,17 +195,23 @@ Result<std::shared_ptr<RamBlock>> RamBlock::New(std::string name, const RamOptio
   }
   Mapping mapping = TRY(MapIt(name, options, fd));
   TRY(Advise(name, options, mapping));
+  TRY(SetNumaPolicy(name, options, mapping.bytes()));
   if (options.prealloc) {
-    TRY(Populate(name, options, mapping));
+    TRY(Populate(name, options, mapping, fd));
   }
   if (options.locked && ::mlock(mapping.data(), mapping.size()) != 0) {
     return Fail(Refused(name, format("locking {} bytes (RLIMIT_MEMLOCK)", mapping.size()), errno));
   }
   auto block = std::make_shared<RamBlock>(std::move(name), std::move(mapping));
   const bool stays = options.prealloc || options.locked;
+  block->unit_ = PageSizeOf(options, fd);
   block->anonymous_ = options.backend == RamBackend::kAnonymous && !stays && !IsHugetlb(options);
-  // Through a private mapping of a file its old bytes would show again.
-  block->punches_ = fd && !stays && (options.share || options.backend == RamBackend::kMemfd);
+  if (!stays && options.backend == RamBackend::kAnonymous) {
+    block->return_ = Return::kAdvice;
+  } else if (!stays && (options.share || options.backend == RamBackend::kMemfd)) {
+    // Not through a private mapping of a file: its old bytes would show again.
+    block->return_ = Return::kHole;
+  }
   block->fd_ = std::move(fd);
   return block;
 }

@@ -50,6 +50,44 @@ Result<HugePages> Huge(std::string_view value) {
   return Fail(Error::Usage(format("hugepages={}: must be one of off, transparent, 2M, 1G", value)));
 }
 
+Result<memory::NumaPolicy> Policy(std::string_view value) {
+  using memory::NumaPolicy;
+  if (value == "default") {
+    return NumaPolicy::kDefault;
+  }
+  if (value == "preferred") {
+    return NumaPolicy::kPreferred;
+  }
+  if (value == "bind") {
+    return NumaPolicy::kBind;
+  }
+  if (value == "interleave") {
+    return NumaPolicy::kInterleave;
+  }
+  return Fail(Error::Usage(format("policy={}: must be one of default, preferred, bind, interleave", value)));
+}
+
+// "3" or "0-2"; more than one by giving the key again.
+Status AddNodes(std::string_view value, std::vector<unsigned>& nodes) {
+  unsigned first = 0;
+  unsigned last = 0;
+  const char* const end = value.data() + value.size();
+  auto parsed = std::from_chars(value.data(), end, first);
+  last = first;
+  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-') {
+    parsed = std::from_chars(parsed.ptr + 1, end, last);
+  }
+  constexpr unsigned kMost = 1023;  // Linux has no more
+  if (parsed.ec != std::errc() || parsed.ptr != end || last < first || last > kMost) {
+    return Fail(
+        Error::Usage(format("numa={}: is not a NUMA node or a range of them, such as 0 or 0-3", value)));
+  }
+  for (unsigned node = first; node <= last; ++node) {
+    nodes.push_back(node);
+  }
+  return {};
+}
+
 Result<unsigned> Threads(std::string_view value) {
   unsigned count = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
@@ -80,10 +118,14 @@ Status ApplyOne(std::string_view key, std::string_view value, RamOptions& option
     options.dump = TRY(OnOff(key, value));
   } else if (key == "merge") {
     options.merge = TRY(OnOff(key, value));
+  } else if (key == "numa") {
+    TRY(AddNodes(value, options.numa_nodes));
+  } else if (key == "policy") {
+    options.numa_policy = TRY(Policy(value));
   } else {
     return Fail(
         Error::Usage(format("'{}' is not one of size, backend, path, share, hugepages, prealloc, "
-                            "prealloc-threads, locked, dump, merge",
+                            "prealloc-threads, locked, dump, merge, numa, policy",
                             key)));
   }
   return {};

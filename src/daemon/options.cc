@@ -34,7 +34,8 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--memory", raw.memory,
                  "guest RAM: 256M, 2G; a bare number counts MiB (256M); or size=SIZE with any of "
                  "backend=anonymous|memfd|file, path=PATH, share=on|off, hugepages=off|transparent|2M|1G, "
-                 "prealloc=on|off, prealloc-threads=N, locked=on|off, dump=on|off, merge=on|off, by commas");
+                 "prealloc=on|off, prealloc-threads=N, locked=on|off, dump=on|off, merge=on|off, numa=NODES, "
+                 "policy=default|preferred|bind|interleave, by commas");
   app.add_option("--cpus", raw.cpus, "number of vCPUs (1)");
   app.add_option("--serial", options.machine.serial,
                  "serial port: stdio, null, file:PATH, pty or unix:PATH (stdio)");

@@ -22,6 +22,7 @@ struct Namer {
   const char* operator()(const GuestPanickedEvent&) const { return "GUEST_PANICKED"; }
   const char* operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
   const char* operator()(const WatchdogEvent&) const { return "WATCHDOG"; }
+  const char* operator()(const MemoryFailureEvent&) const { return "MEMORY_FAILURE"; }
 };
 
 struct PayloadDescriber {
@@ -33,6 +34,10 @@ struct PayloadDescriber {
   std::string operator()(const GuestPanickedEvent& event) const { return format(" action={}", event.action); }
   std::string operator()(const WatchdogEvent& event) const {
     return format(" action={}", Name(event.action));
+  }
+  std::string operator()(const MemoryFailureEvent& event) const {
+    return format(" recipient=guest action={} action-required={}", event.action_required ? "fatal" : "ignore",
+                  event.action_required);
   }
   std::string operator()(const auto&) const { return {}; }
 };

@@ -49,9 +49,14 @@ struct GuestCrashLoadedEvent {};
 struct WatchdogEvent {
   WatchdogAction action = WatchdogAction::kReset;
 };
+// Guest RAM that hardware has lost.
+struct MemoryFailureEvent {
+  bool action_required = false;  // somebody met it; else it has been taken out in time
+};
 
-using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
-                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent>;
+using Event =
+    std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent, WakeupEvent,
+                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

@@ -82,6 +82,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
 }
 
 Machine::~Machine() {
+  bus_error_events_.reset();
   vcpu_events_.reset();
   vcpus_.reset();
   platform_.reset();
@@ -99,6 +100,10 @@ Status Machine::CreateVm(const kvm::System& system) {
 
 Status Machine::CreateMemory() {
   const auto block = TRY(memory::RamBlock::New("ram", config_.memory));
+  bus_errors_ = TRY(BusErrors::Create());
+  block->Guard(*bus_errors_);
+  bus_error_events_.emplace(loop_, bus_errors_->event_fd(), loop::Watch::kRead,
+                            [this](unsigned) { ServeBusErrors(); });
   const auto all = memory::MemoryRegion::NewRam(topology_, "ram", block);
   const std::uint64_t below = BelowGap(config_.memory.size);
   const auto low = memory::MemoryRegion::NewAlias(topology_, "ram-below-4g", all, 0, below);
@@ -148,9 +153,11 @@ Status Machine::ConnectListeners() {
 
 Status Machine::CreateVcpus(const kvm::System& system) {
   TRY(vm_->CreateIrqChip());
-  vcpus_ = TRY(kvm::Vcpus::Create(
-      *vm_, system, memory_space_, io_space_,
-      {.count = config_.vcpus, .ioapic = &platform_->ioapic(), .ext_int = platform_->pic()}));
+  vcpus_ = TRY(kvm::Vcpus::Create(*vm_, system, memory_space_, io_space_,
+                                  {.count = config_.vcpus,
+                                   .ioapic = &platform_->ioapic(),
+                                   .ext_int = platform_->pic(),
+                                   .bus_errors = bus_errors_.get()}));
   vcpu_events_.emplace(loop_, vcpus_->event_fd(), loop::Watch::kRead,
                        [this](unsigned) { ServeVcpuEvents(); });
   return {};
@@ -208,6 +215,9 @@ BootPlatform Machine::DescribeToGuest() const {
 
 void Machine::ServeVcpuEvents() {
   for (const auto& event : vcpus_->TakeEvents()) {
+    if (event.kind != kvm::VcpuEventKind::kMemoryFailure && ServeLostFile()) {
+      continue;
+    }
     switch (event.kind) {
       case kvm::VcpuEventKind::kTripleFault:
         log::Info("vCPU {}: triple fault", event.vcpu.value());
@@ -226,6 +236,9 @@ void Machine::ServeVcpuEvents() {
       case kvm::VcpuEventKind::kFailedEntry:
         log::Error("{}", event.detail);
         lifecycle_.GuestCrashed();
+        break;
+      case kvm::VcpuEventKind::kMemoryFailure:
+        MemoryFailed(Describe(event), event.hardware, true);
         break;
     }
   }
@@ -264,10 +277,15 @@ Status Machine::ResetMachine() {
   for (const auto& event : vcpus_->TakeEvents()) {
     log::Debug("before the reset: {}", event.detail);
   }
+  // Nor what it met in its memory: whatever is wrong there still is met again.
+  (void)bus_errors_->Take();
   platform_->Reset();
   const kvm::EntryState entry = TRY(image_->Place(ram_, DescribeToGuest()));
   for (const auto& tables : tables_) {
     TRY(ram_.Write(GuestAddress(tables.base), tables.bytes));
+  }
+  if (const auto errors = bus_errors_->Take(); !errors.empty()) {
+    return Fail(Error::Host(Describe(errors.front())));
   }
   TRY(vm_->ResetClock());
   return vcpus_->ResetAll(entry);

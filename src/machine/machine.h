@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "gyre/base/bus_error.h"
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
 #include "gyre/kvm/vm.h"
@@ -68,6 +69,13 @@ class Machine final : private LifecycleTarget {
   void ConnectClock();
   void PrepareTables();
   void ServeVcpuEvents();
+  // Guest RAM is not what it was. What the log says of it; for the rest, see MemoryFailed.
+  std::string Describe(const BusError& error) const;
+  std::string Describe(const kvm::VcpuEvent& failure) const;
+  void ServeBusErrors();
+  // True if a file of guest RAM has been cut short, which has been served then.
+  bool ServeLostFile();
+  void MemoryFailed(const std::string& what, bool hardware, bool used);
   BootPlatform DescribeToGuest() const;
 
   void PauseVcpus() override;
@@ -85,6 +93,7 @@ class Machine final : private LifecycleTarget {
   // destructor says so), then the address spaces, and guest RAM is unmapped last.
   EventBus events_;
   Lifecycle lifecycle_;
+  std::unique_ptr<BusErrors> bus_errors_;
   memory::GuestRam ram_;
   memory::Topology topology_;
   memory::RegionPtr system_root_;
@@ -96,6 +105,7 @@ class Machine final : private LifecycleTarget {
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;
+  std::optional<loop::Watch> bus_error_events_;
   StateHandlers::Handle clock_handler_;
 };
 

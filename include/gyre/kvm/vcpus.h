@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gyre/base/big_lock.h"
+#include "gyre/base/bus_error.h"
 #include "gyre/base/irq.h"
 #include "gyre/base/result.h"
 #include "gyre/kvm/entry_state.h"
@@ -29,12 +31,17 @@ enum class VcpuEventKind : std::uint8_t {
   kSystemCrash,
   kInternalError,  // KVM_EXIT_INTERNAL_ERROR or an exit that we do not know; `detail` has registers and bytes
   kFailedEntry,    // KVM_EXIT_FAIL_ENTRY or KVM_RUN failed
+  kMemoryFailure,  // KVM could not have a page of guest memory
 };
 
 struct VcpuEvent {
   VcpuIndex vcpu;
   VcpuEventKind kind = VcpuEventKind::kInternalError;
   std::string detail;  // for the log; may hold several lines
+  // Of kMemoryFailure: which page, if KVM says so, and whether it is a hardware error.
+  std::optional<GuestAddress> address =
+      {};  // NOLINT(readability-redundant-member-init): initialisers leave it out
+  bool hardware = false;
 };
 
 // Exits by reason, one set a vCPU, readable while it runs.
@@ -46,6 +53,8 @@ struct VcpusConfig {
   unsigned count = 1;
   EoiSink* ioapic = nullptr;        // told of KVM_EXIT_IOAPIC_EOI
   ExtIntSource* ext_int = nullptr;  // 8259s, if the machine has them
+  // While memory has been lost, no vCPU enters the guest: it stops, as by StopCurrent.
+  const BusErrors* bus_errors = nullptr;
 };
 
 class Vcpus {

@@ -3,11 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "gyre/base/bus_error.h"
 #include "gyre/base/mapping.h"
 #include "gyre/base/result.h"
 #include "gyre/base/types.h"
@@ -22,6 +25,11 @@ enum class RamBackend : std::uint8_t {
   kFile,   // `path`: a file, or a directory for one without a name (O_TMPFILE)
 };
 enum class HugePages : std::uint8_t { kOff, kTransparent, k2M, k1G };
+// Which of the host's NUMA nodes the pages are taken from (set_mempolicy(2)).
+enum class NumaPolicy : std::uint8_t { kDefault, kPreferred, kBind, kInterleave };
+
+class DiscardBan;
+class DiscardListener;
 
 struct RamOptions {
   std::uint64_t size = 0;  // bytes, whole pages of the size asked for
@@ -34,6 +42,11 @@ struct RamOptions {
   bool locked = false;  // mlock(2)
   bool dump = true;     // part of gyred's core dumps
   bool merge = false;   // KSM may merge equal pages
+  NumaPolicy numa_policy = NumaPolicy::kDefault;
+  std::vector<unsigned> numa_nodes = {};  // NOLINT(readability-redundant-member-init): as `path`
+  // Told of preallocation, in bytes, about once a second and at its end; on the caller's thread.
+  // NOLINTNEXTLINE(readability-redundant-member-init): as `path`
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 
 // One backend's host mapping. Shared by the regions that show it and by the
@@ -47,7 +60,11 @@ class RamBlock {
   // As the options say. Errors (kUsage) say what the host has not.
   static Result<std::shared_ptr<RamBlock>> New(std::string name, const RamOptions& options);
 
-  RamBlock(std::string name, Mapping mapping) : name_(std::move(name)), mapping_(std::move(mapping)) {}
+  // Around somebody else's mapping.
+  RamBlock(std::string name, Mapping mapping);
+  RamBlock(const RamBlock&) = delete;
+  RamBlock& operator=(const RamBlock&) = delete;
+  ~RamBlock();
 
   const std::string& name() const { return name_; }
   std::byte* host() const { return mapping_.data(); }
@@ -63,7 +80,9 @@ class RamBlock {
   void Zero(std::uint64_t offset, std::uint64_t size);
   // Whether MapFile may be used: the pages are nobody else's, of the usual size, and
   // not promised to be there.
-  bool anonymous() const { return anonymous_; }
+  bool anonymous() const { return anonymous_ && bans_ == 0; }
+  // The size of a page of it, in bytes.
+  std::uint64_t unit() const { return unit_; }
   // Of the backend, for who shares it; -1 without one.
   int fd() const { return fd_.get(); }
   // Shows whole pages of a file privately instead of the block's. CHECKs that
@@ -71,21 +90,51 @@ class RamBlock {
   // holds them (a page beyond its end would be a SIGBUS). On failure the pages are zero.
   Status MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::uint64_t file_offset);
 
+  // From now on a bus error here is posted to `errors`, which outlives the block,
+  // and whoever met it goes on with zeros.
+  void Guard(BusErrors& errors);
+  // Its file has become shorter than it.
+  bool truncated() const;
+  // Why the page at `offset`, if that is known, could not be had, as far as it can be seen afterwards.
+  std::string DescribeFailure(std::optional<std::uint64_t> offset, bool hardware) const;
+
+  // Gives the pages of [offset, offset + size) back to the host: it reads as zeros from
+  // then on, and takes pages again by use. An error, and nothing has changed, where it
+  // is not whole pages, where pages are to stay (prealloc, locked, a DiscardBan) or
+  // something else would show (a private file, MapFile's pages), or the host refuses.
+  Status Discard(std::uint64_t offset, std::uint64_t size);
+  // Told of each discard, and of each Clear and Zero that gives pages back. It is
+  // removed before it goes.
+  void AddDiscardListener(DiscardListener& listener);
+  void RemoveDiscardListener(DiscardListener& listener);
+
  private:
+  friend class DiscardBan;
+  friend class DiscardManager;
   struct Extent {
     std::uint64_t offset = 0;
     std::uint64_t size = 0;
   };
+  // How pages are given back.
+  enum class Return : std::uint8_t { kNever, kAdvice, kHole };
   Status RemapAnonymous(Extent extent);
-  // False where the pages could not be given back: they are as they were.
-  bool Discard();
+  bool ShowsFile(Extent extent) const;
+  // 0, or an errno, and then the pages are as they were.
+  int GiveBack(Extent extent);
+  template <typename Step>
+  auto Telling(Extent extent, const Step& step);
 
   std::string name_;
   Mapping mapping_;
   UniqueFd fd_;
   bool anonymous_ = false;
-  bool punches_ = false;              // discarded by a hole in fd_
+  Return return_ = Return::kNever;
+  std::uint64_t unit_ = kPageSize;
   std::vector<Extent> file_extents_;  // where MapFile has put a file's pages
+  std::vector<DiscardListener*> discard_listeners_;
+  unsigned bans_ = 0;      // DiscardBans
+  unsigned managers_ = 0;  // DiscardManagers, which rule bans out
+  BusErrorGuard guard_;    // goes before the mapping
 };
 
 // Guest RAM by guest-physical address, for what is placed there while no vCPU

@@ -116,7 +116,7 @@ TEST(Options, HelpAndVersion_AreTexts) {
 TEST(Options, Memory_TakesEachKey) {
   const auto memory = ParseMemory(
       "size=1G,backend=file,path=/dev/shm,share=on,hugepages=transparent,prealloc=on,prealloc-threads=4,"
-      "locked=on,dump=off,merge=on");
+      "locked=on,dump=off,merge=on,numa=0,policy=interleave,numa=2-4");
   ASSERT_TRUE(memory) << memory.error().message();
   EXPECT_EQ(memory->size, kGiB);
   EXPECT_EQ(memory->backend, memory::RamBackend::kFile);
@@ -128,6 +128,8 @@ TEST(Options, Memory_TakesEachKey) {
   EXPECT_TRUE(memory->locked);
   EXPECT_FALSE(memory->dump);
   EXPECT_TRUE(memory->merge);
+  EXPECT_EQ(memory->numa_policy, memory::NumaPolicy::kInterleave);
+  EXPECT_EQ(memory->numa_nodes, (std::vector<unsigned>{0, 2, 3, 4}));
   EXPECT_EQ(ParseMemory("size=64")->size, 64 * kMiB);
   EXPECT_EQ(ParseMemory("2G")->size, 2 * kGiB);
 }
@@ -143,7 +145,15 @@ TEST(Options, Memory_EachMistakeIsNamed) {
   EXPECT_EQ(
       error("size=64,huge=on"),
       "'huge' is not one of size, backend, path, share, hugepages, prealloc, prealloc-threads, locked, dump, "
-      "merge");
+      "merge, numa, policy");
+  EXPECT_EQ(error("size=64,policy=local"),
+            "policy=local: must be one of default, preferred, bind, interleave");
+  for (const char* nodes :
+       {"numa=", "numa=x", "numa=-1", "numa=2-1", "numa=0-", "numa=0-4000000000", "numa=1x"}) {
+    EXPECT_NE(error((std::string("size=64,") + nodes).c_str()).find("is not a NUMA node or a range"),
+              std::string::npos)
+        << nodes;
+  }
 }
 
 }  // namespace
