@@ -18,6 +18,8 @@ Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const 
 Result<std::unique_ptr<CharBackend>> NewPtyBackend(loop::MainLoop& loop);
 // A listening stream socket at `path` (0660), removed at destruction.
 Result<std::unique_ptr<CharBackend>> NewUnixBackend(loop::MainLoop& loop, const std::string& path);
+// The same on a socket that listens already and is ours from here on; its file is whoever's made it.
+Result<std::unique_ptr<CharBackend>> NewPassedUnixBackend(loop::MainLoop& loop, int fd);
 // The form of `path` alone.
 Status CheckUnixPath(const std::string& path);
 

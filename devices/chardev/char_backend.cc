@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <charconv>
 #include <optional>
 #include <string_view>
 
@@ -14,6 +15,7 @@ namespace {
 
 constexpr std::string_view kFilePrefix = "file:";
 constexpr std::string_view kUnixPrefix = "unix:";
+constexpr std::string_view kFdPrefix = "fd:";
 
 class NullBackend final : public CharBackend {
  public:
@@ -38,6 +40,15 @@ Status CheckFilePath(const std::string& path) {
   return {};
 }
 
+Result<int> ParseFd(const std::string& text) {
+  int fd = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
+  if (error != std::errc() || end != text.data() + text.size() || fd < 0) {
+    return Fail(Error::Usage(format("fd:{}: not the number of a file descriptor", text)));
+  }
+  return fd;
+}
+
 }  // namespace
 
 Status CheckCharSpec(const std::string& spec) {
@@ -50,7 +61,11 @@ Status CheckCharSpec(const std::string& spec) {
   if (const auto path = After(kUnixPrefix, spec)) {
     return CheckUnixPath(*path);
   }
-  return Fail(Error::Usage(format("'{}' is none of stdio, null, file:PATH, pty, unix:PATH", spec)));
+  if (const auto number = After(kFdPrefix, spec)) {
+    TRY(ParseFd(*number));
+    return {};
+  }
+  return Fail(Error::Usage(format("'{}' is none of stdio, null, file:PATH, pty, unix:PATH, fd:N", spec)));
 }
 
 Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const std::string& path) {
@@ -73,6 +88,9 @@ Result<std::unique_ptr<CharBackend>> NewCharBackend(loop::MainLoop& loop, const 
   }
   if (const auto path = After(kUnixPrefix, spec)) {
     return NewUnixBackend(loop, *path);
+  }
+  if (const auto number = After(kFdPrefix, spec)) {
+    return NewPassedUnixBackend(loop, TRY(ParseFd(*number)));
   }
   return std::make_unique<NullBackend>();
 }

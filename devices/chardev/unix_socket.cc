@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -106,6 +107,7 @@ class UnixBackend final : public CharBackend {
   void SetFrontend(CharFrontend* frontend) override;
   void ResumeInput() override;
   std::string description() const override { return "unix " + path_; }
+  int listener() const override { return listener_.get(); }
 
  private:
   void OnConnection();
@@ -298,6 +300,26 @@ Status CheckUnixPath(const std::string& path) {
                                     sizeof(sockaddr_un::sun_path) - 1)));
   }
   return {};
+}
+
+Result<std::unique_ptr<CharBackend>> NewPassedUnixBackend(loop::MainLoop& loop, int fd) {
+  UniqueFd listener(fd);
+  const auto option = [fd](int name) {
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+  };
+  if (option(SO_DOMAIN) != AF_UNIX || option(SO_TYPE) != SOCK_STREAM || option(SO_ACCEPTCONN) != 1) {
+    return Fail(Error::Usage(format("fd:{}: is no listening Unix stream socket", fd)));
+  }
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+  sockaddr_un address = {};
+  socklen_t size = sizeof(address) - 1;  // a path of full length has no end of its own
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  // No file is ours to remove.
+  constexpr struct stat kNone = {};
+  return std::make_unique<UnixBackend>(loop, std::move(listener), &address.sun_path[0], kNone);
 }
 
 Result<std::unique_ptr<CharBackend>> NewUnixBackend(loop::MainLoop& loop, const std::string& path) {

@@ -15,8 +15,10 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "gyre/base/unique_fd.h"
+#include "src/base/journal.h"
 
 namespace gyre::log {
 namespace {
@@ -32,11 +34,18 @@ bool StderrIsJournal() {
   return format("{}:{}", info.st_dev, info.st_ino) == text;
 }
 
+std::atomic<const char*> vm_state{""};
+
 // Writes to a descriptor that Reopen may replace; no stdio, so that lines of
-// several processes on one stream stay whole.
+// several processes on one stream stay whole. Where that is the journal's stream,
+// entries go to its socket, with fields, and what that does not take to the stream.
 class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
-  FdSink(UniqueFd owned, bool journal) : owned_(std::move(owned)), journal_(journal) {}
+  FdSink(UniqueFd owned, bool journal, std::string vm) : owned_(std::move(owned)), vm_(std::move(vm)) {
+    if (journal) {
+      journal_.emplace();
+    }
+  }
 
   void Replace(UniqueFd fd) {
     const std::lock_guard lock(mutex_);
@@ -47,7 +56,14 @@ class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
   void sink_it_(const spdlog::details::log_msg& message) override {
     spdlog::memory_buf_t line;
     if (journal_) {
-      line.append(Priority(message.level));
+      const std::string_view priority = Priority(message.level);
+      if (journal_->Send({.priority = priority[1],
+                          .vm = vm_,
+                          .state = vm_state.load(std::memory_order_relaxed),
+                          .message = {message.payload.data(), message.payload.size()}})) {
+        return;
+      }
+      line.append(priority);
     }
     formatter_->format(message, line);
     const int fd = owned_ ? owned_.get() : STDERR_FILENO;
@@ -77,7 +93,8 @@ class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
   }
 
   UniqueFd owned_;
-  bool journal_;
+  std::string vm_;
+  std::optional<JournalSocket> journal_;
 };
 
 struct State {
@@ -110,7 +127,7 @@ spdlog::level::level_enum ToSpdlog(Level level) {
 
 void MakeLogger(State& state, UniqueFd fd) {
   const bool journal = !fd && StderrIsJournal();
-  state.sink = std::make_shared<FdSink>(std::move(fd), journal);
+  state.sink = std::make_shared<FdSink>(std::move(fd), journal, state.name);
   const std::string tag = state.name.empty() ? "gyred" : "gyred[" + state.name + "]";
   state.logger = std::make_unique<spdlog::logger>(tag, state.sink);
   state.logger->set_level(spdlog::level::trace);
@@ -138,6 +155,8 @@ Status Reopen() {
   }
   return {};
 }
+
+void SetState(std::string_view state) { vm_state.store(state.data(), std::memory_order_relaxed); }
 
 void SetLevel(Level level) { threshold.store(level, std::memory_order_relaxed); }
 

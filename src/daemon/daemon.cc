@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "gyre/base/format.h"
 #include "gyre/base/log.h"
 
 namespace gyre::daemon {
@@ -14,18 +15,43 @@ constexpr std::int64_t kSlowCallbackNs = 100'000'000;
 
 }  // namespace
 
-Daemon::Daemon(Options options, BigLock& big_lock, machine::Timeline timeline)
-    : options_(std::move(options)), big_lock_(big_lock), timeline_(std::move(timeline)) {}
+Daemon::Daemon(Options options, ServiceEnvironment environment, BigLock& big_lock, machine::Timeline timeline)
+    : options_(std::move(options)),
+      environment_(std::move(environment)),
+      big_lock_(big_lock),
+      timeline_(std::move(timeline)) {}
 
-Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, BigLock& big_lock, machine::Timeline timeline) {
-  std::unique_ptr<Daemon> daemon(new Daemon(std::move(options), big_lock, std::move(timeline)));
+Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, ServiceEnvironment environment,
+                                             BigLock& big_lock, machine::Timeline timeline) {
+  std::unique_ptr<Daemon> daemon(
+      new Daemon(std::move(options), std::move(environment), big_lock, std::move(timeline)));
+  TRY(daemon->AdoptPassedFds());
   TRY(daemon->InitSubsystems());
   TRY(daemon->InitMainLoop());
   TRY(daemon->ConfigureAccelerator());
   TRY(daemon->CreateMachine());
+  TRY(daemon->CreateService());
   TRY(daemon->LoadGuest());
+  daemon->TellReady();
   TRY(daemon->Autostart());
   return daemon;
+}
+
+// A passed socket stands for an option, by its name. One that we had stored before a restart is taken
+// only as long as the option still names its place and its file is there.
+Status Daemon::AdoptPassedFds() {
+  for (PassedFd& passed : environment_.fds) {
+    std::string& serial = options_.machine.serial;
+    if (passed.name != "serial") {
+      return Fail(Error::Usage(format("LISTEN_FDNAMES: '{}' is not one of qmp, serial", passed.name)));
+    }
+    if (!serial.starts_with("unix:") || serial == "unix:" + SocketAddress(passed.fd.get())) {
+      serial = format("fd:{}", passed.fd.Release());
+      serial_passed_ = true;
+    }
+  }
+  environment_.fds.clear();
+  return {};
 }
 
 Status Daemon::InitSubsystems() {
@@ -75,6 +101,17 @@ Status Daemon::CreateMachine() {
   return {};
 }
 
+Status Daemon::CreateService() {
+  ServiceConfig config{.socket = {},
+                       .watchdog_ns = environment_.watchdog_ns,
+                       .stop_timeout_ns = std::int64_t{options_.stop_timeout_s} * 1'000'000'000};
+  if (!environment_.notify_socket.empty()) {
+    config.socket = TRY(NotifySocket::Open(environment_.notify_socket));
+  }
+  service_ = std::make_unique<Service>(*loop_, machine_->lifecycle(), std::move(config));
+  return {};
+}
+
 Status Daemon::LoadGuest() {
   const trace::Span span("start", "guest");
   TRY(machine_->Load());
@@ -82,33 +119,50 @@ Status Daemon::LoadGuest() {
   return {};
 }
 
+void Daemon::TellReady() {
+  // Clients of a service that comes back wait in the socket's backlog.
+  if (const int serial = machine_->serial_listener(); serial >= 0 && !serial_passed_) {
+    service_->Store("serial", serial);
+  }
+  service_->Ready();
+}
+
 Status Daemon::Autostart() { return options_.paused ? Status() : machine_->lifecycle().VmStart(); }
 
 void Daemon::ServeSignal(int signo, int pid) {
   switch (signo) {
     case SIGHUP:
-      if (const auto reopened = log::Reopen(); !reopened) {
-        log::Error("log: {}", reopened.error().message());
-      }
-      return;
+      return Reload();
     case SIGUSR2:  // asked for, so whatever the log's level
       return log::Warning("report, asked for by pid {}:\n{}", pid, machine_->Report());
     case SIGPWR:
       return machine_->lifecycle().RequestPowerdown();
+    case SIGTERM:
+      return service_->Stop(signo, pid);
     default:
       return machine_->lifecycle().RequestKill(signo, pid);
   }
 }
 
+void Daemon::Reload() {
+  service_->BeginReload();
+  if (const auto reopened = log::Reopen(); !reopened) {
+    log::Error("log: {}", reopened.error().message());
+  }
+  service_->EndReload();
+}
+
 int Daemon::RunMainLoop() {
   loop_->big_lock().AssertHeld();
   while (!machine_->lifecycle().ShouldExit()) {
+    service_->Look();
     loop_->RunOnce(false);
   }
   return machine_->lifecycle().exit_status();
 }
 
 void Daemon::Cleanup() {
+  service_->Stopping();
   machine_->lifecycle().VmShutdown();
   if (options_.boot_timeline) {
     timeline_.Mark("exit");
@@ -116,6 +170,7 @@ void Daemon::Cleanup() {
     std::fputs(timeline_.Table().c_str(), stderr);
   }
   event_log_.Remove();
+  service_.reset();
   machine_.reset();
   signals_.reset();
   loop_.reset();

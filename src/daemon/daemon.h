@@ -12,6 +12,8 @@
 #include "gyre/loop/main_loop.h"
 #include "gyre/loop/signals.h"
 #include "src/daemon/options.h"
+#include "src/daemon/service.h"
+#include "src/daemon/service_env.h"
 #include "src/machine/machine.h"
 #include "src/machine/timeline.h"
 
@@ -20,7 +22,8 @@ namespace gyre::daemon {
 class Daemon {
  public:
   // The seed's qemu_init.
-  static Result<std::unique_ptr<Daemon>> Init(Options options, BigLock& big_lock, machine::Timeline timeline)
+  static Result<std::unique_ptr<Daemon>> Init(Options options, ServiceEnvironment environment,
+                                              BigLock& big_lock, machine::Timeline timeline)
       REQUIRES(big_lock);
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
@@ -31,19 +34,25 @@ class Daemon {
   void Cleanup();
 
  private:
-  Daemon(Options options, BigLock& big_lock, machine::Timeline timeline);
+  Daemon(Options options, ServiceEnvironment environment, BigLock& big_lock, machine::Timeline timeline);
 
   // The phases of Init, in order.
+  Status AdoptPassedFds();
   Status InitSubsystems();
   Status InitMainLoop();
   Status ConfigureAccelerator();
   Status CreateMachine();
+  Status CreateService();
   Status LoadGuest();
+  void TellReady();
   Status Autostart();
 
   void ServeSignal(int signo, int pid);
+  void Reload();
 
-  const Options options_;
+  Options options_;
+  ServiceEnvironment environment_;
+  bool serial_passed_ = false;
   std::optional<trace::Session> trace_;  // ends last, so that the teardown is in the trace
   BigLock& big_lock_;
   machine::Timeline timeline_;
@@ -51,6 +60,7 @@ class Daemon {
   std::unique_ptr<loop::SignalWatch> signals_;
   std::optional<kvm::System> system_;
   std::unique_ptr<machine::Machine> machine_;
+  std::unique_ptr<Service> service_;
   machine::EventBus::Subscription event_log_;
 };
 

@@ -25,9 +25,14 @@ int Run(int argc, const char* const* argv) {
     return machine::kExitClean;
   }
   timeline.Mark("options read");
+  auto environment = ServiceEnvironment::Take();
+  if (!environment) {
+    return Report(environment.error());
+  }
   BigLock big_lock;
   const BigLockGuard guard(big_lock);
-  const auto daemon = Daemon::Init(std::get<Options>(*std::move(parsed)), big_lock, std::move(timeline));
+  const auto daemon = Daemon::Init(std::get<Options>(*std::move(parsed)), *std::move(environment), big_lock,
+                                   std::move(timeline));
   if (!daemon) {
     return Report(daemon.error());
   }

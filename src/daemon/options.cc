@@ -38,12 +38,16 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
                  "policy=default|preferred|bind|interleave, by commas");
   app.add_option("--cpus", raw.cpus, "number of vCPUs (1)");
   app.add_option("--serial", options.machine.serial,
-                 "serial port: stdio, null, file:PATH, pty or unix:PATH (stdio)");
+                 "serial port: stdio, null, file:PATH, pty, unix:PATH or fd:N (stdio)");
   app.add_option("--acpi", raw.acpi, "describe the machine by ACPI: on or off (on)");
   app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
   app.add_option("--watchdog", raw.watchdog, "give it a watchdog timer (Linux: wdat_wdt): on or off (off)");
   app.add_option("--name", options.name, "the VM's name, for the log");
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
+  app.add_option("--stop-timeout", options.stop_timeout_s,
+                 "at SIGTERM, press the guest's power button and wait so many seconds; 0: end at once (0)")
+      ->check(CLI::Range(0U, 86'400U))
+      ->option_text("SECONDS");
   app.add_option("--action", raw.actions,
                  "what follows an event: reboot=reset|shutdown, shutdown=poweroff|pause, "
                  "panic=pause|shutdown|exit-failure|none, crash=exit-failure|pause, "

@@ -17,6 +17,7 @@ struct Options {
   machine::BootConfig boot;
   machine::MachineConfig machine;
   bool paused = false;
+  unsigned stop_timeout_s = 0;  // how long a guest has to power off when we are asked to end
   bool boot_timeline = false;
   std::string trace_file;
   std::string log_file;

@@ -122,6 +122,7 @@ Status Machine::CreateDevices() {
   if (const auto where = serial->description(); !where.empty()) {
     log::Info("serial port: {}", where);
   }
+  serial_listener_ = serial->listener();
   const std::uint64_t below = BelowGap(config_.memory.size);
   const PlatformBus bus{.topology = topology_,
                         .memory = *system_root_,

@@ -53,6 +53,8 @@ class Machine final : private LifecycleTarget {
   EventBus& events() { return events_; }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
+  // The serial port's listening socket, borrowed; -1 where it has none.
+  int serial_listener() const { return serial_listener_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;
   // The first entry and the guest's own marks.
@@ -107,6 +109,7 @@ class Machine final : private LifecycleTarget {
   std::optional<loop::Watch> vcpu_events_;
   std::optional<loop::Watch> bus_error_events_;
   StateHandlers::Handle clock_handler_;
+  int serial_listener_ = -1;
 };
 
 }  // namespace gyre::machine

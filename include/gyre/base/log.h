@@ -20,6 +20,9 @@ Status Open(const std::string& path, std::string_view name);
 // Opens the log file anew after a rotation; nothing for stderr. On the main loop's thread.
 Status Reopen();
 void SetLevel(Level level);
+// The VM's run state, a literal: a field of the journal's entries (GYRE_STATE) beside the name (GYRE_VM). Any
+// thread.
+void SetState(std::string_view state);
 bool Enabled(Level level);
 void Write(Level level, std::string_view text);
 

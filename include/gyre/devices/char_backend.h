@@ -37,10 +37,13 @@ class CharBackend {
   virtual void ResumeInput() = 0;
   // "pty /dev/pts/3", for the log; empty where there is nothing to tell.
   virtual std::string description() const = 0;
+  // The listening socket, borrowed; -1 where there is none.
+  virtual int listener() const { return -1; }
 };
 
 // `spec`: stdio | null | file:PATH | pty | unix:PATH (a listening socket; one
-// client at a time, a late one first gets the last output). The error names the
+// client at a time, a late one first gets the last output) | fd:N (such a socket,
+// passed to us; it is the backend's from then on). The error names the
 // target. Terminals are put into raw mode and restored at destruction, so the
 // backend must be destroyed before the process ends. SIGPIPE is ignored for the
 // whole process from then on, unless it has a handler.

@@ -189,6 +189,8 @@ const std::uint8_t* FindAcpiTable(std::uint64_t rsdp, const char* signature);
 // Writes a byte to the register that the FADT describes at `offset` (a generic
 // address structure, ACPI 6.4, 5.2.3.2); false if there is none.
 bool WriteFadtRegister(std::uint64_t rsdp, std::size_t offset, std::uint8_t value);
+// By ACPI; a guest that goes on has failed.
+[[noreturn]] void PowerOff(const char* guest, const BootInfo& boot);
 // Enabled processors of the MADT, or of an MP table where there is no ACPI.
 ProcessorList FindProcessors(const BootInfo& boot);
 // Starts it by INIT and start-up IPIs; false if it did not come within a second

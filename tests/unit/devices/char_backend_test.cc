@@ -129,7 +129,7 @@ class CharBackendTest : public LoopTest {
 };
 
 TEST(CharSpec, BadForms_AreUsageErrors) {
-  for (const char* spec : {"", "stdi", "file:", "unix:", "file", "tcp:1", "Null"}) {
+  for (const char* spec : {"", "stdi", "file:", "unix:", "file", "tcp:1", "Null", "fd:", "fd:x", "fd:-1"}) {
     const auto status = CheckCharSpec(spec);
     ASSERT_FALSE(status) << spec;
     EXPECT_EQ(status.error().kind(), ErrorKind::kUsage);
@@ -343,6 +343,30 @@ TEST_F(CharBackendTest, Unix_CarriesBothWaysAndCleansUp) {
   EXPECT_EQ(ReadSome(client.get()), "out");
   backend_.reset();
   EXPECT_NE(::stat((dir_ + "/socket").c_str(), &status), 0);
+}
+
+TEST_F(CharBackendTest, PassedSocket_IsServedAndItsFileLeftAlone) {
+  const std::string path = dir_ + "/socket";
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(&address.sun_path[0], path.size());
+  ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  Open("fd:" + std::to_string(listener));
+  EXPECT_EQ(backend_->listener(), listener);
+  EXPECT_EQ(backend_->description(), "unix " + path);
+  const UniqueFd client = Connect();
+  EXPECT_EQ(backend_->Write(Bytes("out")), 3U);
+  EXPECT_TRUE(RunUntil([&] { return ReadSome(client.get(), 0) == "out"; }));
+  backend_.reset();
+  EXPECT_EQ(::access(path.c_str(), F_OK), 0);
+}
+
+TEST_F(CharBackendTest, PassedDescriptorOfAnotherKind_IsRefused) {
+  const int other = ::socket(AF_UNIX, SOCK_STREAM, 0);  // listens not
+  EXPECT_FALSE(NewCharBackend(*loop_, "fd:" + std::to_string(other)));
+  EXPECT_FALSE(NewCharBackend(*loop_, "fd:9999"));
 }
 
 TEST_F(CharBackendTest, UnixLateClient_GetsTheLast64KiB) {

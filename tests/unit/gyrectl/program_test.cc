@@ -1,0 +1,182 @@
+// gyrectl itself, as a user runs it, against a server of ours.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "tests/support/process.h"
+#include "tests/unit/gyrectl/fake_server.h"
+
+namespace gyre::ctl {
+namespace {
+
+// A small VM that behaves.
+std::string Answer(const Json& request) {
+  static const std::map<std::string, Json> kAnswers = {
+      {"query-status", {{"running", false}, {"status", "paused"}}},
+      {"query-name", {{"name", "evil\x1b[2J"}}},
+      {"query-cpus-fast",
+       {{{"cpu-index", 0}, {"thread-id", 4711}, {"target", "x86_64"}, {"props", {{"core-id", 0}}}}}},
+      {"query-memory-size-summary", {{"base-memory", 268435456}}},
+      {"query-commands", {{{"name", "stop"}}, {{"name", "cont"}}}},
+      {"human-monitor-command", "address-space: memory\r\n  0-f (prio 0, ram): ram\r\n"},
+      {"stop", Json::object()},
+  };
+  const auto found = kAnswers.find(request["execute"]);
+  if (request["execute"] == "query-stats") {
+    const bool vm = request["arguments"]["target"] == "vm";
+    Json stats = {{{"name", "exits"}, {"value", 7}}, {{"name", "halts"}, {"value", 1}}};
+    return FakeServer::Return(
+        request, vm ? Json::array({{{"provider", "kvm"}, {"stats", stats}}})
+                    : Json::array({{{"provider", "kvm"}, {"qom-path", "/cpu0"}, {"stats", stats}},
+                                   {{"provider", "kvm"}, {"qom-path", "/cpu1"}, {"stats", stats}}}));
+  }
+  if (found != kAnswers.end()) {
+    return FakeServer::Return(request, found->second);
+  }
+  return Json({{"error", {{"class", "CommandNotFound"}, {"desc", "unknown"}}}, {"id", request["id"]}}).dump();
+}
+
+test::ProcessResult Ctl(const std::string& socket, std::vector<std::string> words,
+                        std::string_view input = {}) {
+  words.insert(words.begin(), {std::getenv("GYRECTL"), "-s", socket});
+  return test::RunProcess(std::move(words), input);
+}
+
+std::string Content(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+class Program : public ::testing::Test {
+ protected:
+  void SetUp() override { ASSERT_NE(std::getenv("GYRECTL"), nullptr); }
+  FakeServer server_{Answer};
+};
+
+TEST_F(Program, ShowsTables) {
+  EXPECT_EQ(Ctl(server_.path(), {"status"}).out,
+            "name     evil?[2J\nstate    paused\ncpus     1\nmemory   256 MiB\n"
+            "version  7.2.1\nsocket   " +
+                server_.path() + "\n");
+  EXPECT_EQ(Ctl(server_.path(), {"cpus"}).out,
+            "CPU  THREAD  TARGET  PLACE\n  0    4711  x86_64  core-id=0\n");
+  EXPECT_EQ(Ctl(server_.path(), {"memory"}).out, "base  256 MiB\n");
+  EXPECT_EQ(Ctl(server_.path(), {"mtree"}).out, "address-space: memory\n  0-f (prio 0, ram): ram\n");
+  EXPECT_EQ(Ctl(server_.path(), {"commands"}).out, "cont\nstop\n");
+  EXPECT_EQ(Ctl(server_.path(), {"stats", "exits"}).out,
+            "NAME       CPU 0  CPU 1\nkvm.exits      7      7\n\nNAME       VALUE\nkvm.exits      7\n");
+}
+
+TEST_F(Program, AnswersMachinesInJson) {
+  EXPECT_EQ(Ctl(server_.path(), {"--json", "status"}).out, "{\"running\":false,\"status\":\"paused\"}\n");
+  EXPECT_EQ(Ctl(server_.path(), {"stop", "--json"}).out, "{}\n");
+  const auto refused = Ctl(server_.path(), {"--json", "reset"});
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_EQ(refused.out, "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"unknown\"}}\n");
+  EXPECT_EQ(Ctl(server_.path(), {"raw", "{\"execute\": \"query-status\"}", "--json"}).out,
+            "{\"running\":false,\"status\":\"paused\"}\n");
+}
+
+TEST_F(Program, ExitStatusesAreTheDocumentedOnes) {
+  EXPECT_EQ(Ctl(server_.path(), {"stop"}).exit_status, 0);
+  EXPECT_EQ(Ctl(server_.path(), {"reset"}).exit_status, 1);
+  EXPECT_EQ(Ctl(server_.path(), {"nonsense"}).exit_status, 2);
+  EXPECT_EQ(Ctl(server_.path(), {"raw", "nonsense"}).exit_status, 2);
+  EXPECT_EQ(Ctl("/nonexistent", {"status"}).exit_status, 3);
+  const auto late = Ctl(server_.path(), {"wait", "running", "--timeout", "0.2"});
+  EXPECT_EQ(late.exit_status, 4) << late.Describe();
+  EXPECT_EQ(late.err, "gyrectl: the VM is paused, not running\n");
+  EXPECT_EQ(Ctl(server_.path(), {"wait", "paused"}).exit_status, 0);
+  FakeServer liar([](const Json&) { return std::string("nonsense"); });
+  EXPECT_EQ(Ctl(liar.path(), {"status"}).exit_status, 5);
+}
+
+TEST_F(Program, FindsTheVmByItsName) {
+  const std::string root = server_.directory() + "/run";
+  std::filesystem::create_directories(root + "/vm1");
+  std::filesystem::create_hard_link(server_.path(), root + "/vm1/qmp.sock");
+  const std::vector<std::string> start = {"env", "GYRE_RUNTIME_DIR=" + root, std::getenv("GYRECTL")};
+  const auto run = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), start.begin(), start.end());
+    return test::RunProcess(std::move(words));
+  };
+  EXPECT_EQ(run({"list"}).out, "NAME  STATE   SOCKET\nvm1   paused  " + root + "/vm1/qmp.sock\n");
+  EXPECT_EQ(run({"list", "--names"}).out, "vm1\n");
+  EXPECT_EQ(run({"vm1", "stop"}).exit_status, 0);
+  EXPECT_EQ(run({"stop"}).exit_status, 0);
+  EXPECT_EQ(run({"vm2", "stop"}).exit_status, 3);
+}
+
+TEST_F(Program, ShellRunsBothKindsOfCommands) {
+  const auto result = Ctl(server_.path(), {"shell"}, "memory\n# a remark\nquery-status\n\nexit\nreset\n");
+  EXPECT_EQ(result.exit_status, 0) << result.Describe();
+  EXPECT_EQ(result.out, "base  256 MiB\n{\n  \"running\": false,\n  \"status\": \"paused\"\n}\n");
+  const auto stopped = Ctl(server_.path(), {"shell"}, "reset\nmemory\n");
+  EXPECT_EQ(stopped.exit_status, 1);
+  EXPECT_EQ(stopped.out, "");
+}
+
+TEST(ProgramEvents, FollowsUntilTheVmEnds) {
+  FakeServer server(Answer, std::string(kGreeting) +
+                                "{\"event\":\"RESET\",\"data\":{\"guest\":true},\"timestamp\":"
+                                "{\"seconds\":-1,\"microseconds\":-1}}\n{\"event\":\"STOP\"}\n");
+  EXPECT_EQ(Ctl(server.path(), {"events", "--count", "2"}).out, "-  RESET guest=true\n-  STOP\n");
+  EXPECT_EQ(
+      Ctl(server.path(), {"events", "--json"}).out,
+      "{\"data\":{\"guest\":true},\"event\":\"RESET\",\"timestamp\":{\"microseconds\":-1,\"seconds\":-1}}\n");
+  EXPECT_EQ(Ctl(server.path(), {"events", "--count", "x"}).exit_status, 2);
+  EXPECT_EQ(Ctl(server.path(), {"events", "--count", "3", "--timeout", "0.2"}).exit_status, 4);
+}
+
+TEST(ProgramQuit, WaitsForTheEndIfAsked) {
+  FakeServer server([asked = false](const Json& request) mutable {
+    return std::exchange(asked, true) ? std::string(FakeServer::kHangUp)
+                                      : FakeServer::Return(request, Json::object());
+  });
+  EXPECT_EQ(Ctl(server.path(), {"quit", "--wait", "--timeout", "0.2"}).exit_status, 4);
+  EXPECT_EQ(Ctl(server.path(), {"quit"}).exit_status, 5);
+}
+
+class DumpTest : public ::testing::Test {
+ protected:
+  // Writes to the descriptor that it was given, and is done at the second look.
+  std::string Serve(const Json& request) {
+    if (request["execute"] == "dump-guest-memory") {
+      EXPECT_EQ(::write(server_.passed(), "CORE", 4), 4);
+      EXPECT_EQ(request["arguments"]["protocol"], "fd:gyrectl-dump");
+    }
+    if (request["execute"] == "query-dump") {
+      const char* const state = looks_++ == 0 ? "active" : end_;
+      return FakeServer::Return(request, {{"status", state}, {"completed", 1}, {"total", 4}});
+    }
+    return FakeServer::Return(request, Json::object());
+  }
+  const char* end_ = "completed";
+  int looks_ = 0;
+  FakeServer server_{[this](const Json& request) { return Serve(request); }};
+  std::string file_ = server_.directory() + "/core";
+};
+
+TEST_F(DumpTest, WritesTheFileWhenItIsWhole) {
+  const auto result = Ctl(server_.path(), {"dump", file_});
+  EXPECT_EQ(result.exit_status, 0) << result.Describe();
+  EXPECT_EQ(result.out, file_ + ": 4 bytes\n");
+  EXPECT_EQ(Content(file_), "CORE");
+  EXPECT_EQ(Ctl(server_.path(), {"dump", file_}).exit_status, 2);
+  EXPECT_EQ(Ctl(server_.path(), {"dump", file_, "--force"}).exit_status, 0);
+  EXPECT_EQ(Content(file_), "CORE");
+}
+
+TEST_F(DumpTest, ThatFails_LeavesNothing) {
+  end_ = "failed";
+  const auto result = Ctl(server_.path(), {"dump", file_});
+  EXPECT_EQ(result.exit_status, 1) << result.Describe();
+  EXPECT_FALSE(std::filesystem::exists(file_));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(server_.directory()), {}), 1);  // its socket
+}
+
+}  // namespace
+}  // namespace gyre::ctl

@@ -1,0 +1,215 @@
+// gyrectl's console and shell on a terminal.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include "tests/unit/gyrectl/fake_server.h"
+
+namespace gyre::ctl {
+namespace {
+
+constexpr auto kPatience = std::chrono::seconds(20);
+
+// A program with a terminal of its own. Killed with the object.
+class OnTerminal {
+ public:
+  explicit OnTerminal(std::vector<std::string> words) {
+    std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
+    for (auto& word : words) {
+      argv.push_back(word.data());
+    }
+    argv.push_back(nullptr);
+    int master = -1;
+    pid_ = ::forkpty(&master, nullptr, nullptr, nullptr);
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::execv(argv[0], argv.data());
+      ::_exit(127);
+    }
+    master_ = UniqueFd(master);
+  }
+  OnTerminal(const OnTerminal&) = delete;
+  OnTerminal& operator=(const OnTerminal&) = delete;
+  ~OnTerminal() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+  }
+
+  void Type(std::string_view text) const {
+    EXPECT_EQ(::write(master_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  void Signal(int signal) const { ::kill(pid_, signal); }
+  bool WaitFor(std::string_view text) {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (!shown_.contains(text) && std::chrono::steady_clock::now() < deadline) {
+      Read(50);
+    }
+    return shown_.contains(text);
+  }
+  // The exit status; -1 if it does not end or a signal ends it.
+  int Wait() {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    int status = 0;
+    while (::waitpid(pid_, &status, WNOHANG) != pid_) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        return -1;
+      }
+      Read(20);
+    }
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  bool raw() const {
+    termios state = {};
+    EXPECT_EQ(::tcgetattr(master_.get(), &state), 0);
+    return (state.c_lflag & ICANON) == 0;
+  }
+  const std::string& shown() const { return shown_; }
+  void Forget() { shown_.clear(); }
+
+ private:
+  void Read(int ms) {
+    pollfd entry = {.fd = master_.get(), .events = POLLIN, .revents = 0};
+    std::array<char, 4096> buffer{};
+    if (::poll(&entry, 1, ms) > 0) {
+      const ssize_t got = ::read(master_.get(), buffer.data(), buffer.size());
+      if (got > 0) {
+        shown_.append(buffer.data(), static_cast<std::size_t>(got));
+      } else {
+        ::poll(nullptr, 0, ms);  // nobody at the other end now
+      }
+    }
+  }
+  pid_t pid_ = -1;
+  UniqueFd master_;
+  std::string shown_;
+};
+
+// A listening socket that stands for a serial port.
+class SerialPort {
+ public:
+  explicit SerialPort(const std::string& path) : listener_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], path.data(), path.size());
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(::listen(listener_.get(), 1), 0);
+  }
+  bool Accept() {
+    pollfd entry = {.fd = listener_.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&entry, 1, 20'000) > 0) {
+      client_ = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    }
+    return static_cast<bool>(client_);
+  }
+  void Say(std::string_view text) const {
+    EXPECT_EQ(::write(client_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  // `size` bytes, or what there is after a long while.
+  std::string Hear(std::size_t size) const {
+    std::string text;
+    pollfd entry = {.fd = client_.get(), .events = POLLIN, .revents = 0};
+    while (text.size() < size && ::poll(&entry, 1, 20'000) > 0) {
+      std::array<char, 256> buffer{};
+      const ssize_t got = ::read(client_.get(), buffer.data(), buffer.size());
+      if (got <= 0) {
+        break;
+      }
+      text.append(buffer.data(), static_cast<std::size_t>(got));
+    }
+    return text;
+  }
+  void HangUp() { client_.Reset(); }
+
+ private:
+  UniqueFd listener_;
+  UniqueFd client_;
+};
+
+class Console : public ::testing::Test {
+ protected:
+  void Connect() {
+    ASSERT_TRUE(port_.Accept());
+    ASSERT_TRUE(terminal_.WaitFor("connected")) << terminal_.shown();
+    EXPECT_TRUE(terminal_.raw());
+  }
+  FakeServer server_{[this](const Json& request) {
+    return FakeServer::Return(
+        request, {{{"label", "serial0"}, {"filename", "disconnected:unix:" + serial_ + ",server=on"}}});
+  }};
+  std::string serial_ = server_.directory() + "/serial";
+  SerialPort port_{serial_};
+  OnTerminal terminal_{{std::getenv("GYRECTL"), "-s", server_.path(), "console"}};
+};
+
+TEST_F(Console, PassesEveryKeyAndEndsByTheEscapeKey) {
+  Connect();
+  port_.Say("login: ");
+  EXPECT_TRUE(terminal_.WaitFor("login: "));
+  terminal_.Type("a\x03\x1a\r\x1d\x1d");
+  EXPECT_EQ(port_.Hear(5), "a\x03\x1a\r\x1d");
+  terminal_.Type("\x1d?");
+  EXPECT_TRUE(terminal_.WaitFor("send Ctrl-]")) << terminal_.shown();
+  terminal_.Type("\x1d.");
+  EXPECT_EQ(terminal_.Wait(), 0) << terminal_.shown();
+  EXPECT_FALSE(terminal_.raw());
+}
+
+TEST_F(Console, TerminalIsPutBackWhenTheVmGoes) {
+  Connect();
+  port_.Say("bye");
+  port_.HangUp();
+  EXPECT_EQ(terminal_.Wait(), 0);
+  EXPECT_TRUE(terminal_.shown().contains("bye")) << terminal_.shown();
+  EXPECT_FALSE(terminal_.raw());
+}
+
+TEST_F(Console, TerminalIsPutBackAfterASignal) {
+  Connect();
+  terminal_.Signal(SIGTERM);
+  EXPECT_EQ(terminal_.Wait(), 0);
+  EXPECT_FALSE(terminal_.raw());
+}
+
+TEST(Shell, CompletesAndRemembers) {
+  FakeServer server([](const Json& request) {
+    if (request["execute"] == "query-commands") {
+      return FakeServer::Return(request, {{{"name", "query-status"}}, {{"name", "x-evil\x1b"}}});
+    }
+    return FakeServer::Return(request, {{"status", "paused"}});
+  });
+  const std::string home = "HOME=" + server.directory();
+  const std::vector<std::string> words = {"/usr/bin/env", "-u",          "XDG_STATE_HOME",
+                                          home,           "TERM=xterm",  std::getenv("GYRECTL"),
+                                          "-s",           server.path(), "shell"};
+  {
+    OnTerminal terminal(words);
+    ASSERT_TRUE(terminal.WaitFor("gyre> ")) << terminal.shown();
+    terminal.Type("query-st\t\r");
+    EXPECT_TRUE(terminal.WaitFor("\"paused\"")) << terminal.shown();
+    terminal.Type("nonsense x\r");
+    EXPECT_TRUE(terminal.WaitFor("KEY=VALUE")) << terminal.shown();
+    terminal.Type("exit\r");
+    EXPECT_EQ(terminal.Wait(), 0);
+  }
+  OnTerminal again(words);
+  ASSERT_TRUE(again.WaitFor("gyre> "));
+  constexpr const char* kUp = "\x1b[A";
+  again.Type(std::string(kUp) + kUp + kUp + "\r");  // over exit and nonsense
+  EXPECT_TRUE(again.WaitFor("\"paused\"")) << again.shown();
+  again.Type("\x04");
+  EXPECT_EQ(again.Wait(), 0);
+}
+
+}  // namespace
+}  // namespace gyre::ctl

@@ -1,0 +1,48 @@
+// A QMP client on a Unix socket. Nothing that a server does, or does not do,
+// holds it longer than the deadline or makes it grow without bound. One thread.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+
+#include "gyre/base/unique_fd.h"
+#include "tools/gyrectl/deadline.h"
+#include "tools/gyrectl/outcome.h"
+#include "tools/gyrectl/wire.h"
+
+namespace gyre::ctl {
+
+class Client {
+ public:
+  // Connects to a path, or an abstract socket where it begins with @, and negotiates.
+  static Outcome<Client> Connect(const std::string& address, const Deadline& deadline);
+
+  // The command's return value. An error reply is kRefused with its description, and the class
+  // in last_error_class. `fd`: sent along (SCM_RIGHTS).
+  Outcome<Json> Execute(const std::string& command, const Json& arguments, const Deadline& deadline,
+                        int fd = -1);
+  // The next event; nothing if the deadline passes first. The server's end is kBroken.
+  Outcome<std::optional<Json>> NextEvent(const Deadline& deadline);
+
+  const Json& greeting() const { return greeting_; }
+  const std::string& last_error_class() const { return last_error_class_; }
+  int fd() const { return fd_.get(); }
+
+ private:
+  explicit Client(UniqueFd fd) : fd_(std::move(fd)) {}
+  Outcome<void> Send(std::string_view text, int fd, const Deadline& deadline);
+  Outcome<std::size_t> SendSome(std::string_view text, int fd);
+  // Nothing: the deadline passed.
+  Outcome<std::optional<Json>> Receive(const Deadline& deadline);
+  void Keep(Json event);
+
+  UniqueFd fd_;
+  MessageReader reader_;
+  std::deque<Json> events_;
+  Json greeting_;
+  std::string last_error_class_;
+  std::int64_t last_id_ = 0;
+};
+
+}  // namespace gyre::ctl

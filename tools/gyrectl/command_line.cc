@@ -1,0 +1,134 @@
+#include "tools/gyrectl/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+#include "gyre/base/format.h"
+
+namespace gyre::ctl {
+namespace {
+
+constexpr double kUsualTimeout = 10;  // seconds
+
+constexpr const char* kFooter =
+    "Exit status: 0 done, 1 refused, 2 usage, 3 no connection, 4 time is up, 5 the server hung up.";
+
+// What CLI11 fills in for one subcommand.
+struct Slots {
+  std::map<std::string, std::string, std::less<>> texts;
+  std::map<std::string, bool, std::less<>> switches;
+};
+
+void Declare(CLI::App& sub, const Subcommand& command, Slots& slots) {
+  for (const Argument& argument : command.arguments) {
+    auto* const option = sub.add_option(argument.name, slots.texts[argument.name], argument.help);
+    option->required(argument.required);
+    if (const auto known = KnownValues(argument.values); !known.empty()) {
+      option->check(CLI::IsMember(std::vector<std::string>(known.begin(), known.end())));
+    }
+  }
+  for (const Flag& flag : command.flags) {
+    const std::string name = format("--{}", flag.name);
+    if (flag.value == nullptr) {
+      sub.add_flag(name, slots.switches[flag.name], flag.help);
+    } else {
+      sub.add_option(name, slots.texts[flag.name], flag.help)->option_text(flag.value);
+    }
+  }
+}
+
+// A library's message may have several lines; ours have one.
+std::string OneLine(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  return text.substr(0, text.find_last_not_of(' ') + 1);
+}
+
+void Collect(const CLI::App& sub, const Slots& slots, Invocation& invocation) {
+  for (const auto& [name, text] : slots.texts) {
+    const CLI::Option* option = sub.get_option_no_throw(name);
+    option = option != nullptr ? option : sub.get_option_no_throw("--" + name);
+    if (option != nullptr && option->count() > 0) {
+      invocation.values.emplace(name, text);
+    }
+  }
+  for (const auto& [name, set] : slots.switches) {
+    if (set) {
+      invocation.values.emplace(name, "");
+    }
+  }
+}
+
+Outcome<void> Check(const Invocation& invocation) {
+  if (!invocation.socket.empty() && !invocation.name.empty()) {
+    return Fail(Exit::kUsage, format("a VM's name ('{}') and -s exclude each other", invocation.name));
+  }
+  if (!std::isfinite(invocation.timeout)) {
+    return Fail(Exit::kUsage, "--timeout: not a number of seconds");
+  }
+  return {};
+}
+
+}  // namespace
+
+const std::vector<Flag>& GlobalOptions() {
+  static const std::vector<Flag> options = {
+      {"socket", "SOCKET", "the VM's QMP socket: a path, or @NAME for an abstract one"},
+      {"json", nullptr, "print what the server answers, as JSON, for machines"},
+      {"timeout", "SECONDS", "how long it may take in all; 0: for ever"},
+      {"help", nullptr, "print this and exit"},
+      {"version", nullptr, "print that and exit"},
+  };
+  return options;
+}
+
+Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::string> words) {
+  Invocation invocation;
+  std::map<std::string_view, Slots> slots;
+  CLI::App app("gyrectl talks to a running gyred, or to any QMP server.", "gyrectl");
+  app.set_version_flag("--version", "gyrectl " GYRE_VERSION);
+  app.require_subcommand(0, 1);
+  app.footer(kFooter);
+  app.add_option("NAME", invocation.name,
+                 "the VM's name (gyrectl list); the only one, where there is just one");
+  app.add_option("-s,--socket", invocation.socket, GlobalOptions()[0].help)->option_text("SOCKET");
+  app.add_flag("--json", invocation.json, GlobalOptions()[1].help);
+  app.add_option("--timeout", invocation.timeout, GlobalOptions()[2].help)
+      ->option_text("SECONDS")
+      ->check(CLI::Range(0.0, Deadline::kLongestSeconds));
+  for (const Subcommand& command : Subcommands()) {
+    CLI::App* const sub = app.add_subcommand(command.name, command.help);
+    sub->fallthrough();
+    Declare(*sub, command, slots[command.name]);
+  }
+  try {
+    std::ranges::reverse(words);  // as CLI11 wants them
+    app.parse(words);
+  } catch (const CLI::CallForHelp&) {
+    return HelpText{app.help()};  // the subcommand's, where there is one
+  } catch (const CLI::CallForVersion&) {
+    return HelpText{"gyrectl " GYRE_VERSION "\n"};
+  } catch (const CLI::Error& error) {
+    return Fail(Exit::kUsage, OneLine(error.what()));
+  }
+  if (app.get_subcommands().empty()) {
+    return Fail(Exit::kUsage,
+                invocation.name.empty()
+                    ? "what shall be done? (gyrectl --help)"
+                    : format("'{}' is no command, and none follows it (gyrectl --help)", invocation.name));
+  }
+  const CLI::App* const chosen = app.get_subcommands().front();
+  invocation.command = FindSubcommand(chosen->get_name());
+  Collect(*chosen, slots.find(invocation.command->name)->second, invocation);
+  TRY(Check(invocation));
+  return invocation;
+}
+
+Deadline DeadlineOf(const Invocation& invocation) {
+  const bool patient = invocation.command->patience == Subcommand::Patience::kPatient;
+  const double own = patient || invocation.values.contains("wait") ? 0 : kUsualTimeout;
+  return Deadline::After(invocation.timeout < 0 ? own : invocation.timeout);
+}
+
+}  // namespace gyre::ctl

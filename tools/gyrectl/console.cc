@@ -1,0 +1,233 @@
+// console: this terminal on the VM's serial port. The terminal is raw meanwhile
+// and is put back however it ends.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "gyre/base/format.h"
+#include "gyre/base/unique_fd.h"
+#include "tools/gyrectl/escape.h"
+#include "tools/gyrectl/subcommand.h"
+
+namespace gyre::ctl {
+namespace {
+
+constexpr std::size_t kMostPending = 65536;  // typed, and not yet taken by the guest
+
+std::string Reason(int error) { return std::generic_category().message(error); }
+
+class RawTerminal {
+ public:
+  RawTerminal() : terminal_(::tcgetattr(STDIN_FILENO, &before_) == 0) {
+    if (terminal_) {
+      termios raw = before_;
+      ::cfmakeraw(&raw);
+      ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    }
+  }
+  RawTerminal(const RawTerminal&) = delete;
+  RawTerminal& operator=(const RawTerminal&) = delete;
+  ~RawTerminal() {
+    if (terminal_) {
+      ::tcsetattr(STDIN_FILENO, TCSADRAIN, &before_);
+    }
+  }
+  bool is_terminal() const { return terminal_; }
+
+ private:
+  termios before_{};
+  bool terminal_;
+};
+
+// "unix:/run/x,server=on", "disconnected:unix:/run/x,server=on", "pty:/dev/pts/3": what can be opened of it.
+std::string PathOf(std::string_view filename) {
+  constexpr std::string_view kNobody = "disconnected:";
+  if (filename.starts_with(kNobody)) {
+    filename.remove_prefix(kNobody.size());
+  }
+  for (const std::string_view scheme : {"unix:", "pty:"}) {
+    if (filename.starts_with(scheme)) {
+      filename.remove_prefix(scheme.size());
+      return std::string(filename.substr(0, filename.find(',')));
+    }
+  }
+  return "";
+}
+
+// Where the serial port is: as asked for, as the VM tells, or in its directory.
+Outcome<std::string> FindSerial(Call& call) {
+  if (call.Has("serial")) {
+    return call.Value("serial");
+  }
+  const Deadline deadline = call.deadline.Earlier(Deadline::After(10));
+  if (auto client = Client::Connect(call.vm.socket, deadline)) {
+    const auto ports = client->Execute("query-chardev", Json::object(), deadline);
+    for (const Json& port : ports ? *ports : Json::array()) {
+      if (const auto path = PathOf(TextOf(port, "filename"));
+          TextOf(port, "label") == "serial0" && !path.empty()) {
+        return path;
+      }
+    }
+  }
+  const std::string usual = call.vm.directory + "/serial.sock";
+  if (!call.vm.directory.empty() && ::access(usual.c_str(), F_OK) == 0) {
+    return usual;
+  }
+  return Fail(Exit::kNoConnection,
+              "the VM's serial port is on no socket or pty (gyred's --serial); --serial SOCKET names one");
+}
+
+Outcome<UniqueFd> Open(const std::string& path) {
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISCHR(status.st_mode)) {
+    UniqueFd fd(::open(path.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    return fd ? Outcome<UniqueFd>(std::move(fd))
+              : Fail(Exit::kNoConnection, format("{}: {}", path, Reason(errno)));
+  }
+  sockaddr_un peer = {};
+  peer.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(peer.sun_path)) {
+    return Fail(Exit::kUsage, format("{}: too long for a socket's path", path));
+  }
+  std::memcpy(&peer.sun_path[0], path.data(), path.size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof(peer)) != 0) {
+    return Fail(Exit::kNoConnection, format("{}: {}", path, Reason(errno)));
+  }
+  return fd;
+}
+
+UniqueFd WatchSignals() {
+  sigset_t ends;
+  sigemptyset(&ends);
+  for (const int signal : {SIGTERM, SIGHUP, SIGINT, SIGQUIT}) {
+    sigaddset(&ends, signal);
+  }
+  ::sigprocmask(SIG_BLOCK, &ends, nullptr);
+  return UniqueFd(::signalfd(-1, &ends, SFD_CLOEXEC));
+}
+
+bool WriteAll(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(fd, text.data(), text.size());
+    if (wrote < 0 && errno == EAGAIN) {
+      pollfd entry = {.fd = fd, .events = POLLOUT, .revents = 0};
+      ::poll(&entry, 1, -1);
+    } else if (wrote < 0 && errno != EINTR) {
+      return false;
+    }
+    text.remove_prefix(wrote > 0 ? static_cast<std::size_t>(wrote) : 0);
+  }
+  return true;
+}
+
+class Session {
+ public:
+  Session(int port, int signals) : port_(port), signals_(signals) {}
+
+  // Until the user, a signal or the other side ends it; says which.
+  Outcome<std::string> Run(const Deadline& deadline) {
+    while (end_.empty()) {
+      const bool room = pending_.size() < kMostPending;
+      std::array<pollfd, 3> fds = {
+          pollfd{.fd = input_open_ && room ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0},
+          pollfd{.fd = port_,
+                 .events = static_cast<short>(pending_.empty() ? POLLIN : POLLIN | POLLOUT),
+                 .revents = 0},
+          pollfd{.fd = signals_, .events = POLLIN, .revents = 0}};
+      ::poll(fds.data(), fds.size(), deadline.poll_ms());
+      if (deadline.passed()) {
+        return Fail(Exit::kTimeout, "the time is up");
+      }
+      if (fds[2].revents != 0) {
+        end_ = "a signal";
+      }
+      if (fds[1].revents != 0) {
+        ServePort();
+      }
+      if (fds[0].revents != 0) {
+        ServeInput();
+      }
+    }
+    return end_;
+  }
+
+ private:
+  void ServeInput() {
+    std::array<char, 4096> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    const ssize_t got = ::read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (got <= 0) {
+      input_open_ =
+          got < 0 && (errno == EINTR || errno == EAGAIN);  // a pipe's end: what is to come is still shown
+      return;
+    }
+    const auto typed = escape_.Take({buffer.data(), static_cast<std::size_t>(got)});
+    pending_ += typed.bytes;
+    if (typed.help) {
+      WriteAll(STDOUT_FILENO, EscapeFilter::kHelp);
+    }
+    if (typed.ends) {
+      end_ = "you";
+    }
+  }
+
+  void ServePort() {
+    if (!pending_.empty()) {
+      const ssize_t wrote = ::write(port_, pending_.data(), pending_.size());
+      if (wrote > 0) {
+        pending_.erase(0, static_cast<std::size_t>(wrote));
+      }
+    }
+    std::array<char, 16384> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    const ssize_t got = ::read(port_, buffer.data(), buffer.size());
+    if (got > 0) {
+      if (!WriteAll(STDOUT_FILENO, {buffer.data(), static_cast<std::size_t>(got)})) {
+        end_ = "the output's end";
+      }
+    } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+      end_ = "the VM";
+    }
+  }
+
+  int port_;
+  int signals_;
+  EscapeFilter escape_;
+  std::string pending_;
+  std::string end_;
+  bool input_open_ = true;
+};
+
+}  // namespace
+
+Outcome<void> RunConsole(Call& call) {
+  const UniqueFd port = TRY(Open(TRY(FindSerial(call))));
+  ::signal(SIGPIPE, SIG_IGN);
+  const UniqueFd signals = WatchSignals();
+  Outcome<std::string> end;
+  bool terminal = false;
+  {
+    const RawTerminal raw;
+    terminal = raw.is_terminal();
+    if (terminal) {
+      WriteAll(STDERR_FILENO, "connected; Ctrl-] . ends, Ctrl-] ? helps\r\n");
+    }
+    end = Session(port.get(), signals.get()).Run(call.deadline);
+  }
+  if (terminal && end) {
+    WriteAll(STDERR_FILENO, format("\ngyrectl: ended by {}\n", *end));
+  }
+  return end ? Outcome<void>() : std::unexpected(std::move(end).error());
+}
+
+}  // namespace gyre::ctl

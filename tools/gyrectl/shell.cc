@@ -1,0 +1,138 @@
+// shell: gyrectl's subcommands and QMP's own commands, one a line, on one connection.
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+
+#include "gyre/base/format.h"
+#include "tools/gyrectl/command_line.h"
+#include "tools/gyrectl/line_editor.h"
+#include "tools/gyrectl/subcommand.h"
+
+namespace gyre::ctl {
+namespace {
+
+constexpr const char* kHelp =
+    "gyrectl's subcommands (gyrectl --help), and QMP's commands as NAME KEY=VALUE...\n"
+    "Tab completes; exit or Ctrl-D leaves; quit ends the VM.\n";
+constexpr double kUsualTimeout = 10;  // seconds a QMP command
+
+// $XDG_STATE_HOME/gyre/history, or ~/.local/state's; none where that cannot be.
+std::string HistoryFile() {
+  // NOLINTBEGIN(concurrency-mt-unsafe): one thread
+  const char* const state = std::getenv("XDG_STATE_HOME");
+  const char* const home = std::getenv("HOME");
+  // NOLINTEND(concurrency-mt-unsafe)
+  std::filesystem::path directory;
+  if (state != nullptr && *state != '\0') {
+    directory = state;
+  } else if (home != nullptr && *home != '\0') {
+    directory = std::filesystem::path(home) / ".local/state";
+  } else {
+    return "";
+  }
+  std::error_code error;
+  std::filesystem::create_directories(directory / "gyre", error);
+  return error ? "" : (directory / "gyre/history").string();
+}
+
+std::vector<std::string> CommandNames(Call& call) {
+  std::vector<std::string> names;
+  const auto commands =
+      call.client->Execute("query-commands", Json::object(), Deadline::After(kUsualTimeout));
+  for (const Json& command : commands ? *commands : Json::array()) {
+    const std::string name = TextOf(command, "name");
+    if (name == Harmless(name) && !name.contains(' ')) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+Outcome<void> RunQmp(Call& call, const std::vector<std::string>& words) {
+  const Json arguments = TRY(ArgumentsOf(words));
+  const Json result = TRY(call.client->Execute(words.front(), arguments, call.deadline));
+  if (call.output.json()) {
+    call.output.Print(ToText(result) + "\n");
+  } else if (!result.empty()) {
+    call.output.Print(result.dump(2, ' ', true, Json::error_handler_t::replace) + "\n");
+  }
+  return {};
+}
+
+Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double timeout) {
+  const Subcommand* const command = FindSubcommand(words.front());
+  Call call{.vm = shell.vm, .client = shell.client, .output = shell.output, .deadline = {}, .values = {}};
+  if (command == nullptr) {
+    call.deadline = Deadline::After(timeout < 0 ? kUsualTimeout : timeout);
+    return RunQmp(call, words);
+  }
+  if (command->run == RunShell) {
+    return Fail(Exit::kUsage, "this is it");
+  }
+  const auto parsed = TRY(ParseCommandLine(words));
+  if (const auto* const help = std::get_if<HelpText>(&parsed)) {
+    shell.output.Print(help->text);
+    return {};
+  }
+  auto invocation = std::get<Invocation>(parsed);
+  if (!invocation.name.empty() || !invocation.socket.empty()) {
+    return Fail(Exit::kUsage, "the shell is this VM's alone");
+  }
+  invocation.timeout = invocation.timeout < 0 ? timeout : invocation.timeout;
+  call.deadline = DeadlineOf(invocation);
+  call.values = std::move(invocation.values);
+  const Output output(shell.output.json() || invocation.json, shell.output.colour() && !invocation.json,
+                      false);
+  Call own{.vm = call.vm,
+           .client = call.client,
+           .output = output,
+           .deadline = call.deadline,
+           .values = call.values};
+  return command->run(own);
+}
+
+// What has come meanwhile; nothing is waited for.
+Outcome<void> ShowEvents(Call& call) {
+  while (true) {
+    const auto event = TRY(call.client->NextEvent(Deadline::After(1e-9)));
+    if (!event) {
+      return {};
+    }
+    call.output.Print((call.output.json() ? ToText(*event) : EventLine(*event)) + "\n");
+  }
+}
+
+}  // namespace
+
+Outcome<void> RunShell(Call& call) {
+  const auto names = CommandNames(call);
+  const std::string prompt = format("{}> ", call.vm.name.empty() ? "gyre" : Harmless(call.vm.name));
+  LineEditor editor(prompt, HistoryFile(), [&names](std::string_view line) { return Complete(line, names); });
+  const double timeout = call.Has("timeout") ? std::strtod(call.Value("timeout").c_str(), nullptr) : -1;
+  while (const auto line = editor.Read()) {
+    const auto words = SplitWords(*line);
+    Outcome<void> done;
+    if (!words) {
+      done = std::unexpected(words.error());
+    } else if (!words->empty() && words->front() == "exit") {
+      return {};
+    } else if (!words->empty() && words->front() == "help") {
+      call.output.Print(kHelp);
+    } else if (!words->empty() && !words->front().starts_with('#')) {
+      done = RunLine(call, *words, timeout);
+    }
+    // A script stops at its first mistake; a person may make some.
+    if (!done && (!editor.interactive() || done.error().exit == Exit::kBroken)) {
+      return done;
+    }
+    if (!done) {
+      call.output.Print(call.output.Styled(Style::kBad, Harmless(done.error().message)) + "\n");
+    }
+    if (const auto shown = ShowEvents(call); !shown) {
+      return words && !words->empty() && words->front() == "quit" ? Outcome<void>() : shown;
+    }
+  }
+  return {};
+}
+
+}  // namespace gyre::ctl

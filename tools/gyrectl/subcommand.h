@@ -1,0 +1,97 @@
+// A subcommand of gyrectl as data: the parser, the help, the completions and the
+// shell are made from the one table of them (subcommands.cc), which is the place
+// to add one.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/gyrectl/client.h"
+#include "tools/gyrectl/output.h"
+#include "tools/gyrectl/runtime.h"
+
+namespace gyre::ctl {
+
+enum class Values : std::uint8_t { kAny, kFile, kRunState, kLogLevel, kShell };
+
+struct Argument {
+  const char* name;  // as the help shows it: STATE
+  const char* help;
+  bool required = true;
+  Values values = Values::kAny;
+};
+
+struct Flag {
+  const char* name;   // without its dashes
+  const char* value;  // as the help shows it; null: takes none
+  const char* help;
+};
+
+// What a subcommand's function gets.
+struct Call {
+  const Vm& vm;
+  Client* client;  // null unless it needs one
+  const Output& output;
+  Deadline deadline;
+  std::map<std::string, std::string, std::less<>> values;  // by the argument's or flag's name
+
+  bool Has(std::string_view name) const { return values.contains(name); }
+  std::string Value(std::string_view name) const {
+    const auto found = values.find(name);
+    return found == values.end() ? "" : found->second;
+  }
+};
+
+struct Subcommand {
+  enum class Needs : std::uint8_t { kNothing, kVm, kClient };
+  // kPatient: no time limit unless one is asked for.
+  enum class Patience : std::uint8_t { kBounded, kPatient };
+
+  const char* name;
+  const char* help;
+  Outcome<void> (*run)(Call& call);
+  std::vector<Argument> arguments = {};
+  std::vector<Flag> flags = {};
+  Needs needs = Needs::kClient;
+  Patience patience = Patience::kBounded;
+};
+
+const std::vector<Subcommand>& Subcommands();
+const Subcommand* FindSubcommand(std::string_view name);  // null: none
+// The words that an argument can be, where they are known.
+std::vector<std::string_view> KnownValues(Values values);
+
+// The functions behind the table, by family.
+Outcome<void> RunStatus(Call& call);  // life.cc
+Outcome<void> RunStop(Call& call);
+Outcome<void> RunCont(Call& call);
+Outcome<void> RunReset(Call& call);
+Outcome<void> RunPowerdown(Call& call);
+Outcome<void> RunWakeup(Call& call);
+Outcome<void> RunNmi(Call& call);
+Outcome<void> RunQuit(Call& call);
+Outcome<void> RunEvents(Call& call);  // watch.cc
+Outcome<void> RunWait(Call& call);
+Outcome<void> RunCpus(Call& call);  // query.cc
+Outcome<void> RunMemory(Call& call);
+Outcome<void> RunMtree(Call& call);
+Outcome<void> RunStats(Call& call);
+Outcome<void> RunLogLevel(Call& call);
+Outcome<void> RunCommands(Call& call);
+Outcome<void> RunRaw(Call& call);
+Outcome<void> RunDump(Call& call);         // dump.cc
+Outcome<void> RunConsole(Call& call);      // console.cc
+Outcome<void> RunShell(Call& call);        // shell.cc
+Outcome<void> RunList(Call& call);         // list.cc
+Outcome<void> RunCompletions(Call& call);  // completions.cc
+
+// What several of them say: an event on one line, and a run state in its colour.
+std::string EventLine(const Json& event);
+std::string StateText(const Output& output, std::string_view state);
+Outcome<std::string> QueryState(Client& client, const Deadline& deadline);
+// Until the server hangs up; kTimeout at the deadline.
+Outcome<void> WaitForEnd(Call& call);
+
+}  // namespace gyre::ctl

@@ -1,0 +1,108 @@
+#include <algorithm>
+
+#include "tools/gyrectl/subcommand.h"
+
+namespace gyre::ctl {
+namespace {
+
+using enum Subcommand::Needs;
+using enum Subcommand::Patience;
+
+constexpr Flag kWait{.name = "wait", .value = nullptr, .help = "return when the VM has ended"};
+
+}  // namespace
+
+const std::vector<Subcommand>& Subcommands() {
+  static const std::vector<Subcommand> table = {
+      {"status", "show the VM's run state and what it is", RunStatus},
+      {"stop", "pause the VM", RunStop},
+      {"cont", "let it run on", RunCont},
+      {"reset", "reset it, as by its reset button", RunReset},
+      {"powerdown", "press its power button", RunPowerdown, {}, {kWait}},
+      {"wakeup", "wake it from sleep", RunWakeup},
+      {"nmi", "send its CPUs a non-maskable interrupt", RunNmi},
+      {"quit", "end the VM at once", RunQuit, {}, {kWait}},
+      {"cpus", "list its CPUs and their threads", RunCpus},
+      {"memory", "show how much memory it has", RunMemory},
+      {"mtree",
+       "show its memory map",
+       RunMtree,
+       {},
+       {{"flat", nullptr, "as it is rendered, without the tree"}}},
+      {"stats",
+       "show KVM's statistics and the VM's own",
+       RunStats,
+       {{"PATTERN", "only those whose name contains this", false}}},
+      {"events",
+       "print the next event, as it comes",
+       RunEvents,
+       {},
+       {{"follow", nullptr, "go on until the VM ends"}, {"count", "N", "go on until there were N"}},
+       kClient,
+       kPatient},
+      {"wait",
+       "wait until the VM is in a run state, or gone",
+       RunWait,
+       {{"STATE", "running, paused, shutdown, ... or gone", true, Values::kRunState}},
+       {},
+       kClient,
+       kPatient},
+      {"dump",
+       "write its memory to an ELF core file, for gdb or crash",
+       RunDump,
+       {{"FILE", "the file to write", true, Values::kFile}},
+       {{"force", nullptr, "replace a file that is there"}},
+       kClient,
+       kPatient},
+      {"console",
+       "connect this terminal to its serial port; Ctrl-] . ends it",
+       RunConsole,
+       {},
+       {{"serial", "SOCKET", "the serial port's socket, where the VM does not tell"}},
+       kVm,
+       kPatient},
+      {"log-level",
+       "show or set what it logs",
+       RunLogLevel,
+       {{"LEVEL", "debug, info, warning or error", false, Values::kLogLevel}}},
+      {"commands", "list the QMP commands that it knows", RunCommands},
+      {"raw", "execute one QMP command given as JSON", RunRaw, {{"JSON", "{\"execute\": ...}"}}},
+      {"shell", "commands with history and completion, QMP's too", RunShell, {}, {}, kClient, kPatient},
+      {"list",
+       "list the VMs that run here",
+       RunList,
+       {},
+       {{"names", nullptr, "their names alone"}},
+       kNothing},
+      {"completions",
+       "print a shell's completion script",
+       RunCompletions,
+       {{"SHELL", "bash, zsh or fish", true, Values::kShell}},
+       {},
+       kNothing},
+  };
+  return table;
+}
+
+const Subcommand* FindSubcommand(std::string_view name) {
+  const auto found = std::ranges::find(Subcommands(), name, &Subcommand::name);
+  return found == Subcommands().end() ? nullptr : &*found;
+}
+
+std::vector<std::string_view> KnownValues(Values values) {
+  switch (values) {
+    case Values::kRunState:
+      return {"debug",    "internal-error", "io-error", "paused",         "prelaunch", "running",
+              "shutdown", "suspended",      "watchdog", "guest-panicked", "gone"};
+    case Values::kLogLevel:
+      return {"debug", "info", "warning", "error"};
+    case Values::kShell:
+      return {"bash", "zsh", "fish"};
+    case Values::kAny:
+    case Values::kFile:
+      break;
+  }
+  return {};
+}
+
+}  // namespace gyre::ctl
