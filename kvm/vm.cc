@@ -96,4 +96,13 @@ memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }
 memory::MemoryListener& Vm::io_listener() { return impl_->io; }
 MsiSink& Vm::msi() { return impl_->router; }
 
+Result<UniqueFd> Vm::NewIrqFd(Gsi gsi) {
+  UniqueFd event_fd = TRY(NewEventFd());
+  kvm_irqfd request{};
+  request.fd = static_cast<std::uint32_t>(event_fd.get());
+  request.gsi = gsi.value();
+  TRY(Do(fd(), KVM_IRQFD, &request, "KVM_IRQFD"));
+  return event_fd;
+}
+
 }  // namespace gyre::kvm

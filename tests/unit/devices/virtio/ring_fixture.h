@@ -25,15 +25,24 @@ class NoRegisters final : public memory::RegionHandler {
   int accesses = 0;
 };
 
-// Guest memory, with the big lock held.
+// A big lock, held.
+struct HeldLock {
+  HeldLock() NO_THREAD_SAFETY_ANALYSIS { lock.Lock(); }
+  ~HeldLock() { End(); }
+  HeldLock(const HeldLock&) = delete;
+  HeldLock& operator=(const HeldLock&) = delete;
+  void End() NO_THREAD_SAFETY_ANALYSIS { lock.Unlock(); }
+  BigLock lock;
+};
+
+// Guest memory; the lock is held.
 struct GuestMemory {
   static constexpr std::uint64_t kSize = 2 * kMiB;
   static constexpr std::uint64_t kRom = 0x300000;
   static constexpr std::uint64_t kRegisters = 0x400000;
   static constexpr std::uint64_t kHole = 0x500000;
 
-  GuestMemory() {
-    lock.Lock();
+  explicit GuestMemory(BigLock& lock) : topology(lock) {
     root = memory::MemoryRegion::NewContainer(topology, "root", memory::kWholeSpace);
     block = memory::RamBlock::NewAnonymous("ram", kSize).value();
     ram = memory::MemoryRegion::NewRam(topology, "ram", block);
@@ -45,17 +54,12 @@ struct GuestMemory {
     EXPECT_TRUE(build.Commit());
     space.emplace(topology, "memory", root);
   }
-  ~GuestMemory() { End(); }
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
-  void End() NO_THREAD_SAFETY_ANALYSIS {
-    space.reset();
-    lock.Unlock();
-  }
+  ~GuestMemory() = default;
   std::byte* host() const { return block->host(); }
 
-  BigLock lock;
-  memory::Topology topology{lock};
+  memory::Topology topology;
   NoRegisters registers;
   memory::RegionPtr root, ram;
   std::shared_ptr<memory::RamBlock> block;
@@ -96,7 +100,8 @@ class RingTest : public testing::Test {
     EXPECT_EQ(memory.registers.accesses, 0);
   }
 
-  GuestMemory memory;
+  HeldLock big_lock;
+  GuestMemory memory{big_lock.lock};
   std::unique_ptr<test::FakeDriver> driver;
   std::optional<Queue> queue;
   std::vector<Violation> broken;
