@@ -106,4 +106,13 @@ Status Vm::StopClock() { return impl_->clock.Stop(); }
 Status Vm::StartClock() { return impl_->clock.Start(); }
 Status Vm::ResetClock() { return impl_->clock.Reset(); }
 
+Result<UniqueFd> Vm::NewIrqFd(Gsi gsi) {
+  UniqueFd event_fd = TRY(NewEventFd());
+  kvm_irqfd request{};
+  request.fd = static_cast<std::uint32_t>(event_fd.get());
+  request.gsi = gsi.value();
+  TRY(Do(fd(), KVM_IRQFD, &request, "KVM_IRQFD"));
+  return event_fd;
+}
+
 }  // namespace gyre::kvm

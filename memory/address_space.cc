@@ -267,6 +267,8 @@ std::shared_ptr<const FlatView> AddressSpace::view() const {
   return impl_->view;
 }
 
+std::uint64_t AddressSpace::generation() const { return impl_->generation.load(std::memory_order_acquire); }
+
 Status AddressSpace::AddListener(MemoryListener& listener) {
   topology_.big_lock().AssertHeld();
   CHECK(!topology_.applying_);

@@ -1,6 +1,8 @@
 #include "gyre/devices/platform/ioapic.h"
 
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "gyre/base/bits.h"
 #include "gyre/base/check.h"
@@ -18,7 +20,8 @@ constexpr std::uint8_t kIdRegister = 0x00;
 constexpr std::uint8_t kVersionRegister = 0x01;
 constexpr std::uint8_t kArbitrationRegister = 0x02;
 constexpr std::uint8_t kFirstEntry = 0x10;
-constexpr std::uint32_t kVersion = 0x20 | ((IoApic::kPins - 1) << 16);
+constexpr std::uint32_t kVersion = 0x20;
+constexpr unsigned kLastPinShift = 16;
 constexpr std::uint32_t kIdMask = 0x0f000000;
 
 // A redirection entry (82093AA, 3.2.4).
@@ -57,10 +60,11 @@ struct IoApic::Impl {
     std::uint64_t entry = Masked::kMask;
     bool asserted = false;
     std::optional<MsiMessage> route;  // what KVM knows of the pin
+    std::function<void()> unmasked;
   };
 
-  explicit Impl(MsiSink& sink) : msi(sink) {
-    for (unsigned i = 0; i < kPins; ++i) {
+  Impl(MsiSink& sink, unsigned count) : msi(sink), pins(count) {
+    for (unsigned i = 0; i < count; ++i) {
       pins[i].ioapic = this;
       pins[i].index = i;
     }
@@ -77,7 +81,7 @@ struct IoApic::Impl {
   void Reset();
 
   MsiSink& msi;
-  std::array<Pin, kPins> pins;
+  std::vector<Pin> pins;
   std::uint8_t select = 0;
   std::uint32_t id = 0;
   std::uint32_t arbitration = 0;
@@ -120,8 +124,12 @@ void IoApic::Impl::UpdateRoute(Pin& pin) {
   }
   const auto route = masked ? std::nullopt : Message(pin.entry);
   if (route != pin.route) {
+    const bool appears = !pin.route;
     pin.route = route;
     msi.SetRoute(Gsi(pin.index), route);
+    if (appears && pin.unmasked) {
+      pin.unmasked();
+    }
   }
 }
 
@@ -130,14 +138,14 @@ std::uint32_t IoApic::Impl::ReadRegister() const {
     case kIdRegister:
       return id;
     case kVersionRegister:
-      return kVersion;
+      return kVersion | (static_cast<std::uint32_t>(pins.size() - 1) << kLastPinShift);
     case kArbitrationRegister:
       return arbitration;
     default:
       break;
   }
   const unsigned index = (select - unsigned{kFirstEntry}) / 2;
-  if (select < kFirstEntry || index >= kPins) {
+  if (select < kFirstEntry || index >= pins.size()) {
     return 0;
   }
   return static_cast<std::uint32_t>(pins[index].entry >> ((select & 1) != 0 ? 32 : 0));
@@ -150,7 +158,7 @@ void IoApic::Impl::WriteRegister(std::uint32_t value) {
     return;
   }
   const unsigned index = (select - unsigned{kFirstEntry}) / 2;
-  if (select >= kFirstEntry && index < kPins) {
+  if (select >= kFirstEntry && index < pins.size()) {
     WriteEntry(pins[index], (select & 1) != 0, value);
   }
 }
@@ -188,12 +196,19 @@ void IoApic::Impl::Reset() {
   }
 }
 
-IoApic::IoApic(MsiSink& msi) : impl_(std::make_unique<Impl>(msi)) {}
+IoApic::IoApic(MsiSink& msi, unsigned pins) : impl_(std::make_unique<Impl>(msi, pins)) {
+  CHECK(pins >= 1 && pins <= kMaxPins);
+}
 IoApic::~IoApic() = default;
 
 IrqLine& IoApic::line(unsigned pin) {
-  CHECK(pin < kPins);
+  CHECK(pin < impl_->pins.size());
   return impl_->pins[pin];
+}
+
+void IoApic::SetUnmasked(unsigned pin, std::function<void()> unmasked) {
+  CHECK(pin < impl_->pins.size());
+  impl_->pins[pin].unmasked = std::move(unmasked);
 }
 
 void IoApic::Reset() { impl_->Reset(); }

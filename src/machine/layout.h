@@ -1,6 +1,7 @@
 // The board's address map: the one place where its numbers stand.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "gyre/base/types.h"
@@ -34,6 +35,9 @@ inline constexpr std::uint64_t kAcpiPower = 0xfea00200;
 inline constexpr std::uint64_t kAcpiEvents = 0xfea00210;
 inline constexpr std::uint64_t kWatchdog =
     0xfea01000;  // a page of its own: ACPI's are mapped with another memory type
+inline constexpr std::uint64_t kVirtio = 0xfeb00000;  // kMaxVirtio devices, kVirtioSize bytes each
+inline constexpr std::uint64_t kVirtioSize = 0x200;
+inline constexpr unsigned kMaxVirtio = 24;
 inline constexpr std::uint64_t kIoApic = 0xfec00000;
 inline constexpr std::uint64_t kLocalApic = 0xfee00000;
 
@@ -47,6 +51,11 @@ inline constexpr std::uint64_t kExitPort = 0xf4;
 inline constexpr std::uint64_t kBootMarkPort = 0x80;
 inline constexpr std::uint64_t kI8042Port = 0x60;
 inline constexpr std::uint64_t kPvPanicPort = 0x505;
+
+// virtio devices have the IOAPIC's pins from here on, one each. A guest without ACPI
+// knows of ISA interrupts only: then they get those that are free, and are fewer.
+inline constexpr unsigned kVirtioGsi = 24;
+inline constexpr std::array<unsigned, 10> kVirtioIsaGsi = {5, 6, 7, 10, 11, 12, 9, 14, 15, 3};
 
 // With --legacy-irq.
 inline constexpr std::uint64_t kPicMasterPort = 0x20;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "gyre/base/types.h"
@@ -22,6 +23,18 @@ class IrqLine {
     Set(true);
     Set(false);
   }
+};
+
+// A wire of edges that any thread makes without a lock. Big lock's holder but for Trigger.
+class EdgeLine {
+ public:
+  virtual ~EdgeLine() = default;
+  // It is about to be used.
+  virtual void Connect() = 0;
+  // One edge. Lost where the interrupt controller has the pin masked.
+  virtual void Trigger() = 0;
+  // Called when that ends: who still has something to say triggers again. Big lock held.
+  virtual void SetResend(std::function<void()> resend) = 0;
 };
 
 // A message-signalled interrupt as it stands on the bus (SDM vol. 3, 11.11).

@@ -8,6 +8,7 @@
 
 #include "gyre/base/irq.h"
 #include "gyre/base/result.h"
+#include "gyre/base/unique_fd.h"
 #include "gyre/kvm/system.h"
 #include "gyre/memory/listener.h"
 
@@ -52,6 +53,9 @@ class Vm {
   memory::MemoryListener& io_listener();
 
   MsiSink& msi();
+  // An eventfd of which each write is an edge of the GSI, delivered by KVM as its route
+  // says (MsiSink::SetRoute); lost while there is none. As long as it is open. After CreateIrqChip.
+  Result<UniqueFd> NewIrqFd(Gsi gsi);
 
   // The guest's kvmclock. No vCPU runs; big lock's holder.
   Status StopClock();   // it stands from here

@@ -122,6 +122,8 @@ class AddressSpace {
 
   // Any thread.
   std::shared_ptr<const FlatView> view() const;
+  // A number that is another one once a new view is published; one load.
+  std::uint64_t generation() const;
   // A guest's access of any length, split at range ends and to the sizes that
   // each region takes; takes the big lock where a region asks for it and the
   // caller does not hold it. Reads where nobody is give all ones; what would be

@@ -39,7 +39,7 @@ class FakeMsi final : public MsiSink {
     ++route_changes;
   }
   std::vector<MsiMessage> sent;
-  std::vector<std::optional<MsiMessage>> routes = std::vector<std::optional<MsiMessage>>(24);
+  std::vector<std::optional<MsiMessage>> routes = std::vector<std::optional<MsiMessage>>(48);
   int route_changes = 0;
 };
 

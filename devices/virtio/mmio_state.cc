@@ -1,0 +1,73 @@
+// What the transport does with the VM: stop, reset, save and load.
+#include <linux/virtio_config.h>
+
+#include "gyre/devices/virtio/mmio.h"
+
+namespace gyre::virtio {
+
+void MmioTransport::Drain() {
+  loop_.WaitForIo([this] { return device_->Idle(); });
+  device_->FlushQueues();
+}
+
+void MmioTransport::Reset() {
+  device_->StopQueues();
+  loop_.WaitForIo([this] { return device_->Idle(); });
+  drain_.Cancel();
+  FinishReset();
+}
+
+MmioState MmioTransport::Save() const {
+  MmioState state{.status = status(),
+                  .interrupt_status = interrupt_status_.load(),
+                  .config_generation = config_generation_,
+                  .driver_features = driver_features_,
+                  .queues = {}};
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    const Queue* const queue = device_->queue(i);
+    state.queues.push_back({.layout = queues_[i].layout,
+                            .position = queue != nullptr ? queue->position() : QueuePosition(),
+                            .ready = queues_[i].ready});
+  }
+  return state;
+}
+
+bool MmioTransport::Load(const MmioState& state) {
+  const bool driver_ok = (state.status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
+  const bool packed = (state.driver_features & kFeaturePacked) != 0;
+  bool possible =
+      state.queues.size() == queues_.size() && (state.driver_features & ~device_->features()) == 0;
+  for (const auto& queue : state.queues) {
+    const std::uint32_t size = queue.layout.size;
+    possible = possible &&
+               (!queue.ready ||
+                (size != 0 && size <= device_->traits().queue_size && (packed || (size & (size - 1)) == 0) &&
+                 (!packed || (queue.position.available < size && queue.position.used < size))));
+  }
+  if (!possible) {
+    return false;
+  }
+  status_ = static_cast<std::uint8_t>(state.status & ~unsigned{VIRTIO_CONFIG_S_NEEDS_RESET});
+  needs_reset_.store((state.status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0);
+  interrupt_status_.store(state.interrupt_status);
+  config_generation_ = state.config_generation;
+  driver_features_ = state.driver_features;
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    queues_[i].layout = state.queues[i].layout;
+    queues_[i].ready = state.queues[i].ready;
+  }
+  if (driver_ok) {
+    line_.Connect();
+    AddEventFds();
+    driver_ok_.store(true);
+    device_->Activate(driver_features_);
+    for (unsigned i = 0; i < queues_.size(); ++i) {
+      if (queues_[i].ready) {
+        device_->AddQueue(i, queues_[i].layout, state.queues[i].position);
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace gyre::virtio

@@ -1,0 +1,10 @@
+// The modules that registry.cc lists, each defined in its device's file.
+#pragma once
+
+#include "gyre/devices/virtio/registry.h"
+
+namespace gyre::virtio {
+
+extern const Module kEntropyModule;
+
+}  // namespace gyre::virtio

@@ -1,0 +1,101 @@
+#include "gyre/devices/virtio/properties.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "gyre/base/checked.h"
+#include "gyre/base/format.h"
+
+namespace gyre::virtio {
+namespace {
+
+std::string Known(std::span<const PropertySpec> specs) {
+  std::string text;
+  for (const PropertySpec& spec : specs) {
+    text += text.empty() ? "" : ", ";
+    text += spec.name;
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<Properties> Properties::Parse(std::string_view text, std::span<const PropertySpec> specs) {
+  Properties properties;
+  const bool plain = text.find('=') == std::string_view::npos;
+  if (plain && (text != "on" || std::ranges::any_of(specs, &PropertySpec::required))) {
+    properties.values_.emplace(specs.front().name, text);
+    return properties;
+  }
+  while (!plain && !text.empty()) {
+    const auto item = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), item.size() + 1));
+    const auto equals = item.find('=');
+    if (equals == std::string_view::npos) {
+      return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
+    }
+    const auto name = item.substr(0, equals);
+    if (std::ranges::find(specs, name, &PropertySpec::name) == specs.end()) {
+      return Fail(Error::Usage(format("'{}' is not one of {}", name, Known(specs))));
+    }
+    if (!properties.values_.emplace(name, item.substr(equals + 1)).second) {
+      return Fail(Error::Usage(format("'{}' comes twice", name)));
+    }
+  }
+  for (const PropertySpec& spec : specs) {
+    if (spec.required && !properties.Get(spec.name)) {
+      return Fail(Error::Usage(format("{}={} is missing", spec.name, spec.values)));
+    }
+  }
+  return properties;
+}
+
+std::optional<std::string_view> Properties::Get(std::string_view name) const {
+  const auto found = values_.find(name);
+  return found == values_.end() ? std::nullopt : std::optional<std::string_view>(found->second);
+}
+
+Result<bool> Properties::OnOff(std::string_view name, bool otherwise) const {
+  const auto value = Get(name);
+  if (value && *value != "on" && *value != "off") {
+    return Fail(Error::Usage(format("{}={}: is neither on nor off", name, *value)));
+  }
+  return value ? *value == "on" : otherwise;
+}
+
+Result<std::uint64_t> Properties::Number(std::string_view name, std::uint64_t otherwise, std::uint64_t least,
+                                         std::uint64_t most) const {
+  const auto text = Get(name);
+  if (!text) {
+    return otherwise;
+  }
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+  const std::string_view suffix(end, text->data() + text->size());
+  static constexpr std::string_view kUnits = "KMGT";
+  std::optional<std::uint64_t> value = number;
+  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
+    value = CheckedMul(number, std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1)));
+  } else if (!suffix.empty()) {
+    value.reset();
+  }
+  if (error != std::errc() || !value || *value < least || *value > most) {
+    return Fail(Error::Usage(format("{}={}: must be a number from {} to {}", name, *text, least, most)));
+  }
+  return *value;
+}
+
+std::string Describe(std::span<const PropertySpec> specs) {
+  std::string text;
+  for (const PropertySpec& spec : specs) {
+    const std::string one = format("{}={}", spec.name, spec.values);
+    if (text.empty()) {
+      text = spec.required ? one : format("on, or {}", one);
+    } else {
+      text += spec.required ? format(",{}", one) : format("[,{}]", one);
+    }
+  }
+  return text;
+}
+
+}  // namespace gyre::virtio

@@ -1,0 +1,236 @@
+#include "gyre/devices/virtio/queue.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "devices/virtio/ring.h"
+#include "gyre/base/check.h"
+
+namespace gyre::virtio {
+namespace {
+
+constexpr std::size_t kSpare = 64;  // chains' parts that are kept for the next
+
+std::byte* Bytes(const iovec& vector) { return static_cast<std::byte*>(vector.iov_base); }
+
+// Calls visit(piece's number, offset in it, its bytes, count) over [offset, offset + size) of the vectors.
+template <typename Visit>
+std::size_t ForEachByteRange(std::span<const iovec> vectors, std::uint64_t offset, std::size_t size,
+                             const Visit& visit) {
+  std::size_t done = 0;
+  for (std::size_t i = 0; i < vectors.size() && done < size; ++i) {
+    const std::size_t length = vectors[i].iov_len;
+    if (offset >= length) {
+      offset -= length;
+      continue;
+    }
+    const std::size_t part = std::min(size - done, length - static_cast<std::size_t>(offset));
+    visit(i, offset, Bytes(vectors[i]) + offset, part);
+    done += part;
+    offset = 0;
+  }
+  return done;
+}
+
+}  // namespace
+
+std::string_view Name(Violation violation) {
+  static constexpr std::array<std::string_view, kViolations> kNames = {
+      "ring address",       "available index",   "descriptor index", "descriptor loop",  "too many pieces",
+      "buffer address",     "empty buffer",      "buffer direction", "indirect refused", "indirect length",
+      "nested indirection", "indirect and next", "indirect address",
+  };
+  return kNames.at(static_cast<std::size_t>(violation));
+}
+
+bool AppendSlice(std::span<const iovec> vectors, std::uint64_t offset, std::uint64_t size,
+                 std::vector<iovec>& out) {
+  return ForEachByteRange(vectors, offset, size,
+                          [&](std::size_t, std::uint64_t, std::byte* bytes, std::size_t count) {
+                            out.push_back({.iov_base = bytes, .iov_len = count});
+                          }) == size;
+}
+
+Chain::Chain(Queue& queue, std::unique_ptr<ChainParts> parts) : queue_(&queue), parts_(std::move(parts)) {}
+Chain::Chain(Chain&& other) noexcept = default;
+
+Chain& Chain::operator=(Chain&& other) noexcept {
+  if (this != &other) {
+    Chain old(std::move(*this));
+    queue_ = other.queue_;
+    parts_ = std::move(other.parts_);
+  }
+  return *this;
+}
+
+Chain::~Chain() {
+  if (parts_) {
+    ++queue_->counters_.abandoned;
+    queue_->Complete(std::move(parts_), 0);
+  }
+}
+
+std::span<const iovec> Chain::readable() const {
+  return parts_->buffers.pieces().first(parts_->readable_pieces);
+}
+std::span<const iovec> Chain::writable() const {
+  return parts_->buffers.pieces().subspan(parts_->readable_pieces);
+}
+std::uint64_t Chain::readable_size() const { return parts_->readable_size; }
+std::uint64_t Chain::writable_size() const { return parts_->writable_size; }
+std::shared_ptr<const void> Chain::memory() const { return parts_->buffers.view(); }
+
+std::size_t Chain::Read(std::uint64_t offset, std::span<std::byte> out) const {
+  std::byte* to = out.data();
+  return ForEachByteRange(readable(), offset, out.size(),
+                          [&](std::size_t, std::uint64_t, const std::byte* bytes, std::size_t count) {
+                            std::memcpy(to, bytes, count);
+                            to += count;
+                          });
+}
+
+std::size_t Chain::Write(std::uint64_t offset, std::span<const std::byte> in) {
+  const std::byte* from = in.data();
+  return ForEachByteRange(writable(), offset, in.size(),
+                          [&](std::size_t, std::uint64_t, std::byte* bytes, std::size_t count) {
+                            std::memcpy(bytes, from, count);
+                            from += count;
+                          });
+}
+
+void Chain::Complete(std::uint32_t written) {
+  CHECK(parts_ != nullptr);
+  queue_->Complete(std::move(parts_), written);
+}
+
+Queue::Queue(const memory::AddressSpace& memory, const QueueLayout& layout, RingFeatures features,
+             Owner owner, QueuePosition position)
+    : layout_(layout), features_(features), owner_(std::move(owner)), dma_(memory) {
+  CHECK(layout.size >= 1 && layout.size <= kMaxQueueSize);
+  CHECK(features.packed || (layout.size & (layout.size - 1)) == 0);
+  ring_ =
+      features.packed ? NewPackedRing(layout, features, position) : NewSplitRing(layout, features, position);
+  if (features.in_order) {
+    slots_.resize(layout.size);
+  }
+  attached_ = ring_->Attach(dma_);
+  if (!attached_) {
+    Break(Violation::kRingAddress);
+  }
+}
+
+Queue::~Queue() { CHECK(in_flight_ == 0); }
+
+void Queue::Break(Violation violation) {
+  ++counters_.violations.at(static_cast<std::size_t>(violation));
+  if (!std::exchange(broken_, true) && owner_.broken) {
+    owner_.broken(violation);
+  }
+}
+
+void Queue::BeginBatch() {
+  if (broken_) {
+    return;
+  }
+  if (dma_.Refresh() && !ring_->Attach(dma_)) {
+    return Break(Violation::kRingAddress);
+  }
+  budget_ = layout_.size;
+  ring_->SuppressKicks();
+}
+
+std::optional<Chain> Queue::Pop() {
+  if (broken_ || budget_ == 0) {
+    return std::nullopt;
+  }
+  std::unique_ptr<ChainParts> parts;
+  if (spare_.empty()) {
+    parts = std::make_unique<ChainParts>();
+  } else {
+    parts = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  const auto found = ring_->Next(dma_, *parts);
+  // What is in flight belongs to the device: a driver that offers it again offers too much.
+  const bool too_many = found && *found && parts->entries > layout_.size - entries_in_flight_;
+  if (!found || too_many) {
+    Break(found ? Violation::kAvailableIndex : found.error());
+    return std::nullopt;
+  }
+  if (!*found) {
+    spare_.push_back(std::move(parts));
+    return std::nullopt;
+  }
+  --budget_;
+  ++in_flight_;
+  entries_in_flight_ += parts->entries;
+  ++counters_.chains;
+  if (features_.in_order) {
+    parts->slot = next_slot_++;
+    slots_[parts->slot % slots_.size()] = {.id = parts->id, .entries = parts->entries};
+  }
+  return Chain(*this, std::move(parts));
+}
+
+bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()); }
+
+void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
+  // The guest never learns of more than it has room for, whatever a device says.
+  written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
+  std::uint64_t left = written;
+  const auto pieces = parts->buffers.pieces();
+  for (std::size_t i = parts->readable_pieces; i < pieces.size() && left != 0; ++i) {
+    const std::uint64_t part = std::min<std::uint64_t>(left, pieces[i].iov_len);
+    parts->buffers.NoteWritten(i, 0, part);
+    left -= part;
+  }
+  --in_flight_;
+  if (attached_) {
+    if (features_.in_order) {
+      CompleteInOrder(*parts, written);
+    } else {
+      PutUsed(parts->id, parts->entries, written);
+    }
+    if (!std::exchange(flush_due_, true) && owner_.completed) {
+      owner_.completed();
+    }
+  }
+  parts->Clear();
+  if (spare_.size() < kSpare) {
+    spare_.push_back(std::move(parts));
+  }
+}
+
+void Queue::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) {
+  entries_in_flight_ -= entries;
+  ring_->PutUsed(id, entries, written);
+}
+
+// 2.7.9, 2.8.8: used in the order in which they were made available; who is done early waits.
+void Queue::CompleteInOrder(const ChainParts& parts, std::uint32_t written) {
+  Slot& slot = slots_[parts.slot % slots_.size()];
+  slot.written = written;
+  slot.done = true;
+  for (; first_slot_ != next_slot_; ++first_slot_) {
+    const Slot& first = slots_[first_slot_ % slots_.size()];
+    if (!first.done) {
+      break;
+    }
+    PutUsed(first.id, first.entries, first.written);
+  }
+}
+
+bool Queue::Flush() {
+  if (!std::exchange(flush_due_, false)) {
+    return false;
+  }
+  ++counters_.batches;
+  const bool interrupt = ring_->Publish();
+  counters_.interrupts += interrupt ? 1 : 0;
+  return interrupt;
+}
+
+QueuePosition Queue::position() const { return ring_->position(); }
+
+}  // namespace gyre::virtio

@@ -1,0 +1,79 @@
+#include "devices/virtio/ring.h"
+
+namespace gyre::virtio {
+
+void ChainParts::Clear() {
+  buffers.Clear();
+  id = entries = 0;
+  readable_pieces = 0;
+  readable_size = writable_size = 0;
+}
+
+Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
+                 ChainParts& chain) {
+  if (size == 0) {
+    return Violation::kZeroLength;
+  }
+  if (!writable && chain.writable_size != 0) {
+    return Violation::kDirection;  // 2.7.4.2
+  }
+  const auto direction = writable ? memory::DmaDirection::kToGuest : memory::DmaDirection::kFromGuest;
+  switch (dma.Map(GuestAddress(address), size, direction, chain.buffers)) {
+    case memory::DmaResult::kOk:
+      break;
+    case memory::DmaResult::kNotMemory:
+      return Violation::kBufferAddress;
+    case memory::DmaResult::kTooManyPieces:
+      return Violation::kTooManyPieces;
+  }
+  if (writable) {
+    chain.writable_size += size;
+  } else {
+    chain.readable_size += size;
+    chain.readable_pieces = chain.buffers.pieces().size();
+  }
+  return std::nullopt;
+}
+
+std::expected<std::uint32_t, Violation> IndirectCount(std::uint32_t bytes, std::uint32_t limit) {
+  const std::uint32_t count = bytes / kDescriptorSize;
+  if (count == 0 || bytes % kDescriptorSize != 0 || count > limit) {
+    return std::unexpected(Violation::kIndirectLength);
+  }
+  return count;
+}
+
+bool RingArea::Attach(const memory::Dma& dma, GuestAddress start, std::uint64_t size, std::uint64_t alignment,
+                      memory::DmaDirection direction) {
+  memory::DmaMapping mapping;
+  if (dma.Map(start, size, direction, mapping) != memory::DmaResult::kOk || mapping.pieces().size() != 1) {
+    return false;
+  }
+  auto* const host = static_cast<std::byte*>(mapping.pieces()[0].iov_base);
+  if (start.value() % alignment != 0 || reinterpret_cast<std::uintptr_t>(host) % alignment != 0) {
+    return false;
+  }
+  mapping_ = std::move(mapping);
+  host_ = host;
+  return true;
+}
+
+std::uint16_t RingArea::Load16(std::uint64_t offset) const {
+  return __atomic_load_n(At<std::uint16_t>(offset), __ATOMIC_RELAXED);
+}
+std::uint16_t RingArea::LoadAcquire16(std::uint64_t offset) const {
+  return __atomic_load_n(At<std::uint16_t>(offset), __ATOMIC_ACQUIRE);
+}
+std::uint32_t RingArea::Load32(std::uint64_t offset) const {
+  return __atomic_load_n(At<std::uint32_t>(offset), __ATOMIC_RELAXED);
+}
+void RingArea::Store16(std::uint64_t offset, std::uint16_t value) {
+  __atomic_store_n(At<std::uint16_t>(offset), value, __ATOMIC_RELAXED);
+  mapping_.NoteWritten(0, offset, sizeof(value));
+}
+void RingArea::StoreRelease16(std::uint64_t offset, std::uint16_t value) {
+  __atomic_store_n(At<std::uint16_t>(offset), value, __ATOMIC_RELEASE);
+  mapping_.NoteWritten(0, offset, sizeof(value));
+}
+
+}  // namespace gyre::virtio

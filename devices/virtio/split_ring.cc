@@ -1,0 +1,197 @@
+// Split virtqueues (virtio 1.2, 2.7).
+#include <atomic>
+#include <utility>
+
+#include "devices/virtio/ring.h"
+
+namespace gyre::virtio {
+namespace {
+
+// 2.7.5.
+struct Descriptor {
+  Le64 address;
+  Le32 size;
+  Le16 flags;
+  Le16 next;
+};
+static_assert(WirePod<Descriptor> && sizeof(Descriptor) == kDescriptorSize);
+
+// 2.7.8.
+struct UsedElement {
+  Le32 id;
+  Le32 written;
+};
+static_assert(WirePod<UsedElement> && sizeof(UsedElement) == 8);
+
+// 2.7.6 and 2.7.8: flags, index, then the ring; and behind it the other side's event.
+constexpr std::uint64_t kFlags = 0;
+constexpr std::uint64_t kIndex = 2;
+constexpr std::uint64_t kElements = 4;
+constexpr std::uint16_t kAvailableNoInterrupt = 1;
+constexpr std::uint16_t kUsedNoNotify = 1;
+
+class SplitRing final : public Ring {
+ public:
+  SplitRing(const QueueLayout& layout, RingFeatures features, QueuePosition position)
+      : layout_(layout),
+        features_(features),
+        next_available_(position.available),
+        next_used_(position.used),
+        published_(position.used) {}
+
+  bool Attach(const memory::Dma& dma) override;
+  std::expected<bool, Violation> Next(const memory::Dma& dma, ChainParts& chain) override;
+  void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
+  bool Publish() override;
+  void SuppressKicks() override;
+  bool AskForKick() override;
+  QueuePosition position() const override { return {.available = next_available_, .used = next_used_}; }
+
+ private:
+  std::uint32_t size() const { return layout_.size; }
+  std::uint64_t Place(std::uint16_t index) const { return index & (size() - 1); }
+  std::uint64_t used_event() const { return kElements + 2 * std::uint64_t{size()}; }  // in the available ring
+  std::uint64_t available_event() const { return kElements + 8 * std::uint64_t{size()}; }  // in the used ring
+  Broken Walk(const memory::Dma& dma, std::uint16_t head, ChainParts& chain);
+  Broken WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const;
+
+  QueueLayout layout_;
+  RingFeatures features_;
+  RingArea descriptors_;
+  RingArea available_;
+  RingArea used_;
+  std::uint16_t next_available_;
+  std::uint16_t next_used_;
+  std::uint16_t published_;  // what the driver knows of next_used_
+};
+
+bool SplitRing::Attach(const memory::Dma& dma) {
+  using enum memory::DmaDirection;
+  const std::uint64_t entries = size();
+  return descriptors_.Attach(dma, layout_.descriptors, kDescriptorSize * entries, 16, kFromGuest) &&
+         available_.Attach(dma, layout_.driver, 6 + 2 * entries, 2, kFromGuest) &&
+         used_.Attach(dma, layout_.device, 6 + 8 * entries, 4, kToGuest);
+}
+
+std::expected<bool, Violation> SplitRing::Next(const memory::Dma& dma, ChainParts& chain) {
+  const std::uint16_t index = available_.LoadAcquire16(kIndex);
+  const auto waiting = static_cast<std::uint16_t>(index - next_available_);
+  if (waiting == 0) {
+    return false;
+  }
+  if (waiting > size()) {
+    return std::unexpected(Violation::kAvailableIndex);
+  }
+  const std::uint16_t head = available_.Load16(kElements + 2 * Place(next_available_));
+  if (const Broken broken = Walk(dma, head, chain)) {
+    return std::unexpected(*broken);
+  }
+  ++next_available_;
+  chain.id = head;
+  chain.entries = 1;
+  return true;
+}
+
+Broken SplitRing::Walk(const memory::Dma& dma, std::uint16_t head, ChainParts& chain) {
+  std::uint32_t index = head;
+  for (std::uint32_t steps = 0; index < size(); ++steps) {
+    if (steps == size()) {
+      return Violation::kLoop;
+    }
+    const auto descriptor = descriptors_.Copy<Descriptor>(kDescriptorSize * index);
+    const std::uint16_t flags = descriptor.flags;
+    if ((flags & kDescriptorIndirect) != 0) {
+      // 2.7.5.3.1: at a chain's end only.
+      return (flags & kDescriptorNext) != 0 ? Broken(Violation::kIndirectAndNext)
+                                            : WalkIndirect(dma, descriptor, chain);
+    }
+    if (const Broken broken =
+            AddBuffer(dma, descriptor.address, descriptor.size, (flags & kDescriptorWrite) != 0, chain)) {
+      return broken;
+    }
+    if ((flags & kDescriptorNext) == 0) {
+      return std::nullopt;
+    }
+    index = descriptor.next;
+  }
+  return Violation::kDescriptorIndex;
+}
+
+// The table's own write flag means nothing (2.7.5.3.2).
+Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const {
+  if (!features_.indirect) {
+    return Violation::kIndirectRefused;
+  }
+  const auto count = IndirectCount(table.size, size());
+  if (!count) {
+    return count.error();
+  }
+  std::uint32_t index = 0;
+  for (std::uint32_t steps = 0; index < *count; ++steps) {
+    if (steps == *count) {
+      return Violation::kLoop;
+    }
+    Descriptor descriptor;
+    const auto place = GuestAddress(table.address).CheckedAdd(kDescriptorSize * index);
+    if (!place || !dma.Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
+      return Violation::kIndirectAddress;
+    }
+    const std::uint16_t flags = descriptor.flags;
+    if ((flags & kDescriptorIndirect) != 0) {
+      return Violation::kIndirectNested;
+    }
+    if (const Broken broken =
+            AddBuffer(dma, descriptor.address, descriptor.size, (flags & kDescriptorWrite) != 0, chain)) {
+      return broken;
+    }
+    if ((flags & kDescriptorNext) == 0) {
+      return std::nullopt;
+    }
+    index = descriptor.next;
+  }
+  return Violation::kDescriptorIndex;
+}
+
+void SplitRing::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) {
+  (void)entries;
+  used_.Put(kElements + 8 * Place(next_used_), UsedElement{.id = id, .written = written});
+  ++next_used_;
+}
+
+bool SplitRing::Publish() {
+  const std::uint16_t before = std::exchange(published_, next_used_);
+  if (before == published_) {
+    return false;
+  }
+  used_.StoreRelease16(kIndex, published_);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (features_.event_index) {
+    return Passes(available_.Load16(used_event()), published_, before);
+  }
+  return (available_.Load16(kFlags) & kAvailableNoInterrupt) == 0;
+}
+
+// With the event index the old event stays, which the driver passes once at most.
+void SplitRing::SuppressKicks() {
+  if (!features_.event_index) {
+    used_.Store16(kFlags, kUsedNoNotify);
+  }
+}
+
+bool SplitRing::AskForKick() {
+  if (features_.event_index) {
+    used_.Store16(available_event(), next_available_);
+  } else {
+    used_.Store16(kFlags, 0);
+  }
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return available_.Load16(kIndex) != next_available_;
+}
+
+}  // namespace
+
+std::unique_ptr<Ring> NewSplitRing(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
+  return std::make_unique<SplitRing>(layout, features, position);
+}
+
+}  // namespace gyre::virtio

@@ -1,0 +1,128 @@
+// A virtio device without its transport (virtio 1.2, 2): what it is, its queues and its
+// configuration space. VirtioDevice does all that devices have in common: kicks,
+// batches, interrupts, pauses and drains; a device derives from it, says in
+// DeviceTraits what it is, and serves chains.
+//
+// Thread: made, changed and destroyed by the main loop's thread or the big lock's
+// holder; queues are served on the loop that DeviceContext names.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gyre/base/result.h"
+#include "gyre/base/unique_fd.h"
+#include "gyre/devices/virtio/queue.h"
+#include "gyre/loop/main_loop.h"
+#include "gyre/memory/address_space.h"
+
+namespace gyre::virtio {
+
+// 6: bits of the features that belong to rings and transports.
+inline constexpr std::uint64_t kFeatureIndirect = 1ULL << 28;
+inline constexpr std::uint64_t kFeatureEventIndex = 1ULL << 29;
+inline constexpr std::uint64_t kFeatureVersion1 = 1ULL << 32;
+inline constexpr std::uint64_t kFeaturePacked = 1ULL << 34;
+inline constexpr std::uint64_t kFeatureInOrder = 1ULL << 35;
+inline constexpr std::uint64_t kFeatureRingReset = 1ULL << 40;
+
+// What a device asks of whatever it is plugged into.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // The driver is to look at a queue's used chains. Any thread, no lock.
+  virtual void InterruptQueue(unsigned queue) = 0;
+  // The configuration space reads differently from now on. Big lock held.
+  virtual void ConfigChanged() = 0;
+  // A driver broke a rule: nothing goes on until it resets the device (2.1.2). Any thread, no lock.
+  virtual void NeedsReset() = 0;
+};
+
+struct DeviceContext {
+  loop::MainLoop& loop;
+  const memory::AddressSpace& memory;
+};
+
+struct DeviceTraits {
+  std::string name;            // for the log and the memory map
+  std::uint32_t id = 0;        // 5
+  std::uint64_t features = 0;  // the device's own, and of the rings' those beyond the usual
+  unsigned queues = 1;
+  std::uint32_t queue_size = 256;  // at most
+  std::size_t config_size = 0;     // bytes of the configuration space
+};
+
+class VirtioDevice {
+ public:
+  VirtioDevice(const VirtioDevice&) = delete;
+  VirtioDevice& operator=(const VirtioDevice&) = delete;
+  // Its queues are gone (RemoveQueues).
+  virtual ~VirtioDevice();
+
+  const DeviceTraits& traits() const { return traits_; }
+  // With those of the rings.
+  std::uint64_t features() const;
+  // [offset, offset + size) of the configuration space is within config_size.
+  virtual void ReadConfig(std::uint64_t offset, std::span<std::byte> out);
+  virtual void WriteConfig(std::uint64_t offset, std::span<const std::byte> in);
+
+  // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
+  // AddQueue, StopQueue, RemoveQueue and Deactivate.
+  // Makes the doorbells. The transport outlives the queues.
+  Status Connect(Transport& transport);
+  void Activate(std::uint64_t driver_features);
+  bool active() const { return active_; }
+  // Chains come from now on, if it is active and running.
+  void AddQueue(unsigned index, const QueueLayout& layout, QueuePosition position = {});
+  // No chain is taken any more; those in flight complete.
+  void StopQueue(unsigned index);
+  void StopQueues();
+  // True if no chain is in flight. A drain waits for that, by WaitForIo.
+  bool Idle(unsigned index) const;
+  bool Idle() const;
+  // Idle. What is completed and not flushed is never seen.
+  void RemoveQueue(unsigned index);
+  void RemoveQueues();
+  void Deactivate();
+  // With the VM. What is kicked while it does not run is served when it runs again.
+  void SetRunning(bool running);
+  // Shows drivers what is completed, now.
+  void FlushQueues();
+  // An eventfd; a write is a kick of the queue. Any thread.
+  int kick_fd(unsigned index) const;
+  // Null without one.
+  const Queue* queue(unsigned index) const;
+
+ protected:
+  enum class Served : std::uint8_t {
+    kAll,    // until Pop gave nothing
+    kLater,  // the device cannot take more now; it calls ServeAgain when it can
+  };
+  VirtioDevice(const DeviceContext& context, DeviceTraits traits);
+
+  // Takes chains from the queue. On its loop. They may be completed here or later.
+  virtual Served Serve(unsigned index, Queue& queue) = 0;
+  virtual void OnActivate(std::uint64_t driver_features) { (void)driver_features; }
+  virtual void OnDeactivate() {}
+  void ServeAgain(unsigned index);
+  Transport* transport() const { return transport_; }
+  loop::MainLoop& loop() const { return context_.loop; }
+
+ private:
+  struct Runner;
+  void Broken(unsigned index, Violation violation);
+
+  DeviceContext context_;
+  DeviceTraits traits_;
+  Transport* transport_ = nullptr;
+  std::uint64_t driver_features_ = 0;
+  bool active_ = false;
+  bool running_ = false;
+  std::vector<std::unique_ptr<Runner>> runners_;
+};
+
+}  // namespace gyre::virtio

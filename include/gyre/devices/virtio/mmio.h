@@ -1,0 +1,165 @@
+// virtio over MMIO, the modern transport (virtio 1.2, 4.2; register version 2): one
+// device's registers, its status machine (2.1, 3.1.1), its doorbells and its interrupt.
+//
+//   0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK     each by a write that adds a bit
+//   any state -> 0              a write of 0, once what is in flight is complete
+//   DRIVER_OK -> + NEEDS_RESET  by us, when the driver breaks a rule
+// A write that takes a bit away, skips a step or asks for features that were not
+// offered changes nothing and is counted.
+//
+// Big lock's holder, but for the registers of the data path (QueueNotify,
+// InterruptStatus, InterruptACK) and what Transport says: any thread, no lock.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "gyre/base/irq.h"
+#include "gyre/devices/device.h"
+#include "gyre/devices/virtio/device.h"
+#include "gyre/memory/region.h"
+
+namespace gyre::virtio {
+
+// Keeps the vCPU that wrote a register out of guest code until what it asked for is
+// done, since a driver goes on at once: Linux takes a reset for complete when the
+// write returns. The vCPU is not blocked meanwhile; it can be paused.
+struct CallerHold {
+  std::function<void()> hold;     // the calling vCPU, if any
+  std::function<void()> release;  // all that were held; main loop's thread
+};
+
+// What a save of a device in the middle of its life holds (the rings are in guest memory).
+struct MmioState {
+  struct QueueState {
+    QueueLayout layout;
+    QueuePosition position;
+    bool ready = false;
+    bool operator==(const QueueState&) const = default;
+  };
+  std::uint8_t status = 0;
+  std::uint32_t interrupt_status = 0;
+  std::uint32_t config_generation = 0;
+  std::uint64_t driver_features = 0;
+  std::vector<QueueState> queues;
+  bool operator==(const MmioState&) const = default;
+};
+
+class MmioTransport final : public Transport, public devices::Device, public memory::RegionHandler {
+ public:
+  static constexpr std::uint64_t kSize = 0x200;  // bytes of MMIO
+
+  // `line` and `memory` outlive it; the loop is the device's. NewRegion's regions do not outlive it.
+  static Result<std::unique_ptr<MmioTransport>> Create(loop::MainLoop& loop,
+                                                       std::unique_ptr<VirtioDevice> device, EdgeLine& line,
+                                                       CallerHold hold);
+  MmioTransport(const MmioTransport&) = delete;
+  MmioTransport& operator=(const MmioTransport&) = delete;
+  // Waits for what is in flight. Main loop's thread.
+  ~MmioTransport() override;
+
+  // The registers; to be called once.
+  memory::RegionPtr NewRegion(memory::Topology& topology);
+  VirtioDevice& device() { return *device_; }
+
+  // --- With the VM; main loop's thread, no vCPU runs.
+  // No chain is taken any more.
+  void Stop() { device_->SetRunning(false); }
+  // What is in flight completes, and the driver can see it.
+  void Drain();
+  void Start() { device_->SetRunning(true); }
+  // Stopped and drained. Load: after Reset, and false if it is not what this device can be in.
+  MmioState Save() const;
+  bool Load(const MmioState& state);
+
+  // Device. Waits for what is in flight.
+  std::string_view name() const override { return device_->traits().name; }
+  void Reset() override;
+  // The registers but for the data path's.
+  std::uint64_t Read(std::uint64_t offset, unsigned size) override;
+  void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
+  // Transport.
+  void InterruptQueue(unsigned queue) override;
+  void ConfigChanged() override;
+  void NeedsReset() override;
+
+  struct Counters {
+    std::uint64_t refused_writes = 0;  // that the state, or the specification, forbids
+    std::uint64_t needs_reset = 0;     // times that a driver broke a rule
+    std::uint64_t queue_interrupts = 0;
+    std::uint64_t config_interrupts = 0;
+    std::uint64_t notify_exits = 0;  // kicks that came by an exit, not by an ioeventfd
+  };
+  Counters counters() const;
+
+ private:
+  // What the driver has written of a queue.
+  struct Setup {
+    QueueLayout layout;
+    bool ready = false;
+    bool stopping = false;  // the driver waits for it
+    bool event_fd = false;  // registered
+  };
+  // The registers of the data path.
+  class DataPath final : public memory::RegionHandler {
+   public:
+    explicit DataPath(MmioTransport& owner) : owner_(owner) {}
+    std::uint64_t Read(std::uint64_t offset, unsigned size) override;
+    void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
+
+   private:
+    MmioTransport& owner_;
+  };
+
+  MmioTransport(loop::MainLoop& loop, std::unique_ptr<VirtioDevice> device, EdgeLine& line, CallerHold hold);
+  std::uint32_t ReadRegister(std::uint64_t offset) const;
+  void WriteRegister(std::uint64_t offset, std::uint32_t value);
+  bool WriteQueueRegister(std::uint64_t offset, std::uint32_t value);
+  bool WriteStatus(std::uint32_t value);
+  bool WriteFeatures(std::uint32_t value);
+  bool SetQueueReady(std::uint32_t value);
+  bool ResetQueue(std::uint32_t value);
+  bool StopSelected();
+  bool AcceptsSetup(const Setup& setup) const;
+  bool SetDriverOk();
+  void AddEventFds();
+  void FinishReset();
+  void FinishStops();
+  void ServeDrain();
+  Setup* selected();
+  const Setup* selected() const;
+  std::uint8_t status() const;
+  void Interrupt(std::uint32_t cause);
+
+  loop::MainLoop& loop_;
+  const std::unique_ptr<VirtioDevice> device_;
+  EdgeLine& line_;
+  const CallerHold hold_;
+  DataPath data_path_{*this};
+  memory::RegionPtr data_region_;  // where ioeventfds are
+  loop::BottomHalf drain_;
+  bool resetting_ = false;
+
+  std::uint8_t status_ = 0;  // but for NEEDS_RESET
+  std::uint32_t device_features_select_ = 0;
+  std::uint32_t driver_features_select_ = 0;
+  std::uint32_t queue_select_ = 0;
+  std::uint64_t driver_features_ = 0;
+  bool unknown_features_ = false;  // the driver set some beyond the 64 that we know
+  std::uint32_t config_generation_ = 0;
+  std::vector<Setup> queues_;
+
+  std::atomic<bool> needs_reset_{false};
+  std::atomic<std::uint32_t> interrupt_status_{0};
+  std::atomic<bool> driver_ok_{false};
+  std::atomic<std::uint64_t> refused_writes_{0};
+  std::atomic<std::uint64_t> needs_reset_count_{0};
+  std::atomic<std::uint64_t> queue_interrupts_{0};
+  std::atomic<std::uint64_t> config_interrupts_{0};
+  std::atomic<std::uint64_t> notify_exits_{0};
+};
+
+}  // namespace gyre::virtio

@@ -1,0 +1,44 @@
+// A device's options as one text, "key=value,key=value", by a description that the
+// command line, the configuration file and the help share. Pure. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "gyre/base/result.h"
+
+namespace gyre::virtio {
+
+struct PropertySpec {
+  std::string_view name;
+  std::string_view values;  // for the help: "PATH", "on|off"
+  bool required = false;
+};
+
+// Every mistake is one Error of kind kUsage, which does not name the option.
+class Properties {
+ public:
+  // Refuses what is not described, what comes twice, and what is missing. A text
+  // without any '=' is the value of the first property; "on" alone means all defaults
+  // where nothing is required. No value has a comma.
+  static Result<Properties> Parse(std::string_view text, std::span<const PropertySpec> specs);
+
+  // Nothing where it was not given.
+  std::optional<std::string_view> Get(std::string_view name) const;
+  Result<bool> OnOff(std::string_view name, bool otherwise) const;
+  // A number between `least` and `most`; with a suffix K, M, G or T times 1024 to its power.
+  Result<std::uint64_t> Number(std::string_view name, std::uint64_t otherwise, std::uint64_t least,
+                               std::uint64_t most) const;
+
+ private:
+  std::map<std::string, std::string, std::less<>> values_;
+};
+
+// "path=PATH[,readonly=on|off]"
+std::string Describe(std::span<const PropertySpec> specs);
+
+}  // namespace gyre::virtio

@@ -1,0 +1,33 @@
+// The devices that a machine can have: each a module of its own, which one line in
+// registry.cc lists. From its description come the command line's option and that of the
+// configuration file. `tools/new-device` makes a new one. Any thread.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "gyre/base/result.h"
+#include "gyre/devices/virtio/device.h"
+#include "gyre/devices/virtio/properties.h"
+
+namespace gyre::virtio {
+
+struct Module {
+  std::string_view option;  // "entropy": --entropy
+  std::string_view help;
+  std::span<const PropertySpec> properties;
+  // Big lock held. Errors of kind kUsage are about the properties.
+  Result<std::unique_ptr<VirtioDevice>> (*create)(const DeviceContext& context, const Properties& properties);
+};
+
+// In the order in which a machine's devices are numbered.
+std::span<const Module* const> Modules();
+
+// What the user asked for: one device.
+struct DeviceConfig {
+  const Module* module = nullptr;
+  Properties properties;
+};
+
+}  // namespace gyre::virtio

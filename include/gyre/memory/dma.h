@@ -1,0 +1,88 @@
+// Guest memory as a device's DMA reaches it while vCPUs run and the topology may
+// change: through a snapshot of an address space's view, by any thread, without
+// the big lock. RAM only: whatever else a guest names as a buffer (a hole, another
+// device's registers, ROM to be written) is refused, so a device never enters
+// another one's handler.
+//
+// What is mapped stays mapped: a mapping holds the view that it was made from, and
+// with it the RamBlocks, until it is cleared. A guest may write there at any
+// time: copy what is to be checked, once, and check the copy.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "gyre/base/types.h"
+#include "gyre/memory/address_space.h"
+
+namespace gyre::memory {
+
+enum class DmaDirection : std::uint8_t { kFromGuest, kToGuest };
+enum class DmaResult : std::uint8_t {
+  kOk,
+  kNotMemory,  // a part of it is a hole, MMIO, device memory, beyond the last address, or ROM to be written
+  kTooManyPieces,
+};
+
+// Ranges of guest memory, one after the other, as host vectors. One thread at a time.
+class DmaMapping {
+ public:
+  static constexpr std::size_t kMaxPieces = 1024;  // IOV_MAX
+
+  DmaMapping() = default;
+  DmaMapping(DmaMapping&&) noexcept = default;
+  DmaMapping& operator=(DmaMapping&&) noexcept = default;
+  DmaMapping(const DmaMapping&) = delete;
+  DmaMapping& operator=(const DmaMapping&) = delete;
+  ~DmaMapping() = default;
+
+  std::span<const iovec> pieces() const { return pieces_; }
+  // What keeps the memory; to be shared with whoever uses `pieces` longer than this lives.
+  const std::shared_ptr<const FlatView>& view() const { return view_; }
+  // To be called after a device, or the kernel for it, has written [offset, offset + size) of piece `piece`.
+  void NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const;
+  // Lets go of the memory; the vectors' capacity stays.
+  void Clear();
+
+ private:
+  friend class Dma;
+  struct Origin {
+    RamBlock* block = nullptr;
+    std::uint64_t offset = 0;
+  };
+  std::shared_ptr<const FlatView> view_;
+  std::vector<iovec> pieces_;
+  std::vector<Origin> origins_;  // of each piece
+};
+
+// A user's way into an address space. One thread at a time; several may have one each.
+class Dma {
+ public:
+  // Refreshed at once. `space` outlives it.
+  explicit Dma(const AddressSpace& space);
+
+  // Goes over to the newest view: one load where nothing has changed. True if it has.
+  bool Refresh();
+  // Copies; false, and an unknown part copied, if not all of it is memory of the kind.
+  bool Read(GuestAddress from, std::span<std::byte> out) const;
+  bool Write(GuestAddress to, std::span<const std::byte> in) const;
+  // Appends [start, start + size) to a mapping that is empty or has been made since
+  // the last Refresh. A range that lies in several flat ranges becomes several pieces.
+  // On failure nothing is appended.
+  DmaResult Map(GuestAddress start, std::uint64_t size, DmaDirection direction, DmaMapping& mapping) const;
+
+ private:
+  template <typename Visit>
+  bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;
+
+  const AddressSpace& space_;
+  std::shared_ptr<const FlatView> view_;
+  std::uint64_t generation_ = 0;
+};
+
+}  // namespace gyre::memory

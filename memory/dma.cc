@@ -1,0 +1,133 @@
+#include "gyre/memory/dma.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "gyre/base/check.h"
+#include "gyre/memory/ram.h"
+
+namespace gyre::memory {
+namespace {
+
+// Every write of a device to guest RAM comes by here once it is done: the place
+// for whoever has to know which pages have changed. Nobody has, yet.
+void AfterDeviceWrite(RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+  (void)block;
+  (void)offset;
+  (void)size;
+}
+
+bool Reachable(const FlatRange& range, DmaDirection direction) {
+  const RegionKind kind = range.region->kind();
+  if (direction == DmaDirection::kToGuest) {
+    return kind == RegionKind::kRam && !range.readonly;
+  }
+  return kind == RegionKind::kRam || kind == RegionKind::kRom;
+}
+
+}  // namespace
+
+void DmaMapping::NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
+  const Origin& origin = origins_.at(piece);
+  AfterDeviceWrite(*origin.block, origin.offset + offset, size);
+}
+
+void DmaMapping::Clear() {
+  pieces_.clear();
+  origins_.clear();
+  view_.reset();
+}
+
+Dma::Dma(const AddressSpace& space) : space_(space) { Refresh(); }
+
+bool Dma::Refresh() {
+  // Read before the view, which may thus be newer than its number says: then it is only fetched once more.
+  const std::uint64_t generation = space_.generation();
+  if (generation == generation_) {
+    return false;
+  }
+  generation_ = generation;
+  view_ = space_.view();
+  return true;
+}
+
+// Calls visit(block, offset, size) for each part, as long as it says true.
+template <typename Visit>
+bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction,
+                      const Visit& visit) const {
+  if (size == 0) {
+    return true;
+  }
+  std::uint64_t address = start.value();
+  if (size - 1 > UINT64_MAX - address) {
+    return false;
+  }
+  for (std::uint64_t left = size; left != 0;) {
+    const FlatRange* const range = view_->Find(address);
+    if (range == nullptr || !Reachable(*range, direction)) {
+      return false;
+    }
+    const std::uint64_t part = std::min(left - 1, range->last - address) + 1;
+    if (!visit(*range->region->ram(), range->region_offset + (address - range->start), part)) {
+      return false;
+    }
+    address += part;
+    left -= part;
+  }
+  return true;
+}
+
+bool Dma::Read(GuestAddress from, std::span<std::byte> out) const {
+  std::byte* to = out.data();
+  return ForEachPart(from, out.size(), DmaDirection::kFromGuest,
+                     [&](const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+                       std::memcpy(to, block.host() + offset, size);
+                       to += size;
+                       return true;
+                     });
+}
+
+bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
+  const std::byte* from = in.data();
+  return ForEachPart(to, in.size(), DmaDirection::kToGuest,
+                     [&](RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+                       std::memcpy(block.host() + offset, from, size);
+                       AfterDeviceWrite(block, offset, size);
+                       from += size;
+                       return true;
+                     });
+}
+
+DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection direction,
+                   DmaMapping& mapping) const {
+  CHECK(mapping.view_ == nullptr || mapping.view_ == view_);
+  const std::size_t before = mapping.pieces_.size();
+  auto result = DmaResult::kNotMemory;
+  const bool mapped =
+      ForEachPart(start, size, direction, [&](RamBlock& block, std::uint64_t offset, std::uint64_t part) {
+        auto& pieces = mapping.pieces_;
+        const bool first = pieces.size() == before;
+        // Ranges that go on in the same memory are one piece.
+        if (!first && mapping.origins_.back().block == &block &&
+            mapping.origins_.back().offset + pieces.back().iov_len == offset) {
+          pieces.back().iov_len += part;
+          return true;
+        }
+        if (pieces.size() == DmaMapping::kMaxPieces) {
+          result = DmaResult::kTooManyPieces;
+          return false;
+        }
+        pieces.push_back({.iov_base = block.host() + offset, .iov_len = part});
+        mapping.origins_.push_back({.block = &block, .offset = offset});
+        return true;
+      });
+  if (!mapped) {
+    mapping.pieces_.resize(before);
+    mapping.origins_.resize(before);
+    return result;
+  }
+  mapping.view_ = view_;
+  return DmaResult::kOk;
+}
+
+}  // namespace gyre::memory
