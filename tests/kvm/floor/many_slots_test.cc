@@ -108,5 +108,37 @@ TEST_F(SlotCountTest, FewerThanNeeded_IsAnErrorAndTheGuestGoesOn) {
   EXPECT_EQ(vcpus->counters(VcpuIndex(0)).mmio, 6U);
 }
 
+// READONLY cannot change in a slot that lives: it goes and comes, under the guest.
+TEST_F(SlotCountTest, Readonly_ChangesUnderTheGuest) {
+  MakePages(2);
+  Start();
+  ASSERT_EQ(AddPages(0, 2), "");
+  TouchAll();
+  for (const auto& page : pages) {
+    page->SetReadonly(true);
+  }
+  TouchAll();
+  ExpectEach(1);  // read as memory, written to nobody
+  EXPECT_EQ(memory_space.counters().readonly_writes, 2U);
+  for (const auto& page : pages) {
+    page->SetReadonly(false);
+  }
+  TouchAll();
+  ExpectEach(2);
+  EXPECT_EQ(memory_space.counters().readonly_writes, 2U);
+}
+
+// KVM maps whole pages: what sticks out of them exits, and is memory nevertheless.
+TEST_F(SlotCountTest, EdgesBelowAPage_AreServedByDispatch) {
+  MakePages(1);
+  Start();
+  ASSERT_TRUE(pages[0]->SetSize(kPageSize - 0x100));
+  ASSERT_EQ(AddPages(0, 1), "");
+  TouchAll();
+  ExpectEach(1);
+  EXPECT_EQ(vcpus->counters(VcpuIndex(0)).mmio, 2U);  // a read and a write
+  EXPECT_EQ(memory_space.counters().unassigned_reads, 0U);
+}
+
 }  // namespace
 }  // namespace gyre::kvm
