@@ -1,5 +1,8 @@
 #include "kvm/listeners.h"
 
+#include <algorithm>
+#include <cerrno>
+
 #include "gyre/base/format.h"
 #include "kvm/ioctl.h"
 #include "kvm/kvm_api.h"
@@ -30,6 +33,24 @@ Status SetIoEventFd(const UniqueFd& vm_fd, const memory::PlacedEventFd& event_fd
 }
 
 }  // namespace
+
+Status CoalescedZones::Set(const memory::PlacedCoalescing& coalescing, bool port, bool add) {
+  if (!vm_fd_ || !(port ? ports_ : memory_)) {
+    return {};
+  }
+  kvm_coalesced_mmio_zone zone{};
+  zone.addr = coalescing.start;
+  zone.size = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(coalescing.last - coalescing.start, UINT32_MAX - 1) + 1);
+  zone.pio = port ? 1 : 0;
+  const char* const name = add ? "KVM_REGISTER_COALESCED_MMIO" : "KVM_UNREGISTER_COALESCED_MMIO";
+  used_.store(true, std::memory_order_release);
+  if (::ioctl(vm_fd_.get(), add ? KVM_REGISTER_COALESCED_MMIO : KVM_UNREGISTER_COALESCED_MMIO, &zone) < 0) {
+    return Fail(
+        Error::Sys(format("{} address={:#x} size={:#x} port={}", name, zone.addr, zone.size, port), errno));
+  }
+  return {};
+}
 
 Status MemorySlotListener::EventFdDel(const memory::PlacedEventFd& event_fd) {
   return SetIoEventFd(vm_fd_, event_fd, KVM_IOEVENTFD_FLAG_DEASSIGN);

@@ -74,6 +74,8 @@ Result<System> System::Open(const std::string& path) {
   limits.memory_slots = Number(fd.get(), KVM_CAP_NR_MEMSLOTS, 32);
   limits.vcpu_mapping_size =
       static_cast<std::size_t>(TRY(Call(fd.get(), KVM_GET_VCPU_MMAP_SIZE, "KVM_GET_VCPU_MMAP_SIZE")));
+  limits.coalesced_page = Number(fd.get(), KVM_CAP_COALESCED_MMIO, 0);
+  limits.coalesced_ports = Number(fd.get(), KVM_CAP_COALESCED_PIO, 0) != 0;
   return System(std::move(fd), limits);
 }
 

@@ -60,6 +60,9 @@ Status Vcpu::Open() {
   mapping_ = TRY(Mapping::File(fd_.get(), 0, shared_.run_size, PROT_READ | PROT_WRITE, MAP_SHARED));
   // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages, which g++ cannot know
   run_ = static_cast<kvm_run*>(static_cast<void*>(mapping_.data()));
+  if (index_.value() == 0 && shared_.coalesced_page != 0) {
+    shared_.coalesced.Attach(mapping_.data() + (shared_.coalesced_page * kPageSize));
+  }
   return {};
 }
 

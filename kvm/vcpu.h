@@ -14,6 +14,7 @@
 #include "gyre/base/mapping.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/kvm/vcpus.h"
+#include "kvm/coalesced.h"
 #include "kvm/kvm_api.h"
 #include "kvm/mailbox.h"
 
@@ -41,6 +42,8 @@ struct VcpuShared {
   ExtIntSource* ext_int = nullptr;
   const BusErrors* bus_errors = nullptr;
   Mailbox& mailbox;
+  CoalescedRing& coalesced;
+  unsigned coalesced_page = 0;  // in a vCPU's mapping
 };
 
 class Vcpu {

@@ -14,6 +14,7 @@
 namespace gyre::kvm {
 
 Vcpu::Outcome Vcpu::Serve(int run_error) {
+  shared_.coalesced.Drain();  // what any vCPU wrote before this
   switch (run_error) {
     case 0:
       return ServeExit();

@@ -45,6 +45,7 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
       vm_(environment.vm),
       system_(environment.system),
       mailbox_(std::move(event_fd)),
+      coalesced_(environment.memory, environment.io, vm_.coalescing_used()),
       shared_{.vm_fd = vm_.fd(),
               .run_size = system_.limits().vcpu_mapping_size,
               .big_lock = big_lock_,
@@ -53,7 +54,9 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
               .ioapic = config.ioapic,
               .ext_int = config.ext_int,
               .bus_errors = config.bus_errors,
-              .mailbox = mailbox_} {
+              .mailbox = mailbox_,
+              .coalesced = coalesced_,
+              .coalesced_page = system_.limits().coalesced_page} {
   plan_.vcpu_count = config.count;
   for (std::uint32_t i = 0; i < config.count; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));

@@ -102,6 +102,7 @@ struct Vcpus::Impl final : VcpuHolder {
   Vm& vm_;
   const System& system_;
   Mailbox mailbox_;
+  CoalescedRing coalesced_;  // its page is vCPU 0's
   VcpuShared shared_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;  // constant
 

@@ -18,11 +18,12 @@ constexpr std::uint64_t kTssAddress = 0xfffb'd000;
 }  // namespace
 
 struct Vm::Impl final : SlotBackend {
-  Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
+  Impl(UniqueFd vm_fd, const VmConfig& vm_config, const Limits& limits)
       : fd(std::move(vm_fd)),
         config(vm_config),
-        memory(fd, *this, max_slots),
-        io(fd),
+        zones(fd, limits),
+        memory(fd, zones, *this, config.max_slots != 0 ? config.max_slots : limits.memory_slots),
+        io(fd, zones),
         router(fd.get()),
         clock(fd) {}
 
@@ -58,6 +59,7 @@ struct Vm::Impl final : SlotBackend {
   VmConfig config;
   VcpuHolder* holder = nullptr;
   bool has_irq_chip = false;
+  CoalescedZones zones;
   MemorySlotListener memory;
   PortListener io;
   MsiRouter router;
@@ -79,7 +81,7 @@ Result<std::unique_ptr<Vm>> Vm::Create(const System& system, const VmConfig& con
   std::uint64_t identity_map = kIdentityMapAddress;
   TRY(Do(fd.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
   TRY(Do(fd.get(), KVM_SET_TSS_ADDR, kTssAddress, "KVM_SET_TSS_ADDR"));
-  auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits().memory_slots);
+  auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits());
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
 
@@ -96,6 +98,7 @@ Status Vm::CreateIrqChip() {
   return {};
 }
 
+const std::atomic<bool>& Vm::coalescing_used() const { return impl_->zones.used(); }
 bool Vm::has_irq_chip() const { return impl_->has_irq_chip; }
 void Vm::SetVcpuHolder(VcpuHolder* holder) { impl_->holder = holder; }
 std::string Vm::DescribeSlot(const memory::FlatRange& range) const { return impl_->memory.Describe(range); }

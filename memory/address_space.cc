@@ -94,20 +94,28 @@ std::vector<Window> WorthPatching(std::vector<Window> windows, std::size_t range
 }
 
 // Shows one listener a view and its ioeventfds as new, or as gone.
-Status Show(MemoryListener& listener, const FlatView& view, const std::set<PlacedEventFd>& event_fds) {
+Status Show(MemoryListener& listener, const FlatView& view, const std::set<PlacedEventFd>& event_fds,
+            const std::set<PlacedCoalescing>& coalescing) {
   FirstError errors;
   listener.Begin();
   view.ForEach(0, UINT64_MAX, [&](const FlatRange& range) { listener.RegionAdd(range); });
   for (const PlacedEventFd& event_fd : event_fds) {
     errors.Note(listener.EventFdAdd(event_fd));
   }
+  for (const PlacedCoalescing& each : coalescing) {
+    errors.Note(listener.CoalescedAdd(each));
+  }
   errors.Note(listener.Commit());
   return std::move(errors).Take();
 }
 
-Status Hide(MemoryListener& listener, const FlatView& view, const std::set<PlacedEventFd>& event_fds) {
+Status Hide(MemoryListener& listener, const FlatView& view, const std::set<PlacedEventFd>& event_fds,
+            const std::set<PlacedCoalescing>& coalescing) {
   FirstError errors;
   listener.Begin();
+  for (const PlacedCoalescing& each : coalescing) {
+    errors.Note(listener.CoalescedDel(each));
+  }
   for (const PlacedEventFd& event_fd : event_fds) {
     errors.Note(listener.EventFdDel(event_fd));
   }
@@ -159,6 +167,7 @@ AddressSpace::Impl::Change AddressSpace::Impl::TakeChange(AddressSpace& space) {
     window = window.Wider(kLargestEventFd);
   }
   std::ranges::move(std::exchange(event_fds_changed, {}), std::back_inserter(windows));
+  TakeCoalescingChange(*old_view, change.new_view ? *change.new_view : *old_view, change);
   TakeEventFdChange(change.new_view ? *change.new_view : *old_view, Coalesced(std::move(windows)), change);
   return change;
 }
@@ -168,6 +177,8 @@ AddressSpace::Impl::Change AddressSpace::Impl::TakeChangeOf(const Change& twin, 
   change.space = &space;
   changed.clear();
   event_fds_changed.clear();
+  coalescing_changed.clear();
+  KeepCoalescing(change);
   for (const PlacedEventFd& event_fd : change.removed_event_fds) {
     event_fds.erase(event_fd);
   }
@@ -206,6 +217,14 @@ void AddressSpace::Impl::TellBegin() {
   }
 }
 
+void AddressSpace::Impl::TellCoalescingRemovals(const Change& change, FirstError& errors) {
+  for (const PlacedCoalescing& each : change.removed_coalescing) {
+    for (MemoryListener* listener : listeners | std::views::reverse) {
+      errors.Note(listener->CoalescedDel(each));
+    }
+  }
+}
+
 void AddressSpace::Impl::TellRemovals(const Change& change, FirstError& errors) {
   for (const PlacedEventFd& event_fd : change.removed_event_fds) {
     for (MemoryListener* listener : listeners | std::views::reverse) {
@@ -230,6 +249,11 @@ void AddressSpace::Impl::TellAdditions(const Change& change, FirstError& errors)
       errors.Note(listener->EventFdAdd(event_fd));
     }
   }
+  for (const PlacedCoalescing& each : change.added_coalescing) {
+    for (MemoryListener* listener : listeners) {
+      errors.Note(listener->CoalescedAdd(each));
+    }
+  }
 }
 
 AddressSpace::AddressSpace(Topology& topology, std::string name, RegionPtr root)
@@ -242,12 +266,17 @@ AddressSpace::AddressSpace(Topology& topology, std::string name, RegionPtr root)
   });
   if (twin != topology_.spaces_.end()) {
     impl_->event_fds = (*twin)->impl_->event_fds;
+    impl_->coalescing = (*twin)->impl_->coalescing;
     impl_->Publish((*twin)->view());
   } else {
     auto view = std::make_shared<const FlatView>(Render(*root_, Window()));
     ++topology_.renders_;
     const auto event_fds = PlaceEventFds(*view, Window());
     impl_->event_fds.insert(event_fds.begin(), event_fds.end());
+    view->ForEach(0, UINT64_MAX, [this](const FlatRange& range) {
+      const auto placed = PlaceCoalescing(range);
+      impl_->coalescing.insert(placed.begin(), placed.end());
+    });
     impl_->Publish(std::move(view));
   }
   topology_.spaces_.push_back(this);
@@ -275,8 +304,8 @@ Status AddressSpace::AddListener(MemoryListener& listener) {
   auto& listeners = impl_->listeners;
   CHECK(std::ranges::find(listeners, &listener) == listeners.end());
   const auto view = this->view();
-  if (auto status = Show(listener, *view, impl_->event_fds); !status) {
-    LogIfFailed(Hide(listener, *view, impl_->event_fds), name_);
+  if (auto status = Show(listener, *view, impl_->event_fds, impl_->coalescing); !status) {
+    LogIfFailed(Hide(listener, *view, impl_->event_fds, impl_->coalescing), name_);
     return status;
   }
   listeners.insert(std::ranges::upper_bound(listeners, listener.priority(), {}, &MemoryListener::priority),
@@ -288,7 +317,7 @@ void AddressSpace::RemoveListener(MemoryListener& listener) {
   topology_.big_lock().AssertHeld();
   CHECK(!topology_.applying_);
   if (std::erase(impl_->listeners, &listener) != 0) {
-    LogIfFailed(Hide(listener, *view(), impl_->event_fds), name_);
+    LogIfFailed(Hide(listener, *view(), impl_->event_fds, impl_->coalescing), name_);
   }
 }
 

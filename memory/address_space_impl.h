@@ -38,6 +38,8 @@ struct SpaceChange {
   std::vector<FlatRange> added;
   std::vector<PlacedEventFd> removed_event_fds;
   std::vector<PlacedEventFd> added_event_fds;
+  std::vector<PlacedCoalescing> removed_coalescing;
+  std::vector<PlacedCoalescing> added_coalescing;
 };
 
 struct AddressSpace::Impl {
@@ -49,12 +51,17 @@ struct AddressSpace::Impl {
   Change TakeChange(AddressSpace& space);
   // The same, where `twin` is the change of an address space that showed and will show the same.
   Change TakeChangeOf(const Change& twin, AddressSpace& space);
-  bool pending() const { return !changed.empty() || !event_fds_changed.empty(); }
+  bool pending() const {
+    return !changed.empty() || !event_fds_changed.empty() || !coalescing_changed.empty();
+  }
   void TakeEventFdChange(const FlatView& shown, const std::vector<Window>& windows, Change& change);
+  void TakeCoalescingChange(const FlatView& before, const FlatView& shown, Change& change);
+  void KeepCoalescing(const Change& change);
   void Publish(View view);
 
   // Each tells every listener, whoever fails.
   void TellBegin();
+  void TellCoalescingRemovals(const Change& change, FirstError& errors);
   void TellRemovals(const Change& change, FirstError& errors);
   void TellAdditions(const Change& change, FirstError& errors);
 
@@ -80,6 +87,8 @@ struct AddressSpace::Impl {
   std::set<PlacedEventFd> event_fds;       // as the listeners know them
   std::vector<Window> changed;             // since the last commit, in the tree
   std::vector<Window> event_fds_changed;   // and where only ioeventfds may have
+  std::set<PlacedCoalescing> coalescing;   // as the listeners know it
+  std::vector<Window> coalescing_changed;  // as for ioeventfds
 };
 
 }  // namespace gyre::memory

@@ -231,8 +231,15 @@ Target TargetOf(const FlatRange* range, std::uint64_t address, bool is_write) {
 }
 
 bool WantsBigLock(const FlatRange* range, std::uint64_t address, bool is_write) {
-  return TargetOf(range, address, is_write) == Target::kHandler &&
-         range->region->traits().lock == LockPolicy::kBigLock;
+  if (TargetOf(range, address, is_write) != Target::kHandler) {
+    return false;
+  }
+  const IoTraits& traits = range->region->traits();
+  return traits.lock == LockPolicy::kBigLock || traits.flush_coalesced;
+}
+
+bool WantsFlush(const FlatRange* range, std::uint64_t address, bool is_write) {
+  return TargetOf(range, address, is_write) == Target::kHandler && range->region->traits().flush_coalesced;
 }
 
 // The bytes from `address` to the end of the range, or of the gap before it, at most `size`.
@@ -319,6 +326,10 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
   // Once the lock is there the topology stands still; but while this thread waited
   // for it, the region may have gone, and its device with it.
   if (WantsBigLock(range, address, is_write) && lock.Take()) {
+    range = Refresh(cache).Seek(address);
+  }
+  if (WantsFlush(range, address, is_write)) {
+    topology_.FlushCoalesced();
     range = Refresh(cache).Seek(address);
   }
   const Transfer part = transfer.Part(0, LengthWithin(range, address, transfer.size));

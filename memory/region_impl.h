@@ -43,6 +43,7 @@ struct MemoryRegion::Impl {
   std::size_t swept_aliases = 0;                     // how many there were after the last sweep
   ChildIndex children;
   std::vector<IoEventFd> io_event_fds;
+  std::vector<Coalescing> coalescing;
 };
 
 }  // namespace gyre::memory

@@ -24,4 +24,7 @@ bool Continues(const FlatRange& before, const FlatRange& range);
 // within the range that shows them and start within `window`. Sorted.
 std::vector<PlacedEventFd> PlaceEventFds(const FlatView& view, Window window);
 
+// The coalescing of one range, at its place, cut to what it shows. Ascending.
+std::vector<PlacedCoalescing> PlaceCoalescing(const FlatRange& range);
+
 }  // namespace gyre::memory

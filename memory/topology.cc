@@ -23,6 +23,9 @@ Topology::~Topology() {
 void Topology::BeginTransaction() {
   big_lock_.AssertHeld();
   CHECK(!applying_);
+  if (depth_ == 0) {
+    FlushCoalesced();  // what the guest wrote before the change reaches what it wrote to
+  }
   ++depth_;
 }
 
@@ -67,16 +70,32 @@ void Topology::NoteEventFdChange(const MemoryRegion& region, const IoEventFd& ev
   });
 }
 
+void Topology::NoteCoalescingChange(const MemoryRegion& region) {
+  CHECK(depth_ > 0);
+  if (region.enabled()) {
+    FindPlaces(region, Window(), [](AddressSpace& space, const Window& window) {
+      space.impl_->coalescing_changed.push_back(window);
+    });
+  }
+}
+
 Status Topology::CommitTransaction() {
   big_lock_.AssertHeld();
   CHECK(depth_ > 0);
-  if (--depth_ > 0) {
+  if (depth_ > 1) {
+    --depth_;
     return {};
   }
-  applying_ = true;
-  auto status = Apply();
-  applying_ = false;
-  return status;
+  // A second time for what the handlers of coalesced writes edit meanwhile; there they
+  // are not made again, so that a guest cannot keep this going.
+  FirstError errors;
+  for (const bool flush : {true, false}) {
+    applying_ = true;
+    Apply(flush, errors);
+    applying_ = false;
+  }
+  --depth_;
+  return std::move(errors).Take();
 }
 
 // What every address space has pending. Those whose roots come to the same are
@@ -142,12 +161,11 @@ std::vector<SpaceChange> Topology::TakeChanges() {
 // returns, looks to the guest like an access just before the change. Doorbells
 // are removed before and added after the publication, so that one rings only
 // for what the view shows; a kick without its ioeventfd reaches the handler.
-Status Topology::Apply() {
+void Topology::Apply(bool flush, FirstError& errors) {
   const auto changes = TakeChanges();
   if (changes.empty()) {
-    return {};
+    return;
   }
-  FirstError errors;
   std::vector<MemoryListener*> committers;
   for (const auto& change : changes) {
     if (change.new_view) {
@@ -160,6 +178,7 @@ Status Topology::Apply() {
       }
     }
   }
+  RemoveCoalescing(changes, flush, errors);
   for (const auto& change : changes) {
     change.space->impl_->TellRemovals(change, errors);
   }
@@ -174,7 +193,6 @@ Status Topology::Apply() {
   for (MemoryListener* listener : committers) {
     errors.Note(listener->Commit());
   }
-  return std::move(errors).Take();
 }
 
 Transaction::Transaction(Topology& topology) : topology_(&topology) { topology_->BeginTransaction(); }

@@ -16,6 +16,8 @@ struct Limits {
   unsigned max_vcpus = 1;
   unsigned memory_slots = 32;
   std::size_t vcpu_mapping_size = 0;
+  unsigned coalesced_page = 0;  // of a vCPU's mapping: the ring of coalesced writes; 0: none
+  bool coalesced_ports = false;
 };
 
 class System {

@@ -2,6 +2,7 @@
 // (as listeners of the address spaces) and interrupt routes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@ namespace gyre::kvm {
 
 struct VmConfig {
   unsigned ioapic_pins = 24;  // GSIs that the user-space IOAPIC owns
+  unsigned max_slots = 0;     // fewer memory slots than KVM has; 0: as many
 };
 
 // Keeps vCPUs out of guest code while memory slots are exchanged under them.
@@ -64,6 +66,8 @@ class Vm {
 
   // Vcpus' own.
   bool has_irq_chip() const;
+  // Whether KVM has ever been told to keep writes back.
+  const std::atomic<bool>& coalescing_used() const;
   void SetVcpuHolder(VcpuHolder* holder);  // null: none
 
   struct Impl;

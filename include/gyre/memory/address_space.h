@@ -17,6 +17,7 @@
 namespace gyre::memory {
 
 class AddressSpace;
+class FirstError;
 struct SpaceChange;
 struct Window;
 
@@ -33,6 +34,9 @@ class Topology {
   // Views of which something was rendered anew so far: a transaction whose edits
   // cannot show renders none.
   std::uint64_t renders() const { return renders_; }
+  // Flushed when a transaction begins, before coalescing that has gone is forgotten, and
+  // before accesses that ask for it. Null: none. It is taken away before it goes.
+  void SetCoalescedQueue(CoalescedQueue* queue) { coalesced_queue_ = queue; }
 
  private:
   friend class Transaction;
@@ -40,13 +44,16 @@ class Topology {
   friend class MemoryRegion;
   void BeginTransaction();
   Status CommitTransaction();
-  Status Apply();
+  void Apply(bool flush, FirstError& errors);
+  void FlushCoalesced();
+  void RemoveCoalescing(const std::vector<SpaceChange>& changes, bool flush, FirstError& errors);
   std::vector<SpaceChange> TakeChanges();
   // Wherever an address space can show the region, whether or not it is enabled
   // itself, something else may show from now on.
   void NoteChangeAt(const MemoryRegion& region);
   // The same of one of its ioeventfds alone.
   void NoteEventFdChange(const MemoryRegion& region, const IoEventFd& event_fd);
+  void NoteCoalescingChange(const MemoryRegion& region);
   template <typename Note>
   void FindPlaces(const MemoryRegion& region, const Window& part, const Note& note) const;
   std::uint64_t NextPlace() { return ++places_; }
@@ -54,6 +61,7 @@ class Topology {
   BigLock& big_lock_;
   unsigned depth_ = 0;
   bool applying_ = false;
+  CoalescedQueue* coalesced_queue_ = nullptr;
   std::uint64_t renders_ = 0;
   std::uint64_t places_ = 0;
   std::vector<AddressSpace*> spaces_;

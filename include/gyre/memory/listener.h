@@ -19,6 +19,22 @@ struct PlacedEventFd {
   auto operator<=>(const PlacedEventFd&) const = default;
 };
 
+// A part of a range whose writes may be kept back, at its place.
+struct PlacedCoalescing {
+  std::uint64_t start = 0;
+  std::uint64_t last = 0;  // inclusive
+  auto operator<=>(const PlacedCoalescing&) const = default;
+};
+
+// Whoever keeps coalesced writes until they are made.
+class CoalescedQueue {
+ public:
+  virtual ~CoalescedQueue() = default;
+  // Makes those that wait, in their order, through the address spaces. Nothing if it
+  // is at that already: a write's handler may come here again. Big lock held.
+  virtual void Flush() = 0;
+};
+
 class MemoryListener {
  public:
   virtual ~MemoryListener() = default;
@@ -44,6 +60,16 @@ class MemoryListener {
   }
   virtual Status EventFdAdd(const PlacedEventFd& event_fd) {
     (void)event_fd;
+    return {};
+  }
+
+  // As with ioeventfds. What is removed comes before anything else of the change.
+  virtual Status CoalescedDel(const PlacedCoalescing& coalescing) {
+    (void)coalescing;
+    return {};
+  }
+  virtual Status CoalescedAdd(const PlacedCoalescing& coalescing) {
+    (void)coalescing;
     return {};
   }
 };

@@ -66,6 +66,9 @@ struct IoTraits {
   AccessLimits valid{.min = 1, .max = 8, .unaligned = true};
   AccessLimits impl{};
   LockPolicy lock = LockPolicy::kBigLock;
+  // Coalesced writes that are still queued are made before each access here, under
+  // the big lock, whatever `lock` says.
+  bool flush_coalesced = false;
 };
 
 // An eventfd that a guest's write signals without leaving the kernel.
@@ -75,6 +78,13 @@ struct IoEventFd {
   std::optional<std::uint64_t> match;  // only this value
   int fd = -1;                         // borrowed; outlives the registration
   bool operator==(const IoEventFd&) const = default;
+};
+
+// A part of a region whose writes may wait.
+struct Coalescing {
+  std::uint64_t offset = 0;
+  std::uint64_t last = 0;  // inclusive
+  bool operator==(const Coalescing&) const = default;
 };
 
 enum class RegionKind : std::uint8_t { kContainer, kRam, kRom, kRomDevice, kRamDevice, kIo, kAlias };
@@ -134,6 +144,13 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   // An equal one is registered once.
   void AddIoEventFd(const IoEventFd& io_event_fd);
   void RemoveIoEventFd(const IoEventFd& io_event_fd);
+  // Of kIo. Writes to [offset, offset + size) need not reach the handler at once: the
+  // kernel may keep them, in their order, until any vCPU exits or a transaction
+  // begins. For registers whose writes mean nothing before another access. Each such
+  // range costs a grace period when it comes and when it goes (ARCHITECTURE.md, "Order
+  // of KVM calls"). Refused where it would wrap.
+  Status AddCoalescing(std::uint64_t offset, std::uint64_t size);
+  void ClearCoalescing();
 
   const std::string& name() const;
   RegionKind kind() const;
@@ -157,6 +174,7 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   RegionHandler* handler() const;
   const IoTraits& traits() const;
   const std::vector<IoEventFd>& io_event_fds() const;
+  const std::vector<Coalescing>& coalescing() const;  // ascending and apart from each other
 
   // What dispatch has done here since the start, in pieces of accesses. Any thread.
   struct Counters {
