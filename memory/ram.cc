@@ -38,6 +38,12 @@ bool RamBlock::Discard() {
 }
 
 Status RamBlock::Clear() {
+  Status status = ClearPages();
+  MarkDirty(0, size());
+  return status;
+}
+
+Status RamBlock::ClearPages() {
   if (!anonymous_) {
     if (!Discard()) {
       std::memset(host(), 0, size());
@@ -66,10 +72,11 @@ void RamBlock::Zero(std::uint64_t offset, std::uint64_t size) {
   if (!anonymous_ || shows_file || !first_page || *first_page + kDiscardWorthwhile > end_page ||
       ::madvise(host() + *first_page, end_page - *first_page, MADV_DONTNEED) != 0) {
     std::memset(start, 0, size);
-    return;
+  } else {
+    std::memset(start, 0, *first_page - offset);
+    std::memset(host() + end_page, 0, offset + size - end_page);
   }
-  std::memset(start, 0, *first_page - offset);
-  std::memset(host() + end_page, 0, offset + size - end_page);
+  MarkDirty(offset, size);
 }
 
 Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::uint64_t file_offset) {
@@ -83,6 +90,7 @@ Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::
     auto error = Error::Sys(format("memory {}: mmap of {} bytes of a file", name_, size), errno);
     // A failed MAP_FIXED may have unmapped what was there.
     TRY(RemapAnonymous(extent));
+    MarkDirty(offset, size);
     return Fail(std::move(error));
   }
   // What it covers whole is gone: a guest that reboots for ever must not grow the list.
@@ -90,6 +98,7 @@ Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::
     return old.offset >= extent.offset && old.offset + old.size <= extent.offset + extent.size;
   });
   file_extents_.push_back(extent);
+  MarkDirty(offset, size);
   return {};
 }
 

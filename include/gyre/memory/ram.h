@@ -12,6 +12,7 @@
 #include "gyre/base/result.h"
 #include "gyre/base/types.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/memory/dirty_bitmap.h"
 
 namespace gyre::memory {
 
@@ -47,7 +48,8 @@ class RamBlock {
   // As the options say. Errors (kUsage) say what the host has not.
   static Result<std::shared_ptr<RamBlock>> New(std::string name, const RamOptions& options);
 
-  RamBlock(std::string name, Mapping mapping) : name_(std::move(name)), mapping_(std::move(mapping)) {}
+  RamBlock(std::string name, Mapping mapping)
+      : name_(std::move(name)), mapping_(std::move(mapping)), dirty_(mapping_.size()) {}
 
   const std::string& name() const { return name_; }
   std::byte* host() const { return mapping_.data(); }
@@ -64,6 +66,13 @@ class RamBlock {
   // Whether MapFile may be used: the pages are nobody else's, of the usual size, and
   // not promised to be there.
   bool anonymous() const { return anonymous_; }
+  // Whoever has written guest memory by its host address says so afterwards, else a
+  // migration or a snapshot misses it: devices' DMA, dispatch. What this class's and
+  // GuestRam's own functions write is marked by them. CHECKs that it is within the
+  // block, if anybody tracks; costs a load if nobody does. Any thread.
+  void MarkDirty(std::uint64_t offset, std::uint64_t size) { dirty_.Mark(offset, size); }
+  DirtyBitmaps& dirty() { return dirty_; }
+  const DirtyBitmaps& dirty() const { return dirty_; }
   // Of the backend, for who shares it; -1 without one.
   int fd() const { return fd_.get(); }
   // Shows whole pages of a file privately instead of the block's. CHECKs that
@@ -76,12 +85,14 @@ class RamBlock {
     std::uint64_t offset = 0;
     std::uint64_t size = 0;
   };
+  Status ClearPages();
   Status RemapAnonymous(Extent extent);
   // False where the pages could not be given back: they are as they were.
   bool Discard();
 
   std::string name_;
   Mapping mapping_;
+  DirtyBitmaps dirty_;
   UniqueFd fd_;
   bool anonymous_ = false;
   bool punches_ = false;              // discarded by a hole in fd_
@@ -109,6 +120,7 @@ class GuestRam {
   // Sum of all ranges.
   std::uint64_t size() const;
   // The host bytes of [start, start + size) if one range holds them all.
+  // Whoever writes there marks it (RamBlock::MarkDirty).
   Result<std::span<std::byte>> Span(GuestAddress start, std::uint64_t size) const;
   Status Write(GuestAddress start, std::span<const std::byte> bytes) const;
   Status Read(GuestAddress start, std::span<std::byte> bytes) const;
