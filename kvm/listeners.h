@@ -14,7 +14,7 @@ inline constexpr int kListenerPriority = 10;
 class MemorySlotListener final : public memory::MemoryListener {
  public:
   MemorySlotListener(const UniqueFd& vm_fd, SlotBackend& backend, unsigned max_slots)
-      : vm_fd_(vm_fd), table_(backend, max_slots) {}
+      : vm_fd_(vm_fd), backend_(backend), table_(backend, max_slots) {}
   int priority() const override { return kListenerPriority; }
   void RegionDel(const memory::FlatRange& range) override { table_.QueueDelete(range); }
   void RegionAdd(const memory::FlatRange& range) override { table_.QueueAdd(range); }
@@ -22,9 +22,14 @@ class MemorySlotListener final : public memory::MemoryListener {
   std::string Describe(const memory::FlatRange& range) const { return table_.Describe(range); }
   Status EventFdDel(const memory::PlacedEventFd& event_fd) override;
   Status EventFdAdd(const memory::PlacedEventFd& event_fd) override;
+  Status LogGlobalStart() override;
+  void LogGlobalStop() override;
+  Status LogSync() override;
+  Status LogClear(memory::RamBlock& block, std::uint64_t first_page, std::uint64_t count) override;
 
  private:
   const UniqueFd& vm_fd_;
+  SlotBackend& backend_;
   SlotTable table_;
 };
 

@@ -60,6 +60,22 @@ Status Vcpu::Open() {
   mapping_ = TRY(Mapping::File(fd_.get(), 0, shared_.run_size, PROT_READ | PROT_WRITE, MAP_SHARED));
   // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages, which g++ cannot know
   run_ = static_cast<kvm_run*>(static_cast<void*>(mapping_.data()));
+  return shared_.dirty_rings != nullptr ? MapDirtyRing() : Status();
+}
+
+Vcpu::~Vcpu() {
+  if (dirty_ring_) {
+    shared_.dirty_rings->RemoveRing(index_);
+  }
+}
+
+Status Vcpu::MapDirtyRing() {
+  const std::size_t entries = shared_.dirty_rings->entries();
+  dirty_ring_ = TRY(Mapping::File(fd_.get(), KVM_DIRTY_LOG_PAGE_OFFSET * kPageSize,
+                                  entries * sizeof(kvm_dirty_gfn), PROT_READ | PROT_WRITE, MAP_SHARED));
+  // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages
+  auto* const ring = static_cast<kvm_dirty_gfn*>(static_cast<void*>(dirty_ring_.data()));
+  shared_.dirty_rings->AddRing(index_, {ring, entries});
   return {};
 }
 
@@ -139,6 +155,7 @@ ExitCounters Vcpu::counters() const {
           .halt = value(halt_),
           .interrupted = value(interrupted_),
           .ioapic_eoi = value(ioapic_eoi_),
+          .dirty_ring_full = value(dirty_ring_full_),
           .other = value(other_)};
 }
 

@@ -52,7 +52,8 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
               .io = environment.io,
               .ioapic = config.ioapic,
               .ext_int = config.ext_int,
-              .mailbox = mailbox_} {
+              .mailbox = mailbox_,
+              .dirty_rings = vm_.dirty_rings()} {
   plan_.vcpu_count = config.count;
   for (std::uint32_t i = 0; i < config.count; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));

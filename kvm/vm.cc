@@ -1,6 +1,10 @@
 #include "gyre/kvm/vm.h"
 
+#include <optional>
+
 #include "gyre/base/format.h"
+#include "kvm/dirty_ioctls.h"
+#include "kvm/dirty_ring.h"
 #include "kvm/ioctl.h"
 #include "kvm/kvm_api.h"
 #include "kvm/listeners.h"
@@ -18,7 +22,11 @@ constexpr std::uint64_t kTssAddress = 0xfffb'd000;
 
 struct Vm::Impl final : SlotBackend {
   Impl(UniqueFd vm_fd, const VmConfig& vm_config, unsigned max_slots)
-      : fd(std::move(vm_fd)), config(vm_config), memory(fd, *this, max_slots), io(fd), router(fd.get()) {}
+      : fd(std::move(vm_fd)), config(vm_config), memory(fd, *this, max_slots), io(fd), router(fd.get()) {
+    if (config.dirty_ring_entries != 0) {
+      rings.emplace(dirty_ioctls, config.dirty_ring_entries);
+    }
+  }
 
   Status SetSlot(SlotId slot, const SlotSection& section) override {
     if (!fd) {
@@ -26,7 +34,7 @@ struct Vm::Impl final : SlotBackend {
     }
     kvm_userspace_memory_region region{};
     region.slot = slot.value();
-    region.flags = section.readonly ? KVM_MEM_READONLY : 0;
+    region.flags = (section.readonly ? KVM_MEM_READONLY : 0) | (section.logged ? KVM_MEM_LOG_DIRTY_PAGES : 0);
     region.guest_phys_addr = section.gpa;
     region.memory_size = section.size;
     region.userspace_addr = reinterpret_cast<std::uintptr_t>(section.host);
@@ -48,8 +56,13 @@ struct Vm::Impl final : SlotBackend {
     }
   }
 
+  DirtyLog* dirty_log() override { return rings ? static_cast<DirtyLog*>(&*rings) : &bitmaps; }
+
   UniqueFd fd;
   VmConfig config;
+  DirtyIoctls dirty_ioctls{fd, *this};
+  SlotBitmaps bitmaps{dirty_ioctls, [this] { return EnableManualProtect(fd.get()); }};
+  std::optional<DirtyRings> rings;
   VcpuHolder* holder = nullptr;
   bool has_irq_chip = false;
   MemorySlotListener memory;
@@ -72,6 +85,9 @@ Result<std::unique_ptr<Vm>> Vm::Create(const System& system, const VmConfig& con
   std::uint64_t identity_map = kIdentityMapAddress;
   TRY(Do(fd.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
   TRY(Do(fd.get(), KVM_SET_TSS_ADDR, kTssAddress, "KVM_SET_TSS_ADDR"));
+  if (config.dirty_ring_entries != 0) {
+    TRY(EnableDirtyRings(fd.get(), config.dirty_ring_entries));
+  }
   auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits().memory_slots);
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
@@ -90,6 +106,7 @@ Status Vm::CreateIrqChip() {
 }
 
 bool Vm::has_irq_chip() const { return impl_->has_irq_chip; }
+DirtyRings* Vm::dirty_rings() { return impl_->rings ? &*impl_->rings : nullptr; }
 void Vm::SetVcpuHolder(VcpuHolder* holder) { impl_->holder = holder; }
 std::string Vm::DescribeSlot(const memory::FlatRange& range) const { return impl_->memory.Describe(range); }
 memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }

@@ -13,8 +13,11 @@
 
 namespace gyre::kvm {
 
+class DirtyRings;
+
 struct VmConfig {
-  unsigned ioapic_pins = 24;  // GSIs that the user-space IOAPIC owns
+  unsigned ioapic_pins = 24;             // GSIs that the user-space IOAPIC owns
+  std::uint32_t dirty_ring_entries = 0;  // of each vCPU, a power of two; 0: dirty bitmaps by slot
 };
 
 // Keeps vCPUs out of guest code while memory slots are exchanged under them.
@@ -55,6 +58,7 @@ class Vm {
 
   // Vcpus' own.
   bool has_irq_chip() const;
+  DirtyRings* dirty_rings();               // null: bitmaps
   void SetVcpuHolder(VcpuHolder* holder);  // null: none
 
   struct Impl;

@@ -120,7 +120,7 @@ class FloorTest : public testing::Test {
   }
 
   void Start(VcpusConfig config = {}) {
-    vm = Vm::Create(system, {}).value();
+    vm = Vm::Create(system, vm_config).value();
     ASSERT_TRUE(memory_space.AddListener(vm->memory_listener()));
     ASSERT_TRUE(io_space.AddListener(vm->io_listener()));
     ASSERT_TRUE(vm->CreateIrqChip());
@@ -250,6 +250,7 @@ class FloorTest : public testing::Test {
   memory::RegionPtr io_root = memory::MemoryRegion::NewContainer(topology, "io", 0x1'0000);
   memory::AddressSpace memory_space{topology, "memory", root};
   memory::AddressSpace io_space{topology, "io", io_root};
+  VmConfig vm_config;
   std::unique_ptr<Vm> vm;
   std::unique_ptr<Vcpus> vcpus;
 };
