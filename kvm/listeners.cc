@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "gyre/base/format.h"
+#include "gyre/base/log.h"
 #include "kvm/ioctl.h"
 #include "kvm/kvm_api.h"
 
@@ -58,6 +59,29 @@ Status MemorySlotListener::EventFdDel(const memory::PlacedEventFd& event_fd) {
 Status MemorySlotListener::EventFdAdd(const memory::PlacedEventFd& event_fd) {
   return SetIoEventFd(vm_fd_, event_fd, 0);
 }
+
+Status MemorySlotListener::LogGlobalStart() {
+  TRY(backend_.dirty_log()->Start());
+  Status status = table_.StartLogging();
+  if (!status) {
+    (void)backend_.dirty_log()->Stop();
+  }
+  return status;
+}
+
+void MemorySlotListener::LogGlobalStop() {
+  table_.StopLogging();
+  if (const Status status = backend_.dirty_log()->Stop(); !status) {
+    log::Warning("dirty logging: {}", status.error().message());
+  }
+}
+
+Status MemorySlotListener::LogSync() { return backend_.dirty_log()->Sync(); }
+
+Status MemorySlotListener::LogClear(memory::RamBlock& block, std::uint64_t first_page, std::uint64_t count) {
+  return backend_.dirty_log()->Clear(block, first_page, count);
+}
+
 Status PortListener::EventFdDel(const memory::PlacedEventFd& event_fd) {
   return SetIoEventFd(vm_fd_, event_fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
 }

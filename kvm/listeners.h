@@ -33,7 +33,7 @@ class CoalescedZones {
 class MemorySlotListener final : public memory::MemoryListener {
  public:
   MemorySlotListener(const UniqueFd& vm_fd, CoalescedZones& zones, SlotBackend& backend, unsigned max_slots)
-      : vm_fd_(vm_fd), zones_(zones), table_(backend, max_slots) {}
+      : vm_fd_(vm_fd), zones_(zones), backend_(backend), table_(backend, max_slots) {}
   int priority() const override { return kListenerPriority; }
   void RegionDel(const memory::FlatRange& range) override { table_.QueueDelete(range); }
   void RegionAdd(const memory::FlatRange& range) override { table_.QueueAdd(range); }
@@ -48,9 +48,15 @@ class MemorySlotListener final : public memory::MemoryListener {
     return zones_.Set(coalescing, false, true);
   }
 
+  Status LogGlobalStart() override;
+  void LogGlobalStop() override;
+  Status LogSync() override;
+  Status LogClear(memory::RamBlock& block, std::uint64_t first_page, std::uint64_t count) override;
+
  private:
   const UniqueFd& vm_fd_;
   CoalescedZones& zones_;
+  SlotBackend& backend_;
   SlotTable table_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/log.h"
 
 namespace gyre::kvm {
 namespace {
@@ -16,6 +17,17 @@ void Keep(Status& first, Status next) {
 }
 
 constexpr auto kStart = [](const auto& queued) { return queued.section.gpa; };
+
+// As KVM is told of it.
+SlotSection WithLog(SlotSection section, bool logged) {
+  section.logged = logged;
+  return section;
+}
+
+LoggedSlot LoggedPart(const SlotSection& section, const memory::MemoryRegion& region) {
+  const auto offset = static_cast<std::uint64_t>(section.host - region.ram()->host());
+  return {.block = region.ram(), .first_page = offset / kPageSize, .pages = section.size / kPageSize};
+}
 
 }  // namespace
 
@@ -54,7 +66,9 @@ Status SlotTable::Commit() {
   std::ranges::sort(deletions_, {}, kStart);
   std::ranges::sort(additions_, {}, kStart);
   CancelUnchanged();
-  const bool hold = Overlapping();
+  // While writes are logged, none may come between the last look at a slot's log and its
+  // end, nor between a slot's beginning and its log's.
+  const bool hold = Overlapping() || (logging_ && !(deletions_.empty() && additions_.empty()));
   if (hold) {
     backend_.HoldVcpus();
   }
@@ -103,10 +117,18 @@ Status SlotTable::Delete(const SlotSection& section) {
   if (mapped == mapped_.end() || mapped->second.section != section) {
     return {};  // its addition failed, and was reported then
   }
+  if (mapped->second.logged && !backend_.dirty_log()->Pull(mapped->second.slot)) {
+    // Not known what: all of it, then.
+    const LoggedSlot logged = LoggedPart(section, *mapped->second.region);
+    logged.block->MarkDirty(logged.first_page * kPageSize, logged.pages * kPageSize);
+  }
   SlotSection nothing = section;
   nothing.size = 0;
   if (Status status = backend_.SetSlot(mapped->second.slot, nothing); !status) {
     return Fail(std::move(status).error().Within(format("deleting the slot of size {:#x}", section.size)));
+  }
+  if (mapped->second.logged) {
+    backend_.dirty_log()->Remove(mapped->second.slot);
   }
   free_.insert(mapped->second.slot.value());
   mapped_.erase(mapped);
@@ -125,12 +147,67 @@ Status SlotTable::Add(const Queued& queued) {
     return Fail(Error::Host(format("gpa={:#x} size={:#x}: slot {} is still there", section.gpa, section.size,
                                    old->second.slot.value())));
   }
-  TRY(backend_.SetSlot(SlotId(number), section));
-  mapped_.emplace(section.gpa, Mapped{.section = section, .region = queued.region, .slot = SlotId(number)});
+  const SlotId slot(number);
+  const bool logged = Logs(section, *queued.region);
+  if (logged) {
+    backend_.dirty_log()->Add(slot, LoggedPart(section, *queued.region));
+  }
+  if (Status status = backend_.SetSlot(slot, WithLog(section, logged)); !status) {
+    if (logged) {
+      backend_.dirty_log()->Remove(slot);
+    }
+    return status;
+  }
+  mapped_.emplace(section.gpa,
+                  Mapped{.section = section, .region = queued.region, .slot = slot, .logged = logged});
   if (free_.erase(number) == 0) {
     ++next_;
   }
+  return logged ? backend_.dirty_log()->Settle(slot) : Status();
+}
+
+bool SlotTable::Logs(const SlotSection& section, const memory::MemoryRegion& region) const {
+  return logging_ && !section.readonly && region.kind() == memory::RegionKind::kRam;
+}
+
+Status SlotTable::SetLogged(Mapped& mapped, bool logged) {
+  DirtyLog& log = *backend_.dirty_log();
+  if (logged) {
+    log.Add(mapped.slot, LoggedPart(mapped.section, *mapped.region));
+  }
+  Status status;
+  if (mapped.logged != logged) {
+    status = backend_.SetSlot(mapped.slot, WithLog(mapped.section, logged));
+    mapped.logged = status ? logged : mapped.logged;
+  }
+  if (!mapped.logged) {
+    log.Remove(mapped.slot);
+  }
+  return status;
+}
+
+Status SlotTable::StartLogging() {
+  logging_ = true;
+  for (auto& [gpa, mapped] : mapped_) {
+    if (Logs(mapped.section, *mapped.region)) {
+      if (Status status = SetLogged(mapped, true); !status) {
+        StopLogging();
+        return status;
+      }
+    }
+  }
   return {};
+}
+
+void SlotTable::StopLogging() {
+  logging_ = false;
+  for (auto& [gpa, mapped] : mapped_) {
+    if (mapped.logged) {
+      if (Status status = SetLogged(mapped, false); !status) {
+        log::Warning("dirty logging: {}", status.error().message());
+      }
+    }
+  }
 }
 
 std::string SlotTable::Describe(const memory::FlatRange& range) const {

@@ -12,6 +12,7 @@
 #include "gyre/base/result.h"
 #include "gyre/base/types.h"
 #include "gyre/memory/listener.h"
+#include "kvm/dirty_log.h"
 
 namespace gyre::kvm {
 
@@ -21,6 +22,7 @@ struct SlotSection {
   std::uint64_t size = 0;
   std::byte* host = nullptr;
   bool readonly = false;
+  bool logged = false;  // KVM_MEM_LOG_DIRTY_PAGES
   bool operator==(const SlotSection&) const = default;
 };
 
@@ -39,6 +41,8 @@ class SlotBackend {
   // is exchanged for memory. Must not give up the big lock.
   virtual void HoldVcpus() = 0;
   virtual void ReleaseVcpus() = 0;
+  // Where what is written to logged slots goes; null: none is ever logged.
+  virtual DirtyLog* dirty_log() { return nullptr; }
 };
 
 // What KVM maps, by guest address. A commit costs what it changes: a logarithm of
@@ -53,6 +57,10 @@ class SlotTable {
   // what KVM refuses to map is served by dispatch, what it refuses to unmap stays
   // mapped, with its number and its memory, until its place is deleted again.
   Status Commit();
+  // From now on writes to writable slots, also to those to come, are logged, or no
+  // longer: by their flags, in place. If one cannot be logged, none is.
+  Status StartLogging();
+  void StopLogging();
   // "slot 3", or nothing where the range has none.
   std::string Describe(const memory::FlatRange& range) const;
 
@@ -65,10 +73,13 @@ class SlotTable {
     SlotSection section;
     memory::RegionPtr region;  // keeps the host memory while KVM maps it
     SlotId slot;
+    bool logged = false;
   };
 
   void CancelUnchanged();
   bool Overlapping() const;
+  bool Logs(const SlotSection& section, const memory::MemoryRegion& region) const;
+  Status SetLogged(Mapped& mapped, bool logged);
   Status Delete(const SlotSection& section);
   Status Add(const Queued& queued);
 
@@ -77,6 +88,7 @@ class SlotTable {
   std::map<std::uint64_t, Mapped> mapped_;  // by section.gpa
   std::set<std::uint32_t> free_;            // numbers below next_ that are not in use
   std::uint32_t next_ = 0;
+  bool logging_ = false;
   std::vector<Queued> deletions_;
   std::vector<Queued> additions_;
 };

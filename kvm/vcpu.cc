@@ -63,6 +63,22 @@ Status Vcpu::Open() {
   if (index_.value() == 0 && shared_.coalesced_page != 0) {
     shared_.coalesced.Attach(mapping_.data() + (shared_.coalesced_page * kPageSize));
   }
+  return shared_.dirty_rings != nullptr ? MapDirtyRing() : Status();
+}
+
+Vcpu::~Vcpu() {
+  if (dirty_ring_) {
+    shared_.dirty_rings->RemoveRing(index_);
+  }
+}
+
+Status Vcpu::MapDirtyRing() {
+  const std::size_t entries = shared_.dirty_rings->entries();
+  dirty_ring_ = TRY(Mapping::File(fd_.get(), KVM_DIRTY_LOG_PAGE_OFFSET * kPageSize,
+                                  entries * sizeof(kvm_dirty_gfn), PROT_READ | PROT_WRITE, MAP_SHARED));
+  // NOLINTNEXTLINE(bugprone-casting-through-void): a mapping is aligned to pages
+  auto* const ring = static_cast<kvm_dirty_gfn*>(static_cast<void*>(dirty_ring_.data()));
+  shared_.dirty_rings->AddRing(index_, {ring, entries});
   return {};
 }
 
@@ -146,6 +162,7 @@ ExitCounters Vcpu::counters() const {
           .halt = value(halt_),
           .interrupted = value(interrupted_),
           .ioapic_eoi = value(ioapic_eoi_),
+          .dirty_ring_full = value(dirty_ring_full_),
           .other = value(other_)};
 }
 

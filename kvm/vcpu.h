@@ -15,6 +15,7 @@
 #include "gyre/base/unique_fd.h"
 #include "gyre/kvm/vcpus.h"
 #include "kvm/coalesced.h"
+#include "kvm/dirty_ring.h"
 #include "kvm/kvm_api.h"
 #include "kvm/mailbox.h"
 
@@ -44,6 +45,7 @@ struct VcpuShared {
   Mailbox& mailbox;
   CoalescedRing& coalesced;
   unsigned coalesced_page = 0;  // in a vCPU's mapping
+  DirtyRings* dirty_rings = nullptr;  // null: none
 };
 
 class Vcpu {
@@ -56,7 +58,7 @@ class Vcpu {
   Vcpu(VcpuIndex index, VcpuShared& shared) : index_(index), shared_(shared) {}
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
-  ~Vcpu() = default;
+  ~Vcpu();
 
   // --- its own thread ---
   // KVM_CREATE_VCPU and the mapping. Makes the thread the target of kicks.
@@ -100,12 +102,14 @@ class Vcpu {
   void ServeMmio();
   void ServeEoi();
   void ServeSystemEvent();
+  void ServeDirtyRingFull();
   void OfferInterrupt();
   // Stops this vCPU and tells the main loop.
   void Report(VcpuEventKind kind, std::string detail);
   void ReportMemoryFailure(int run_error);
   void ReportWithState(VcpuEventKind kind, const std::string& what);
   std::string CodeBytes(const kvm_regs& regs, const kvm_sregs& sregs) const;
+  Status MapDirtyRing();
   Status ResetAgain();
   void StoreImmediateExit(std::uint8_t value) {
     __atomic_store_n(&run_->immediate_exit, value, __ATOMIC_SEQ_CST);
@@ -116,6 +120,7 @@ class Vcpu {
   VcpuShared& shared_;
   UniqueFd fd_;
   Mapping mapping_;
+  Mapping dirty_ring_;
   kvm_run* run_ = nullptr;
   pthread_t thread_{};
   std::uint32_t signature_ = 0;
@@ -128,7 +133,7 @@ class Vcpu {
   std::atomic<std::uint32_t> requests_{kRequestStop};
   std::atomic<bool> in_guest_{false};
   std::atomic<std::int64_t> first_entry_ns_{0};
-  Counter pio_{0}, mmio_{0}, halt_{0}, interrupted_{0}, ioapic_eoi_{0}, other_{0};
+  Counter pio_{0}, mmio_{0}, halt_{0}, interrupted_{0}, ioapic_eoi_{0}, dirty_ring_full_{0}, other_{0};
 };
 
 // Installs the signal by which Ask interrupts KVM_RUN, once a process, and blocks

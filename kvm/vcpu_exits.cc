@@ -45,6 +45,9 @@ Vcpu::Outcome Vcpu::ServeExit() {
     case KVM_EXIT_IOAPIC_EOI:
       ServeEoi();
       return Outcome::kServed;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      ServeDirtyRingFull();
+      return Outcome::kServed;
     case KVM_EXIT_HLT:  // only without an irq chip in the kernel
       Count(halt_);
       return Outcome::kHalted;
@@ -115,6 +118,14 @@ void Vcpu::ServeEoi() {
   if (shared_.ioapic != nullptr) {
     const BigLockGuard lock(shared_.big_lock);
     shared_.ioapic->EndOfInterrupt(run_->eoi.vector);
+  }
+}
+
+void Vcpu::ServeDirtyRingFull() {
+  const trace::Span span("exit", "dirty ring full");
+  Count(dirty_ring_full_);
+  if (const Status status = shared_.dirty_rings->ServeFull(index_); !status) {
+    ReportWithState(VcpuEventKind::kInternalError, status.error().message());
   }
 }
 

@@ -56,7 +56,8 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
               .bus_errors = config.bus_errors,
               .mailbox = mailbox_,
               .coalesced = coalesced_,
-              .coalesced_page = system_.limits().coalesced_page} {
+              .coalesced_page = system_.limits().coalesced_page,
+              .dirty_rings = vm_.dirty_rings()} {
   plan_.vcpu_count = config.count;
   for (std::uint32_t i = 0; i < config.count; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));

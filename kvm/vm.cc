@@ -1,6 +1,10 @@
 #include "gyre/kvm/vm.h"
 
+#include <optional>
+
 #include "gyre/base/format.h"
+#include "kvm/dirty_ioctls.h"
+#include "kvm/dirty_ring.h"
 #include "kvm/guest_clock.h"
 #include "kvm/ioctl.h"
 #include "kvm/kvm_api.h"
@@ -25,7 +29,11 @@ struct Vm::Impl final : SlotBackend {
         memory(fd, zones, *this, config.max_slots != 0 ? config.max_slots : limits.memory_slots),
         io(fd, zones),
         router(fd.get()),
-        clock(fd) {}
+        clock(fd) {
+    if (config.dirty_ring_entries != 0) {
+      rings.emplace(dirty_ioctls, config.dirty_ring_entries);
+    }
+  }
 
   Status SetSlot(SlotId slot, const SlotSection& section) override {
     if (!fd) {
@@ -33,7 +41,7 @@ struct Vm::Impl final : SlotBackend {
     }
     kvm_userspace_memory_region region{};
     region.slot = slot.value();
-    region.flags = section.readonly ? KVM_MEM_READONLY : 0;
+    region.flags = (section.readonly ? KVM_MEM_READONLY : 0) | (section.logged ? KVM_MEM_LOG_DIRTY_PAGES : 0);
     region.guest_phys_addr = section.gpa;
     region.memory_size = section.size;
     region.userspace_addr = reinterpret_cast<std::uintptr_t>(section.host);
@@ -55,8 +63,13 @@ struct Vm::Impl final : SlotBackend {
     }
   }
 
+  DirtyLog* dirty_log() override { return rings ? static_cast<DirtyLog*>(&*rings) : &bitmaps; }
+
   UniqueFd fd;
   VmConfig config;
+  DirtyIoctls dirty_ioctls{fd, *this};
+  SlotBitmaps bitmaps{dirty_ioctls, [this] { return EnableManualProtect(fd.get()); }};
+  std::optional<DirtyRings> rings;
   VcpuHolder* holder = nullptr;
   bool has_irq_chip = false;
   CoalescedZones zones;
@@ -81,6 +94,9 @@ Result<std::unique_ptr<Vm>> Vm::Create(const System& system, const VmConfig& con
   std::uint64_t identity_map = kIdentityMapAddress;
   TRY(Do(fd.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR"));
   TRY(Do(fd.get(), KVM_SET_TSS_ADDR, kTssAddress, "KVM_SET_TSS_ADDR"));
+  if (config.dirty_ring_entries != 0) {
+    TRY(EnableDirtyRings(fd.get(), config.dirty_ring_entries));
+  }
   auto impl = std::make_unique<Impl>(std::move(fd), config, system.limits());
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
@@ -100,6 +116,7 @@ Status Vm::CreateIrqChip() {
 
 const std::atomic<bool>& Vm::coalescing_used() const { return impl_->zones.used(); }
 bool Vm::has_irq_chip() const { return impl_->has_irq_chip; }
+DirtyRings* Vm::dirty_rings() { return impl_->rings ? &*impl_->rings : nullptr; }
 void Vm::SetVcpuHolder(VcpuHolder* holder) { impl_->holder = holder; }
 std::string Vm::DescribeSlot(const memory::FlatRange& range) const { return impl_->memory.Describe(range); }
 memory::MemoryListener& Vm::memory_listener() { return impl_->memory; }

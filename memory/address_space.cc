@@ -304,8 +304,10 @@ Status AddressSpace::AddListener(MemoryListener& listener) {
   auto& listeners = impl_->listeners;
   CHECK(std::ranges::find(listeners, &listener) == listeners.end());
   const auto view = this->view();
+  TRY(topology_.dirty_.ListenerComes(listener));
   if (auto status = Show(listener, *view, impl_->event_fds, impl_->coalescing); !status) {
     LogIfFailed(Hide(listener, *view, impl_->event_fds, impl_->coalescing), name_);
+    topology_.dirty_.ListenerGoes(listener);
     return status;
   }
   listeners.insert(std::ranges::upper_bound(listeners, listener.priority(), {}, &MemoryListener::priority),
@@ -318,6 +320,7 @@ void AddressSpace::RemoveListener(MemoryListener& listener) {
   CHECK(!topology_.applying_);
   if (std::erase(impl_->listeners, &listener) != 0) {
     LogIfFailed(Hide(listener, *view(), impl_->event_fds, impl_->coalescing), name_);
+    topology_.dirty_.ListenerGoes(listener);
   }
 }
 

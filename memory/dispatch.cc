@@ -5,6 +5,7 @@
 #include <span>
 
 #include "gyre/base/checked.h"
+#include "gyre/memory/ram.h"
 #include "memory/address_space_impl.h"
 #include "memory/region_impl.h"
 
@@ -346,9 +347,12 @@ AddressSpace::Step AddressSpace::AccessOneRange(ViewCache& cache, std::uint64_t 
       result = AccessResult::kRefused;
       break;
     case Target::kMemory: {
-      std::byte* const guest = range->host() + (address - range->start);
+      const std::uint64_t offset = range->region_offset + (address - range->start);
+      RamBlock& block = *range->region->ram();
+      std::byte* const guest = block.host() + offset;
       if (is_write) {
         WriteMemory(guest, {part.in, part.size});
+        block.MarkDirty(offset, part.size);
       } else {
         ReadMemory(guest, {part.out, part.size});
       }

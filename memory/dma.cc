@@ -9,14 +9,6 @@
 namespace gyre::memory {
 namespace {
 
-// Every write of a device to guest RAM comes by here once it is done: the place
-// for whoever has to know which pages have changed. Nobody has, yet.
-void AfterDeviceWrite(RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-  (void)block;
-  (void)offset;
-  (void)size;
-}
-
 bool Reachable(const FlatRange& range, DmaDirection direction) {
   const RegionKind kind = range.region->kind();
   if (direction == DmaDirection::kToGuest) {
@@ -29,7 +21,7 @@ bool Reachable(const FlatRange& range, DmaDirection direction) {
 
 void DmaMapping::NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
   const Origin& origin = origins_.at(piece);
-  AfterDeviceWrite(*origin.block, origin.offset + offset, size);
+  origin.block->MarkDirty(origin.offset + offset, size);
 }
 
 void DmaMapping::Clear() {
@@ -92,7 +84,7 @@ bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
   return ForEachPart(to, in.size(), DmaDirection::kToGuest,
                      [&](RamBlock& block, std::uint64_t offset, std::uint64_t size) {
                        std::memcpy(block.host() + offset, from, size);
-                       AfterDeviceWrite(block, offset, size);
+                       block.MarkDirty(offset, size);
                        from += size;
                        return true;
                      });

@@ -26,6 +26,9 @@ struct Piece {
   std::uint64_t size = 0;
 
   std::byte* host() const { return block->host() + offset; }
+  Piece Part(std::uint64_t from, std::uint64_t length) const {
+    return {.block = block, .offset = offset + from, .size = length};
+  }
 };
 
 Error NotRam(GuestAddress start, std::uint64_t size) {
@@ -77,7 +80,9 @@ Result<bool> IsMappable(int fd, std::uint64_t file_offset, std::uint64_t size) {
   return true;
 }
 
-Status ReadFile(std::byte* to, int fd, std::uint64_t file_offset, std::uint64_t size) {
+Status ReadFile(const Piece& piece, int fd, std::uint64_t file_offset) {
+  std::byte* const to = piece.host();
+  const std::uint64_t size = piece.size;
   for (std::uint64_t done = 0; done < size;) {
     const ssize_t got = ::pread(fd, to + done, size - done, static_cast<off_t>(file_offset + done));
     if (got < 0 && errno == EINTR) {
@@ -91,6 +96,7 @@ Status ReadFile(std::byte* to, int fd, std::uint64_t file_offset, std::uint64_t 
       return Fail(
           Error::Usage(format("file ends at {:#x}, before {:#x}", file_offset + done, file_offset + size)));
     }
+    piece.block->MarkDirty(piece.offset + done, static_cast<std::uint64_t>(got));
     done += static_cast<std::uint64_t>(got);
   }
   return {};
@@ -104,16 +110,16 @@ Status PlacePiece(const Piece& piece, int fd, std::uint64_t file_offset, bool ma
   const bool congruent = piece.offset % kPageSize == file_offset % kPageSize;
   if (!mappable || !piece.block->anonymous() || !congruent || !first_page ||
       *first_page + kMapWorthwhile > end_page) {
-    return ReadFile(piece.host(), fd, file_offset, piece.size);
+    return ReadFile(piece, fd, file_offset);
   }
   const std::uint64_t head = *first_page - piece.offset;
   const std::uint64_t middle = end_page - *first_page;
   if (!piece.block->MapFile(*first_page, middle, fd, file_offset + head)) {
-    return ReadFile(piece.host(), fd, file_offset, piece.size);
+    return ReadFile(piece, fd, file_offset);
   }
-  TRY(ReadFile(piece.host(), fd, file_offset, head));
+  TRY(ReadFile(piece.Part(0, head), fd, file_offset));
   const std::uint64_t done = head + middle;
-  return ReadFile(piece.host() + done, fd, file_offset + done, piece.size - done);
+  return ReadFile(piece.Part(done, piece.size - done), fd, file_offset + done);
 }
 
 }  // namespace
@@ -145,6 +151,7 @@ Result<std::span<std::byte>> GuestRam::Span(GuestAddress start, std::uint64_t si
 Status GuestRam::Write(GuestAddress start, std::span<const std::byte> bytes) const {
   for (const Piece& piece : TRY(Cut(ranges_, start, bytes.size()))) {
     std::memcpy(piece.host(), bytes.data(), piece.size);
+    piece.block->MarkDirty(piece.offset, piece.size);
     bytes = bytes.subspan(piece.size);
   }
   return {};

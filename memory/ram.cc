@@ -35,7 +35,7 @@ Result<std::shared_ptr<RamBlock>> RamBlock::NewAnonymous(std::string name, std::
 }
 
 RamBlock::RamBlock(std::string name, Mapping mapping)
-    : name_(std::move(name)), mapping_(std::move(mapping)) {}
+    : name_(std::move(name)), mapping_(std::move(mapping)), dirty_(mapping_.size()) {}
 
 RamBlock::~RamBlock() { CHECK(bans_ == 0 && managers_ == 0); }
 
@@ -58,7 +58,11 @@ int RamBlock::GiveBack(Extent extent) {
                            ? ::madvise(host() + extent.offset, extent.size, MADV_DONTNEED)
                            : ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                          static_cast<off_t>(extent.offset), static_cast<off_t>(extent.size));
-    return result == 0 ? 0 : errno;
+    const int error = result == 0 ? 0 : errno;
+    if (error == 0) {
+      MarkDirty(extent.offset, extent.size);
+    }
+    return error;
   });
 }
 
@@ -69,6 +73,12 @@ bool RamBlock::ShowsFile(Extent extent) const {
 }
 
 Status RamBlock::Clear() {
+  Status status = ClearPages();
+  MarkDirty(0, size());
+  return status;
+}
+
+Status RamBlock::ClearPages() {
   const Extent all{.offset = 0, .size = size()};
   if (!anonymous()) {
     if (bans_ != 0 || return_ != Return::kHole || GiveBack(all) != 0) {
@@ -96,10 +106,11 @@ void RamBlock::Zero(std::uint64_t offset, std::uint64_t size) {
       *first_page + kDiscardWorthwhile > end_page ||
       GiveBack({.offset = *first_page, .size = end_page - *first_page}) != 0) {
     std::memset(start, 0, size);
-    return;
+  } else {
+    std::memset(start, 0, *first_page - offset);
+    std::memset(host() + end_page, 0, offset + size - end_page);
   }
-  std::memset(start, 0, *first_page - offset);
-  std::memset(host() + end_page, 0, offset + size - end_page);
+  MarkDirty(offset, size);
 }
 
 Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::uint64_t file_offset) {
@@ -113,6 +124,7 @@ Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::
     auto error = Error::Sys(format("memory {}: mmap of {} bytes of a file", name_, size), errno);
     // A failed MAP_FIXED may have unmapped what was there.
     TRY(RemapAnonymous(extent));
+    MarkDirty(offset, size);
     return Fail(std::move(error));
   }
   // What it covers whole is gone: a guest that reboots for ever must not grow the list.
@@ -120,6 +132,7 @@ Status RamBlock::MapFile(std::uint64_t offset, std::uint64_t size, int fd, std::
     return old.offset >= extent.offset && old.offset + old.size <= extent.offset + extent.size;
   });
   file_extents_.push_back(extent);
+  MarkDirty(offset, size);
   return {};
 }
 

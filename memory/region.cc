@@ -89,6 +89,9 @@ RegionPtr MemoryRegion::NewTerminating(RegionKind kind, std::unique_ptr<Impl> im
   if (has_memory) {
     impl->size = impl->ram->size();
   }
+  if (has_memory && kind != RegionKind::kRamDevice) {  // a device's memory cannot be copied
+    impl->topology.dirty().AddBlock(impl->ram);
+  }
   const bool serialised = impl->traits.lock == LockPolicy::kBigLock;
   impl->counters = std::make_unique<AccessCounters>(has_handler && !serialised);
   impl->readonly = kind == RegionKind::kRom;

@@ -195,6 +195,15 @@ void Topology::Apply(bool flush, FirstError& errors) {
   }
 }
 
+std::vector<MemoryListener*> Topology::Listeners() const {
+  std::vector<MemoryListener*> all;
+  for (const AddressSpace* space : spaces_) {
+    all.insert(all.end(), space->impl_->listeners.begin(), space->impl_->listeners.end());
+  }
+  std::ranges::stable_sort(all, {}, &MemoryListener::priority);
+  return all;
+}
+
 Transaction::Transaction(Topology& topology) : topology_(&topology) { topology_->BeginTransaction(); }
 
 Transaction::~Transaction() {

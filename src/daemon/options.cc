@@ -20,6 +20,7 @@ struct Raw {
   std::string acpi = "on";
   std::string legacy_irq = "off";
   std::string watchdog = "off";
+  std::string dirty_ring_size = "0";
   std::string log_level = "warning";
   std::vector<std::string> actions;
 };
@@ -42,6 +43,10 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--acpi", raw.acpi, "describe the machine by ACPI: on or off (on)");
   app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
   app.add_option("--watchdog", raw.watchdog, "give it a watchdog timer (Linux: wdat_wdt): on or off (off)");
+  app.add_option(
+      "--dirty-ring-size", raw.dirty_ring_size,
+      "track the guest's writes by a ring of that many entries a vCPU: a power of two from 1024 to "
+      "65536; 0: by bitmaps (0)");
   app.add_option("--name", options.name, "the VM's name, for the log");
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
   app.add_option("--stop-timeout", options.stop_timeout_s,
@@ -123,11 +128,11 @@ Result<bool> OnOff(std::string_view option, const std::string& text) {
   return Choose<bool>(option, text, {{"on", true}, {"off", false}});
 }
 
-Result<unsigned> ParseCount(std::string_view option, std::string_view text) {
+Result<unsigned> ParseCount(std::string_view option, std::string_view what, std::string_view text) {
   unsigned count = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
   if (error != std::errc() || end != text.data() + text.size()) {
-    return Fail(Error::Usage(format("{}: '{}' is not a number of CPUs", option, text)));
+    return Fail(Error::Usage(format("{}: '{}' is not a number of {}", option, text, what)));
   }
   return count;
 }
@@ -142,7 +147,7 @@ Status Interpret(const Raw& raw, Options& options) {
     return Fail(std::move(memory).error().Within("--memory"));
   }
   options.machine.memory = *memory;
-  options.machine.vcpus = TRY(ParseCount("--cpus", raw.cpus));
+  options.machine.vcpus = TRY(ParseCount("--cpus", "CPUs", raw.cpus));
   options.boot.protocol = TRY(Choose<BootProtocol>("--boot", raw.boot,
                                                    {{"auto", BootProtocol::kAuto},
                                                     {"linux", BootProtocol::kLinux},
@@ -151,6 +156,7 @@ Status Interpret(const Raw& raw, Options& options) {
   options.machine.acpi = TRY(OnOff("--acpi", raw.acpi));
   options.machine.legacy_irq = TRY(OnOff("--legacy-irq", raw.legacy_irq));
   options.machine.watchdog = TRY(OnOff("--watchdog", raw.watchdog));
+  options.machine.dirty_ring_size = TRY(ParseCount("--dirty-ring-size", "entries", raw.dirty_ring_size));
   options.log_level = TRY(Choose<log::Level>("--log-level", raw.log_level,
                                              {{"debug", log::Level::kDebug},
                                               {"info", log::Level::kInfo},

@@ -3,6 +3,7 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <bit>
 #include <climits>
 #include <utility>
 
@@ -14,6 +15,11 @@
 
 namespace gyre::machine {
 namespace {
+
+// KVM keeps up to 576 entries of a ring for itself (64, and 512 where the CPU logs
+// pages on its own), and has none of more than 65536.
+constexpr unsigned kLeastDirtyRing = 1024;
+constexpr unsigned kMostDirtyRing = 65'536;
 
 std::uint64_t HostMemory() {
   struct sysinfo info{};
@@ -39,6 +45,11 @@ Status CheckMachineConfig(const MachineConfig& config) {
   if (config.vcpus == 0 || config.vcpus > layout::kMaxVcpus) {
     return Fail(Error::Usage(format("--cpus: {} is not between 1 and {}", config.vcpus, layout::kMaxVcpus)));
   }
+  if (const unsigned size = config.dirty_ring_size;
+      size != 0 && (!std::has_single_bit(size) || size < kLeastDirtyRing || size > kMostDirtyRing)) {
+    return Fail(Error::Usage(format("--dirty-ring-size: {} is neither 0 nor a power of two from {} to {}",
+                                    size, kLeastDirtyRing, kMostDirtyRing)));
+  }
   if (config.watchdog && !config.acpi) {
     return Fail(Error::Usage("--watchdog on: a guest finds it by ACPI only, which --acpi off takes away"));
   }
@@ -54,7 +65,9 @@ Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, 
       system_root_(memory::MemoryRegion::NewContainer(topology_, "system", memory::kWholeSpace)),
       io_root_(memory::MemoryRegion::NewContainer(topology_, "io", 64 * kKiB)),
       memory_space_(topology_, "memory", system_root_),
-      io_space_(topology_, "I/O", io_root_) {}
+      io_space_(topology_, "I/O", io_root_) {
+  topology_.dirty().NoteRunning(false);
+}
 
 Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
                                                  std::unique_ptr<BootImage> image, loop::MainLoop& loop,
@@ -94,7 +107,8 @@ Machine::~Machine() {
 }
 
 Status Machine::CreateVm(const kvm::System& system) {
-  vm_ = TRY(kvm::Vm::Create(system, {.ioapic_pins = devices::IoApic::kPins}));
+  vm_ = TRY(kvm::Vm::Create(
+      system, {.ioapic_pins = devices::IoApic::kPins, .dirty_ring_entries = config_.dirty_ring_size}));
   return {};
 }
 
@@ -260,9 +274,16 @@ void Machine::AddMarks(Timeline& timeline) const {
   }
 }
 
-void Machine::PauseVcpus() { vcpus_->PauseAll(); }
+void Machine::PauseVcpus() {
+  vcpus_->PauseAll();
+  // Somebody may have resumed them while the lock was given up.
+  topology_.dirty().NoteRunning(!vcpus_->all_paused());
+}
 
-void Machine::ResumeVcpus() { vcpus_->ResumeAll(); }
+void Machine::ResumeVcpus() {
+  topology_.dirty().NoteRunning(true);
+  vcpus_->ResumeAll();
+}
 
 void Machine::StopCurrentVcpu() {
   if (vcpus_) {

@@ -30,6 +30,7 @@ struct MachineConfig {
   bool acpi = true;
   bool legacy_irq = false;
   bool watchdog = false;
+  unsigned dirty_ring_size = 0;  // entries a vCPU; 0: KVM's dirty bitmaps
   Actions actions;
 };
 

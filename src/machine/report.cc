@@ -57,8 +57,11 @@ std::string ReportVcpus(const kvm::Vcpus& vcpus) {
   std::string text;
   for (std::uint32_t i = 0; i < vcpus.count(); ++i) {
     const auto exits = vcpus.counters(VcpuIndex(i));
-    text += format("vCPU {}: exits: {} pio, {} mmio, {} halt, {} interrupted, {} ioapic-eoi, {} other\n", i,
-                   exits.pio, exits.mmio, exits.halt, exits.interrupted, exits.ioapic_eoi, exits.other);
+    text += format(
+        "vCPU {}: exits: {} pio, {} mmio, {} halt, {} interrupted, {} ioapic-eoi, {} dirty-ring-full, {} "
+        "other\n",
+        i, exits.pio, exits.mmio, exits.halt, exits.interrupted, exits.ioapic_eoi, exits.dirty_ring_full,
+        exits.other);
   }
   return text;
 }

@@ -46,7 +46,7 @@ struct VcpuEvent {
 
 // Exits by reason, one set a vCPU, readable while it runs.
 struct ExitCounters {
-  std::uint64_t pio = 0, mmio = 0, halt = 0, interrupted = 0, ioapic_eoi = 0, other = 0;
+  std::uint64_t pio = 0, mmio = 0, halt = 0, interrupted = 0, ioapic_eoi = 0, dirty_ring_full = 0, other = 0;
 };
 
 struct VcpusConfig {

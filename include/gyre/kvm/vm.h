@@ -15,9 +15,12 @@
 
 namespace gyre::kvm {
 
+class DirtyRings;
+
 struct VmConfig {
-  unsigned ioapic_pins = 24;  // GSIs that the user-space IOAPIC owns
-  unsigned max_slots = 0;     // fewer memory slots than KVM has; 0: as many
+  unsigned ioapic_pins = 24;             // GSIs that the user-space IOAPIC owns
+  unsigned max_slots = 0;                // fewer memory slots than KVM has; 0: as many
+  std::uint32_t dirty_ring_entries = 0;  // of each vCPU, a power of two; 0: dirty bitmaps by slot
 };
 
 // Keeps vCPUs out of guest code while memory slots are exchanged under them.
@@ -68,6 +71,7 @@ class Vm {
   bool has_irq_chip() const;
   // Whether KVM has ever been told to keep writes back.
   const std::atomic<bool>& coalescing_used() const;
+  DirtyRings* dirty_rings();               // null: bitmaps
   void SetVcpuHolder(VcpuHolder* holder);  // null: none
 
   struct Impl;

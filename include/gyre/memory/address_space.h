@@ -11,6 +11,7 @@
 
 #include "gyre/base/big_lock.h"
 #include "gyre/base/result.h"
+#include "gyre/memory/dirty.h"
 #include "gyre/memory/flat_view.h"
 #include "gyre/memory/listener.h"
 
@@ -31,6 +32,7 @@ class Topology {
   ~Topology();
 
   BigLock& big_lock() const { return big_lock_; }
+  DirtyTracker& dirty() { return dirty_; }
   // Views of which something was rendered anew so far: a transaction whose edits
   // cannot show renders none.
   std::uint64_t renders() const { return renders_; }
@@ -41,6 +43,7 @@ class Topology {
  private:
   friend class Transaction;
   friend class AddressSpace;
+  friend class DirtyTracker;
   friend class MemoryRegion;
   void BeginTransaction();
   Status CommitTransaction();
@@ -57,6 +60,8 @@ class Topology {
   template <typename Note>
   void FindPlaces(const MemoryRegion& region, const Window& part, const Note& note) const;
   std::uint64_t NextPlace() { return ++places_; }
+  // Of all address spaces, ascending priority.
+  std::vector<MemoryListener*> Listeners() const;
 
   BigLock& big_lock_;
   unsigned depth_ = 0;
@@ -65,6 +70,7 @@ class Topology {
   std::uint64_t renders_ = 0;
   std::uint64_t places_ = 0;
   std::vector<AddressSpace*> spaces_;
+  DirtyTracker dirty_{*this};
 };
 
 // Changes made within one (they nest) reach views and listeners once, at the

@@ -72,6 +72,20 @@ class MemoryListener {
     (void)coalescing;
     return {};
   }
+
+  // Dirty tracking (dirty.h). Between start and stop the listener keeps in mind what
+  // is written through it: to what it mirrors now, and to what is added meanwhile.
+  // What it can no longer tell after a RegionDel it marks (RamBlock::dirty()) before.
+  virtual Status LogGlobalStart() { return {}; }
+  virtual void LogGlobalStop() {}
+  // Marks what has been written, and has either been put under watch again or will be by LogClear.
+  virtual Status LogSync() { return {}; }
+  // A client is about to take the marks of these pages of the block: those that are
+  // marked and have not been put under watch again are now.
+  virtual Status LogClear(RamBlock& block, std::uint64_t first_page, std::uint64_t count) {
+    (void)block, (void)first_page, (void)count;
+    return {};
+  }
 };
 
 }  // namespace gyre::memory

@@ -15,6 +15,7 @@
 #include "gyre/base/result.h"
 #include "gyre/base/types.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/memory/dirty_bitmap.h"
 
 namespace gyre::memory {
 
@@ -83,6 +84,13 @@ class RamBlock {
   bool anonymous() const { return anonymous_ && bans_ == 0; }
   // The size of a page of it, in bytes.
   std::uint64_t unit() const { return unit_; }
+  // Whoever has written guest memory by its host address says so afterwards, else a
+  // migration or a snapshot misses it: devices' DMA, dispatch. What this class's and
+  // GuestRam's own functions write is marked by them. CHECKs that it is within the
+  // block, if anybody tracks; costs a load if nobody does. Any thread.
+  void MarkDirty(std::uint64_t offset, std::uint64_t size) { dirty_.Mark(offset, size); }
+  DirtyBitmaps& dirty() { return dirty_; }
+  const DirtyBitmaps& dirty() const { return dirty_; }
   // Of the backend, for who shares it; -1 without one.
   int fd() const { return fd_.get(); }
   // Shows whole pages of a file privately instead of the block's. CHECKs that
@@ -117,6 +125,7 @@ class RamBlock {
   };
   // How pages are given back.
   enum class Return : std::uint8_t { kNever, kAdvice, kHole };
+  Status ClearPages();
   Status RemapAnonymous(Extent extent);
   bool ShowsFile(Extent extent) const;
   // 0, or an errno, and then the pages are as they were.
@@ -126,6 +135,7 @@ class RamBlock {
 
   std::string name_;
   Mapping mapping_;
+  DirtyBitmaps dirty_;
   UniqueFd fd_;
   bool anonymous_ = false;
   Return return_ = Return::kNever;
@@ -158,6 +168,7 @@ class GuestRam {
   // Sum of all ranges.
   std::uint64_t size() const;
   // The host bytes of [start, start + size) if one range holds them all.
+  // Whoever writes there marks it (RamBlock::MarkDirty).
   Result<std::span<std::byte>> Span(GuestAddress start, std::uint64_t size) const;
   Status Write(GuestAddress start, std::span<const std::byte> bytes) const;
   Status Read(GuestAddress start, std::span<std::byte> bytes) const;

@@ -54,6 +54,12 @@ TEST(Options, EachMistake_IsOneClearLine) {
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--cpus", "255"}), "--cpus: 255 is not between 1 and 254");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--cpus", "two"}), "--cpus: 'two' is not a number of CPUs");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--acpi", "maybe"}), "--acpi: 'maybe' is not one of off, on");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--dirty-ring-size", "many"}),
+            "--dirty-ring-size: 'many' is not a number of entries");
+  for (const std::string size : {"1", "512", "1025", "131072"}) {
+    EXPECT_EQ(ErrorOf({"--kernel", "k", "--dirty-ring-size", size.c_str()}),
+              "--dirty-ring-size: " + size + " is neither 0 nor a power of two from 1024 to 65536");
+  }
   EXPECT_EQ(ErrorOf({"--kernel", "k", "extra"}), "unexpected argument 'extra'");
 }
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 
 #include "gyre/base/format.h"
@@ -14,22 +15,52 @@ namespace {
 
 using testing::ElementsAre;
 
+class FakeLog final : public DirtyLog {
+ public:
+  explicit FakeLog(std::vector<std::string>& calls) : calls_(calls) {}
+  Status Start() override { return {}; }
+  void Add(SlotId slot, const LoggedSlot& logged) override {
+    calls_.push_back(format("log {} {}+{}", slot.value(), logged.first_page, logged.pages));
+  }
+  Status Settle(SlotId slot) override { return Note("settle", slot); }
+  Status Pull(SlotId slot) override {
+    (void)Note("pull", slot);
+    return pull_result;
+  }
+  void Remove(SlotId slot) override { (void)Note("forget", slot); }
+  Status Stop() override { return {}; }
+  Status Sync() override { return {}; }
+  Status Clear(const memory::RamBlock&, std::uint64_t, std::uint64_t) override { return {}; }
+
+  Status pull_result;
+
+ private:
+  Status Note(const char* what, SlotId slot) {
+    calls_.push_back(format("{} {}", what, slot.value()));
+    return {};
+  }
+  std::vector<std::string>& calls_;
+};
+
 class FakeBackend final : public SlotBackend {
  public:
   Status SetSlot(SlotId slot, const SlotSection& section) override {
-    calls.push_back(
-        format("{}:{:x}+{:x}{}", slot.value(), section.gpa, section.size, section.readonly ? "r" : ""));
-    if (fail) {
+    calls.push_back(format("{}:{:x}+{:x}{}{}", slot.value(), section.gpa, section.size,
+                           section.readonly ? "r" : "", section.logged ? "L" : ""));
+    if (fail || (section.logged && fail_to_log == slot)) {
       return Fail(Error::Host("refused"));
     }
     return {};
   }
   void HoldVcpus() override { calls.emplace_back("hold"); }
   void ReleaseVcpus() override { calls.emplace_back("release"); }
+  DirtyLog* dirty_log() override { return &log; }
   std::vector<std::string> Take() { return std::exchange(calls, {}); }
 
   std::vector<std::string> calls;
   bool fail = false;
+  std::optional<SlotId> fail_to_log;
+  FakeLog log{calls};
 };
 
 class SlotsTest : public testing::Test {
@@ -174,6 +205,66 @@ TEST_F(SlotsTest, Describe_NamesTheSlotOfARange) {
   EXPECT_EQ(table.Describe(Range(0x10'0800, 0x2900, 0x800)), "slot 1");
   EXPECT_EQ(table.Describe(Range(0x20'0000, kPageSize)), "");
   EXPECT_EQ(table.Describe(Range(0x20'0800, 0x100, 0x800)), "");  // no whole page
+}
+
+TEST_F(SlotsTest, Logging_ChangesTheFlagsInPlaceAndOnlyWhereTheyDiffer) {
+  table.QueueAdd(Range(0, 0x4000));
+  table.QueueAdd(Range(0x10'0000, 0x2000, 0x5000));
+  table.QueueAdd({.start = 0x20'0000, .last = 0x20'0fff, .region = rom});
+  ASSERT_TRUE(table.Commit());
+  backend.Take();
+  ASSERT_TRUE(table.StartLogging());
+  EXPECT_THAT(backend.Take(), ElementsAre("log 0 0+4", "0:0+4000L", "log 1 5+2", "1:100000+2000L"));
+  ASSERT_TRUE(table.StartLogging());
+  EXPECT_THAT(backend.Take(), ElementsAre("log 0 0+4", "log 1 5+2"));
+  table.StopLogging();
+  EXPECT_THAT(backend.Take(), ElementsAre("0:0+4000", "forget 0", "1:100000+2000", "forget 1"));
+  table.StopLogging();
+  EXPECT_THAT(backend.Take(), ElementsAre());
+}
+
+TEST_F(SlotsTest, Logging_SlotThatCannotBeLogged_TakesTheOthersBack) {
+  table.QueueAdd(Range(0, 0x4000));
+  table.QueueAdd(Range(0x10'0000, 0x2000, 0x5000));
+  ASSERT_TRUE(table.Commit());
+  backend.Take();
+  backend.fail_to_log = SlotId(1);
+  EXPECT_FALSE(table.StartLogging());
+  EXPECT_THAT(backend.Take(), ElementsAre("log 0 0+4", "0:0+4000L", "log 1 5+2", "1:100000+2000L", "forget 1",
+                                          "0:0+4000", "forget 0"));
+  // And nothing that comes is logged.
+  table.QueueAdd(Range(0x20'0000, 0x1000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("2:200000+1000"));
+}
+
+// No write may fall between the last look at a log and the slot's end, nor between a
+// slot's beginning and its log's.
+TEST_F(SlotsTest, Logging_ChangesHoldTheVcpusAndPullTheLogFirst) {
+  table.QueueAdd(Range(0, 0x4000));
+  ASSERT_TRUE(table.Commit());
+  ASSERT_TRUE(table.StartLogging());
+  backend.Take();
+  table.QueueAdd(Range(0x10'0000, 0x2000, 0x5000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("hold", "log 1 5+2", "1:100000+2000L", "settle 1", "release"));
+  table.QueueDelete(Range(0, 0x4000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_THAT(backend.Take(), ElementsAre("hold", "pull 0", "0:0+0", "forget 0", "release"));
+}
+
+TEST_F(SlotsTest, Logging_SlotWhoseLogCannotBeRead_CountsAsWritten) {
+  const auto& dirty = ram->ram()->dirty();
+  topology.dirty().NoteRunning(true);
+  ASSERT_TRUE(topology.dirty().Start(memory::DirtyClient::kSnapshot));
+  ASSERT_TRUE(topology.dirty().TakeAll(memory::DirtyClient::kSnapshot, *ram->ram()));
+  table.QueueAdd(Range(0, 0x4000, 0x2000));
+  ASSERT_TRUE(table.Commit());
+  ASSERT_TRUE(table.StartLogging());
+  backend.log.pull_result = Fail(Error::Host("no"));
+  table.QueueDelete(Range(0, 0x4000, 0x2000));
+  ASSERT_TRUE(table.Commit());
+  EXPECT_EQ(dirty.Count(memory::DirtyClient::kSnapshot), 4U);
 }
 
 // semantics of the seed's slot array: thousands are no burden.
