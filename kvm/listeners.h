@@ -28,6 +28,8 @@ class MemorySlotListener final : public memory::MemoryListener {
   Status LogClear(memory::RamBlock& block, std::uint64_t first_page, std::uint64_t count) override;
 
  private:
+  void EmptyLog();
+
   const UniqueFd& vm_fd_;
   SlotBackend& backend_;
   SlotTable table_;

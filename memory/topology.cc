@@ -12,6 +12,15 @@
 #include "memory/render.h"
 
 namespace gyre::memory {
+namespace {
+
+// Behind those of its priority.
+void InsertByPriority(std::vector<MemoryListener*>& listeners, MemoryListener* listener) {
+  listeners.insert(std::ranges::upper_bound(listeners, listener->priority(), {}, &MemoryListener::priority),
+                   listener);
+}
+
+}  // namespace
 
 Topology::Topology(BigLock& big_lock) : big_lock_(big_lock) {}
 
@@ -154,9 +163,7 @@ Status Topology::Apply() {
       auto& impl = *change.space->impl_;
       impl.TellBegin();
       for (MemoryListener* listener : impl.listeners) {
-        committers.insert(
-            std::ranges::upper_bound(committers, listener->priority(), {}, &MemoryListener::priority),
-            listener);
+        InsertByPriority(committers, listener);
       }
     }
   }
@@ -180,9 +187,10 @@ Status Topology::Apply() {
 std::vector<MemoryListener*> Topology::Listeners() const {
   std::vector<MemoryListener*> all;
   for (const AddressSpace* space : spaces_) {
-    all.insert(all.end(), space->impl_->listeners.begin(), space->impl_->listeners.end());
+    for (MemoryListener* listener : space->impl_->listeners) {
+      InsertByPriority(all, listener);
+    }
   }
-  std::ranges::stable_sort(all, {}, &MemoryListener::priority);
   return all;
 }
 
