@@ -2,7 +2,6 @@
 
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
-#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 namespace {
@@ -45,11 +44,10 @@ Status DirtyRings::ServeFull(VcpuIndex vcpu) {
   const MutexLock lock(mutex_);
   const auto ring = rings_.find(vcpu);
   CHECK(ring != rings_.end());
-  const std::size_t before = harvested_.size();
-  TRY(Reap(vcpu, ring->second));
+  const std::uint32_t taken = TRY(Reap(vcpu, ring->second));
   // Once is nothing: a Sync has just been here.
   unsigned& idle = ring->second.idle_exits;
-  idle = harvested_.size() == before ? idle + 1 : 0;
+  idle = taken == 0 ? idle + 1 : 0;
   if (idle > kMostIdleExits) {
     return Fail(Error::Host(format("the dirty ring of vCPU {} is full, says KVM, but empty", vcpu.value())));
   }
@@ -86,9 +84,6 @@ Status DirtyRings::Sync() {
 
 Status DirtyRings::ReapAll() {
   for (auto& [vcpu, ring] : rings_) {
-    if (harvested_.size() >= kBatch) {
-      TRY(Publish());
-    }
     TRY(Reap(vcpu, ring));
   }
   return Publish();
@@ -97,12 +92,15 @@ Status DirtyRings::ReapAll() {
 // KVM stops a vCPU well before the last place of its ring, and uses none again before
 // the reset: a ring without any free place has been written around, and what was
 // written over is lost for good.
-Status DirtyRings::Reap(VcpuIndex vcpu, Ring& ring) {
+Result<std::uint32_t> DirtyRings::Reap(VcpuIndex vcpu, Ring& ring) {
+  if (harvested_.size() >= kBatch) {
+    TRY(Publish());
+  }
   std::uint32_t taken = 0;
   while (!ring.overrun && taken < entries_) {
     const auto entry = ring.reader.Take();
     if (!entry) {
-      return {};
+      return taken;
     }
     harvested_.push_back(*entry);
     ++taken;

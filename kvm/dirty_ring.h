@@ -18,8 +18,7 @@
 
 #include "gyre/base/mutex.h"
 #include "kvm/dirty_log.h"
-
-struct kvm_dirty_gfn;
+#include "kvm/kvm_api.h"
 
 namespace gyre::kvm {
 
@@ -73,7 +72,8 @@ class DirtyRings final : public DirtyLog {
     unsigned idle_exits = 0;  // in a row
     bool overrun = false;
   };
-  Status Reap(VcpuIndex vcpu, Ring& ring) REQUIRES(mutex_);
+  // How many entries it had.
+  Result<std::uint32_t> Reap(VcpuIndex vcpu, Ring& ring) REQUIRES(mutex_);
   // Has KVM take back what has been harvested, and marks it.
   Status Publish() REQUIRES(mutex_);
   Status ResetHarvested() REQUIRES(mutex_);

@@ -64,13 +64,17 @@ Status MemorySlotListener::LogGlobalStart() {
   TRY(backend_.dirty_log()->Start());
   Status status = table_.StartLogging();
   if (!status) {
-    (void)backend_.dirty_log()->Stop();
+    EmptyLog();
   }
   return status;
 }
 
 void MemorySlotListener::LogGlobalStop() {
   table_.StopLogging();
+  EmptyLog();
+}
+
+void MemorySlotListener::EmptyLog() {
   if (const Status status = backend_.dirty_log()->Stop(); !status) {
     log::Warning("dirty logging: {}", status.error().message());
   }

@@ -54,6 +54,8 @@ class MemorySlotListener final : public memory::MemoryListener {
   Status LogClear(memory::RamBlock& block, std::uint64_t first_page, std::uint64_t count) override;
 
  private:
+  void EmptyLog();
+
   const UniqueFd& vm_fd_;
   CoalescedZones& zones_;
   SlotBackend& backend_;

@@ -25,14 +25,13 @@ void SetAll(std::vector<std::uint64_t>& words, std::uint64_t pages) {
 
 // The bits of the word whose first page is `start` that stand for pages [first, end).
 std::uint64_t BitsWithin(std::uint64_t start, std::uint64_t first, std::uint64_t end) {
-  std::uint64_t bits = UINT64_MAX;
-  if (first > start) {
-    bits &= first - start < kWordBits ? UINT64_MAX << (first - start) : 0;
+  const std::uint64_t from = first > start ? first - start : 0;
+  const std::uint64_t to = end > start ? end - start : 0;
+  if (from >= kWordBits) {
+    return 0;
   }
-  if (end < start + kWordBits) {
-    bits &= end > start ? (std::uint64_t{1} << (end - start)) - 1 : 0;
-  }
-  return bits;
+  const std::uint64_t below = to < kWordBits ? (std::uint64_t{1} << to) - 1 : UINT64_MAX;
+  return below & (UINT64_MAX << from);
 }
 
 // A slot without a log: KVM has nothing to tell of it.
@@ -122,8 +121,10 @@ Status SlotBitmaps::Clear(const memory::RamBlock& block, std::uint64_t first_pag
     const LoggedSlot& logged = slot.logged;
     const std::uint64_t start = std::max(first_page, logged.first_page);
     const std::uint64_t end = std::min(first_page + count, logged.first_page + logged.pages);
-    if (logged.block.get() == &block && start < end) {
-      TRY(ClearPart(number, slot, start - logged.first_page, end - start));
+    const bool shown = logged.block.get() == &block && start < end;
+    Status status = shown ? ClearPart(number, slot, start - logged.first_page, end - start) : Status();
+    if (!status) {
+      return status;
     }
   }
   return {};

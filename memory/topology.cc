@@ -12,6 +12,15 @@
 #include "memory/render.h"
 
 namespace gyre::memory {
+namespace {
+
+// Behind those of its priority.
+void InsertByPriority(std::vector<MemoryListener*>& listeners, MemoryListener* listener) {
+  listeners.insert(std::ranges::upper_bound(listeners, listener->priority(), {}, &MemoryListener::priority),
+                   listener);
+}
+
+}  // namespace
 
 Topology::Topology(BigLock& big_lock) : big_lock_(big_lock) {}
 
@@ -172,9 +181,7 @@ void Topology::Apply(bool flush, FirstError& errors) {
       auto& impl = *change.space->impl_;
       impl.TellBegin();
       for (MemoryListener* listener : impl.listeners) {
-        committers.insert(
-            std::ranges::upper_bound(committers, listener->priority(), {}, &MemoryListener::priority),
-            listener);
+        InsertByPriority(committers, listener);
       }
     }
   }
@@ -198,9 +205,10 @@ void Topology::Apply(bool flush, FirstError& errors) {
 std::vector<MemoryListener*> Topology::Listeners() const {
   std::vector<MemoryListener*> all;
   for (const AddressSpace* space : spaces_) {
-    all.insert(all.end(), space->impl_->listeners.begin(), space->impl_->listeners.end());
+    for (MemoryListener* listener : space->impl_->listeners) {
+      InsertByPriority(all, listener);
+    }
   }
-  std::ranges::stable_sort(all, {}, &MemoryListener::priority);
   return all;
 }
 
