@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <ranges>
 #include <string_view>
 #include <utility>
 
@@ -139,11 +140,15 @@ Status DiscardManager::Populate(std::uint64_t offset, std::uint64_t size) {
       return status;
     }
   }
-  if (size == 0) {
-    return {};
+  if (size != 0) {
+    Insert(offset, offset + size);
   }
+  return {};
+}
+
+// As one part with those that it meets.
+void DiscardManager::Insert(std::uint64_t offset, std::uint64_t end) {
   std::uint64_t start = offset;
-  std::uint64_t end = offset + size;
   auto each = populated_.upper_bound(offset);
   if (each != populated_.begin() && std::prev(each)->second >= offset) {
     --each;
@@ -154,15 +159,14 @@ Status DiscardManager::Populate(std::uint64_t offset, std::uint64_t size) {
     each = populated_.erase(each);
   }
   populated_.emplace(start, end);
-  return {};
 }
 
 Status DiscardManager::Depopulate(std::uint64_t offset, std::uint64_t size) {
   TRY(Check(offset, size));
   Status first;
   for (const Part& part : Populated(offset, size)) {
-    for (auto listener = listeners_.rbegin(); listener != listeners_.rend(); ++listener) {
-      (*listener)->Depopulate(part.offset, part.size);
+    for (PopulationListener* listener : listeners_ | std::views::reverse) {
+      listener->Depopulate(part.offset, part.size);
     }
     const auto whole = std::prev(populated_.upper_bound(part.offset));
     const auto [start, end] = *whole;

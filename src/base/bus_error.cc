@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <csignal>
@@ -118,18 +119,29 @@ void Install() REQUIRES(table_mutex) {
   CHECK(::sigaction(SIGBUS, &action, &action_before) == 0);
 }
 
+Entry* FreeEntryOf(Chunk& chunk) REQUIRES(table_mutex) {
+  const auto entry = std::ranges::find(chunk.entries, false, &Entry::taken);
+  return entry == chunk.entries.end() ? nullptr : &*entry;
+}
+
 Entry& FreeEntry() REQUIRES(table_mutex) {
-  for (Chunk* chunk = &first_chunk;; chunk = chunk->next.load(std::memory_order_relaxed)) {
-    for (Entry& entry : chunk->entries) {
-      if (!entry.taken) {
-        return entry;
-      }
-    }
-    if (chunk->next.load(std::memory_order_relaxed) == nullptr) {
-      chunk->next.store(new Chunk,
-                        std::memory_order_release);  // NOLINT(cppcoreguidelines-owning-memory): for good
-    }
+  static constinit std::vector<std::unique_ptr<Chunk>>* more = nullptr;  // never freed
+  if (Entry* const entry = FreeEntryOf(first_chunk)) {
+    return *entry;
   }
+  if (more == nullptr) {
+    more = std::make_unique<std::vector<std::unique_ptr<Chunk>>>().release();
+  }
+  Chunk* last = &first_chunk;
+  for (const auto& chunk : *more) {
+    if (Entry* const entry = FreeEntryOf(*chunk)) {
+      return *entry;
+    }
+    last = chunk.get();
+  }
+  Chunk& added = *more->emplace_back(std::make_unique<Chunk>());
+  last->next.store(&added, std::memory_order_release);
+  return added.entries.front();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -72,13 +73,22 @@ class Book final : public MemoryListener {
     event_fds_.insert(std::ranges::upper_bound(event_fds_, event_fd), event_fd);
     return {};
   }
+  Status CoalescedDel(const PlacedCoalescing& coalescing) override {
+    CHECK(coalescing_.erase(coalescing) == 1);
+    return {};
+  }
+  Status CoalescedAdd(const PlacedCoalescing& coalescing) override {
+    CHECK(coalescing_.insert(coalescing).second);
+    return {};
+  }
   bool operator==(const Book& other) const {
-    return ranges_ == other.ranges_ && event_fds_ == other.event_fds_;
+    return ranges_ == other.ranges_ && event_fds_ == other.event_fds_ && coalescing_ == other.coalescing_;
   }
 
  private:
   std::map<std::uint64_t, FlatRange> ranges_;
   std::vector<PlacedEventFd> event_fds_;
+  std::set<PlacedCoalescing> coalescing_;
 };
 
 // The big lock is held throughout.
@@ -171,6 +181,12 @@ class Round {
       (void)region->SetAliasOffset(script_.Address());
     } else if (region->kind() == RegionKind::kRomDevice) {
       region->SetRomDirect(!region->rom_direct());
+    } else if (region->kind() == RegionKind::kIo) {
+      if (region->coalescing().size() < 4) {
+        (void)region->AddCoalescing(script_.Address(), script_.Address());
+      } else {
+        region->ClearCoalescing();
+      }
     }
   }
 

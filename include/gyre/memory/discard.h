@@ -93,6 +93,7 @@ class DiscardManager {
   Status Check(std::uint64_t offset, std::uint64_t size) const;
   std::vector<Part> Populated(std::uint64_t offset, std::uint64_t size) const;
   std::vector<Part> Gaps(std::uint64_t offset, std::uint64_t size) const;
+  void Insert(std::uint64_t offset, std::uint64_t end);
   static Status Tell(PopulationListener& listener, const std::vector<Part>& parts);
 
   std::shared_ptr<RamBlock> block_;

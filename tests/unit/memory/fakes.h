@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <ostream>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -147,6 +148,18 @@ class Mirror : public MemoryListener {
     return event_fd_result;
   }
 
+  Status CoalescedDel(const PlacedCoalescing& zone) override {
+    EXPECT_EQ(coalescing_.erase(zone), 1U) << "removal of an unknown zone at " << zone.start;
+    return {};
+  }
+  Status CoalescedAdd(const PlacedCoalescing& zone) override {
+    const auto next = coalescing_.lower_bound({.start = zone.last, .last = UINT64_MAX});
+    EXPECT_TRUE(next == coalescing_.begin() || std::prev(next)->last < zone.start)
+        << "an overlap at " << zone.start;
+    coalescing_.insert(zone);
+    return {};
+  }
+
   std::vector<FlatRange> ranges() const {
     std::vector<FlatRange> all;
     for (const auto& [start, range] : ranges_) {
@@ -155,6 +168,7 @@ class Mirror : public MemoryListener {
     return all;
   }
   const std::vector<PlacedEventFd>& event_fds() const { return event_fds_; }
+  const std::set<PlacedCoalescing>& coalescing() const { return coalescing_; }
   const std::vector<FlatRange>& added() const { return added_; }
   const std::vector<FlatRange>& removed() const { return removed_; }
 
@@ -175,6 +189,7 @@ class Mirror : public MemoryListener {
   bool in_change_ = false;
   std::map<std::uint64_t, FlatRange> ranges_;
   std::vector<PlacedEventFd> event_fds_;
+  std::set<PlacedCoalescing> coalescing_;
   std::vector<FlatRange> added_;
   std::vector<FlatRange> removed_;
 };

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "tests/unit/memory/fakes.h"
 
@@ -45,6 +46,7 @@ struct Node {
   std::int64_t alias_offset = 0;
   std::optional<std::size_t> container;
   std::vector<IoEventFd> event_fds;
+  std::set<std::int64_t> coalesced;  // offsets of bytes
   RegionPtr region;
   std::unique_ptr<TellingHandler> handler;
 };
@@ -69,7 +71,7 @@ class Model {
   const std::vector<Node>& nodes() const { return nodes_; }
 
   void Step() {
-    const auto choice = Pick(12);
+    const auto choice = Pick(13);
     const std::size_t at = Pick(nodes_.size());
     if (choice < 2 && nodes_.size() < kMaxNodes) {
       New();
@@ -86,8 +88,10 @@ class Model {
       ToggleReadonly(at);
     } else if (choice == 10) {
       Resize(at);
-    } else {
+    } else if (choice == 11) {
       EditEventFds(at);
+    } else {
+      EditCoalescing(at);
     }
   }
 
@@ -121,6 +125,26 @@ class Model {
     }
     std::ranges::sort(placed);
     return placed;
+  }
+
+  // The bytes whose writes may wait.
+  static std::set<std::uint64_t> BytesOf(const std::set<PlacedCoalescing>& coalescing, std::uint64_t base) {
+    std::set<std::uint64_t> all;
+    for (const PlacedCoalescing& zone : coalescing) {
+      for (std::uint64_t at = 0; at <= zone.last - zone.start; ++at) {
+        all.insert(zone.start - base + at);
+      }
+    }
+    return all;
+  }
+  std::set<std::uint64_t> Coalesced(const std::vector<std::optional<Shown>>& bytes) const {
+    std::set<std::uint64_t> all;
+    for (std::size_t at = 0; at < bytes.size(); ++at) {
+      if (bytes[at] && nodes_[bytes[at]->node].coalesced.contains(bytes[at]->offset)) {
+        all.insert(at);
+      }
+    }
+    return all;
   }
 
  private:
@@ -287,6 +311,24 @@ class Model {
     node.event_fds.push_back(event_fd);
   }
 
+  void EditCoalescing(std::size_t at) {
+    Node& node = nodes_[at];
+    if (node.kind != RegionKind::kIo) {
+      return;
+    }
+    if (Pick(3) == 0) {
+      node.region->ClearCoalescing();
+      node.coalesced.clear();
+      return;
+    }
+    const std::uint64_t offset = Pick(kWindow);
+    const std::uint64_t size = 1 + Pick(kWindow);
+    ASSERT_TRUE(node.region->AddCoalescing(offset, size));
+    for (std::uint64_t byte = offset; byte < offset + size; ++byte) {
+      node.coalesced.insert(static_cast<std::int64_t>(byte));
+    }
+  }
+
   World& world_;
   std::mt19937_64& random_;
   std::vector<Node> nodes_;
@@ -340,6 +382,7 @@ class Trial {
       event_fd.address += base_;
     }
     ASSERT_EQ(mirror_.event_fds(), event_fds);
+    ASSERT_EQ(Model::BytesOf(mirror_.coalescing(), base_), model_.Coalesced(bytes));
     CheckAccess(bytes);
     if (random_() % 8 == 0) {
       CheckLateListener(event_fds);
@@ -364,7 +407,9 @@ class Trial {
     ASSERT_TRUE(space_.AddListener(late));
     EXPECT_EQ(late.ranges(), space_.view()->ranges());
     EXPECT_EQ(late.event_fds(), event_fds);
+    EXPECT_EQ(late.coalescing(), mirror_.coalescing());
     space_.RemoveListener(late);
+    EXPECT_TRUE(late.coalescing().empty());
     EXPECT_TRUE(late.ranges().empty());
     EXPECT_TRUE(late.event_fds().empty());
   }
