@@ -178,6 +178,14 @@ void AsyncOp::Sync(int fd) { impl_->Start({.kind = OpKind::kSync, .fd = fd}); }
 
 void AsyncOp::DataSync(int fd) { impl_->Start({.kind = OpKind::kDataSync, .fd = fd}); }
 
+void AsyncOp::Allocate(int fd, int mode, std::uint64_t offset, std::uint64_t size) {
+  impl_->Start({.kind = OpKind::kAllocate,
+                .fd = fd,
+                .size = static_cast<std::uint32_t>(mode),
+                .offset = offset,
+                .length = size});
+}
+
 void AsyncOp::Accept(int listener) { impl_->Start({.kind = OpKind::kAccept, .fd = listener}); }
 
 void AsyncOp::Connect(int fd, const sockaddr& address, socklen_t size) {

@@ -203,9 +203,10 @@ void Ring::PollEveryTime(Token token, int fd, unsigned events) {
 }
 
 void Ring::Start(Token token, const Operation& operation) {
-  static constexpr std::array<std::uint8_t, 10> kOpcodes = {
-      IORING_OP_READ,  IORING_OP_WRITE,  IORING_OP_READV,   IORING_OP_WRITEV, IORING_OP_FSYNC,
-      IORING_OP_FSYNC, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,   IORING_OP_SEND,
+  static constexpr std::array<std::uint8_t, 11> kOpcodes = {
+      IORING_OP_READ,  IORING_OP_WRITE, IORING_OP_READV,     IORING_OP_WRITEV,
+      IORING_OP_FSYNC, IORING_OP_FSYNC, IORING_OP_ACCEPT,    IORING_OP_CONNECT,
+      IORING_OP_RECV,  IORING_OP_SEND,  IORING_OP_FALLOCATE,
   };
   io_uring_sqe* sqe = state_->NextSqe();
   const bool connects = operation.kind == OpKind::kConnect;
@@ -216,6 +217,8 @@ void Ring::Start(Token token, const Operation& operation) {
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;
   } else if (operation.kind == OpKind::kAccept) {
     sqe->accept_flags = SOCK_CLOEXEC;
+  } else if (operation.kind == OpKind::kAllocate) {
+    sqe->addr = operation.length;
   } else if (operation.kind == OpKind::kSend) {
     sqe->msg_flags = MSG_NOSIGNAL;
   }

@@ -33,6 +33,7 @@ enum class OpKind : std::uint8_t {
   kConnect,
   kReceive,
   kSend,
+  kAllocate,  // fallocate(2): `size` is its mode, `length` its length
 };
 
 // What to do on which file. All of it must stay until the completion.
@@ -42,6 +43,7 @@ struct Operation {
   const void* memory = nullptr;  // a buffer, an array of iovec, or an address
   std::uint32_t size = 0;        // of it: bytes, or vectors
   std::uint64_t offset = 0;      // in the file
+  std::uint64_t length = 0;      // of kAllocate
 };
 
 // A small ring is made faster; a large one takes more completions before the kernel has to keep them itself.

@@ -47,8 +47,9 @@ class AsyncOp {
   void Write(int fd, std::span<const std::byte> from, std::uint64_t offset);
   void ReadVector(int fd, std::span<const iovec> into, std::uint64_t offset);
   void WriteVector(int fd, std::span<const iovec> from, std::uint64_t offset);
-  void Sync(int fd);      // fsync
-  void DataSync(int fd);  // fdatasync
+  void Sync(int fd);                                                          // fsync
+  void DataSync(int fd);                                                      // fdatasync
+  void Allocate(int fd, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate
   void Accept(int listener);
   void Connect(int fd, const sockaddr& address, socklen_t size);  // size at most that of sockaddr_storage
   void Receive(int fd, std::span<std::byte> into);
