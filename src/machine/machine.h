@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
@@ -19,6 +20,7 @@
 #include "src/machine/lifecycle.h"
 #include "src/machine/platform.h"
 #include "src/machine/timeline.h"
+#include "src/machine/virtio_bus.h"
 
 namespace gyre::machine {
 
@@ -29,6 +31,7 @@ struct MachineConfig {
   bool acpi = true;
   bool legacy_irq = false;
   bool watchdog = false;
+  std::vector<virtio::DeviceConfig> devices;
   Actions actions;
 };
 
@@ -63,6 +66,8 @@ class Machine final : private LifecycleTarget {
   Status CreateVm(const kvm::System& system);
   Status CreateMemory();
   Status CreateDevices();
+  Status CreateVirtio();
+  void ReleaseHeldVcpus();
   Status CreateVcpus(const kvm::System& system);
   Status ConnectListeners();
   void PrepareTables();
@@ -93,6 +98,7 @@ class Machine final : private LifecycleTarget {
   std::vector<TableBlob> tables_;
   std::unique_ptr<kvm::Vm> vm_;
   std::unique_ptr<Platform> platform_;
+  std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;
 };

@@ -3,7 +3,10 @@ import dataclasses
 import itertools
 
 SERIES = ("6.1", "6.12")
-MODULES = ("button", "evdev", "watchdog", "wdat_wdt")  # for the guest, in this order
+# For the guest, in this order.
+MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng")
+DISK = "@disk@"  # in an option: an image of run_case.sh's making
+SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
 
 
@@ -55,6 +58,10 @@ def all_cases():
         power = (("button", ()), ("suspend", ()), ("watchdog", ("--watchdog", "on")))
         cases += [Case(f"{series}-{then}", series, "bzImage", "auto", 1, 256, then, "reboot=k",
                        ("--log-level", "info", *options)) for then, options in power]
+    # Split rings of one driver, packed ones and two queues of the other.
+    for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
+        cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
+                          ("--disk", f"path={DISK},serial={SERIAL}{more}", "--entropy", "on")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),
