@@ -212,6 +212,13 @@ void AsyncOp::Sync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind
 
 void AsyncOp::DataSync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind::kDataSync}); }
 
+void AsyncOp::Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size) {
+  impl_->Start(std::move(file), {.kind = OpKind::kAllocate,
+                                 .size = static_cast<std::uint32_t>(mode),
+                                 .offset = offset,
+                                 .length = size});
+}
+
 void AsyncOp::Accept(FileRef listener) { impl_->Start(std::move(listener), {.kind = OpKind::kAccept}); }
 
 void AsyncOp::Connect(FileRef file, const sockaddr& address, socklen_t size) {

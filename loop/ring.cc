@@ -37,15 +37,16 @@ constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr unsigned kFileSlots = 256;
 
 // By OpKind.
-constexpr std::array<std::uint8_t, 10> kOpcodes = {
-    IORING_OP_READ,  IORING_OP_WRITE,  IORING_OP_READV,   IORING_OP_WRITEV, IORING_OP_FSYNC,
-    IORING_OP_FSYNC, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,   IORING_OP_SEND,
+constexpr std::array<std::uint8_t, 11> kOpcodes = {
+    IORING_OP_READ,  IORING_OP_WRITE, IORING_OP_READV,     IORING_OP_WRITEV,
+    IORING_OP_FSYNC, IORING_OP_FSYNC, IORING_OP_ACCEPT,    IORING_OP_CONNECT,
+    IORING_OP_RECV,  IORING_OP_SEND,  IORING_OP_FALLOCATE,
 };
 struct NeededOperation {
   unsigned opcode;
   const char* name;
 };
-constexpr std::array<NeededOperation, 11> kNeededOperations = {{
+constexpr std::array<NeededOperation, 12> kNeededOperations = {{
     {IORING_OP_POLL_ADD, "IORING_OP_POLL_ADD"},
     {IORING_OP_ASYNC_CANCEL, "IORING_OP_ASYNC_CANCEL"},
     {IORING_OP_READ, "IORING_OP_READ"},
@@ -57,6 +58,7 @@ constexpr std::array<NeededOperation, 11> kNeededOperations = {{
     {IORING_OP_CONNECT, "IORING_OP_CONNECT"},
     {IORING_OP_RECV, "IORING_OP_RECV"},
     {IORING_OP_SEND, "IORING_OP_SEND"},
+    {IORING_OP_FALLOCATE, "IORING_OP_FALLOCATE"},
 }};
 
 // The kernel's list of its operations, which ends in an array of one entry each.
@@ -267,6 +269,8 @@ void Ring::Start(Token token, const Operation& operation) {
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;
   } else if (operation.kind == OpKind::kAccept) {
     sqe->accept_flags = SOCK_CLOEXEC;
+  } else if (operation.kind == OpKind::kAllocate) {
+    sqe->addr = operation.length;
   } else if (operation.kind == OpKind::kSend) {
     sqe->msg_flags = MSG_NOSIGNAL;
   }

@@ -5,6 +5,7 @@
 
 namespace gyre::virtio {
 
+extern const Module kBlockModule;
 extern const Module kEntropyModule;
 
 }  // namespace gyre::virtio

@@ -7,7 +7,8 @@
 namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
-  static constexpr std::array<const Module*, 1> kModules = {
+  static constexpr std::array<const Module*, 2> kModules = {
+      &kBlockModule,
       &kEntropyModule,
   };
   return kModules;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/devices/virtio/registry.h"
 #include "src/daemon/memory_option.h"
 
 namespace gyre::daemon {
@@ -23,6 +24,8 @@ struct Raw {
   std::string dirty_ring_size = "0";
   std::string log_level = "warning";
   std::vector<std::string> actions;
+  // Each module's, in the order given.
+  std::map<const virtio::Module*, std::vector<std::string>> devices;
 };
 
 // One line an option; the order is that of --help.
@@ -47,6 +50,12 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
       "--dirty-ring-size", raw.dirty_ring_size,
       "track the guest's writes by a ring of that many entries a vCPU: a power of two from 1024 to "
       "65536; 0: by bitmaps (0)");
+  for (const virtio::Module* module : virtio::Modules()) {
+    app.add_option(format("--{}", module->option), raw.devices[module],
+                   format("{}: {}; one for each", module->help, virtio::Describe(module->properties)))
+        ->allow_extra_args(false)
+        ->take_all();
+  }
   app.add_option("--name", options.name, "the VM's name, for the log");
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
   app.add_option("--stop-timeout", options.stop_timeout_s,
@@ -137,6 +146,19 @@ Result<unsigned> ParseCount(std::string_view option, std::string_view what, std:
   return count;
 }
 
+Status ParseDevices(const Raw& raw, Options& options) {
+  for (const virtio::Module* module : virtio::Modules()) {
+    for (const std::string& text : raw.devices.at(module)) {
+      auto properties = virtio::Properties::Parse(text, module->properties);
+      if (!properties) {
+        return Fail(std::move(properties).error().Within(format("--{}", module->option)));
+      }
+      options.machine.devices.push_back({.module = module, .properties = std::move(*properties)});
+    }
+  }
+  return {};
+}
+
 Status Interpret(const Raw& raw, Options& options) {
   using machine::BootProtocol;
   if (options.boot.kernel_path.empty()) {
@@ -162,6 +184,7 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"info", log::Level::kInfo},
                                               {"warning", log::Level::kWarning},
                                               {"error", log::Level::kError}}));
+  TRY(ParseDevices(raw, options));
   for (const auto& action : raw.actions) {
     TRY(machine::ParseActions(action, options.machine.actions));
   }

@@ -157,6 +157,11 @@ void Lifecycle::GuestCrashed() {
   }
 }
 
+bool Lifecycle::RequestsPending() const {
+  return shutdown_.pending() || reset_.pending() || wakeup_.pending() || vmstop_.pending() ||
+         debug_.load(std::memory_order_acquire) || suspend_.load(std::memory_order_acquire);
+}
+
 // --- Serving them ---
 
 bool Lifecycle::ShouldExit() {

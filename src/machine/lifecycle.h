@@ -76,6 +76,10 @@ class Lifecycle {
   // A vCPU met something that it cannot go on from. Main loop's thread.
   void GuestCrashed();
 
+  // Something was asked for that ShouldExit has still to serve, and with which no vCPU
+  // should go on before. Any thread.
+  bool RequestsPending() const;
+
   // --- The main loop's part.
   // Serves the requests in the seed's order; true when the process should end.
   bool ShouldExit();

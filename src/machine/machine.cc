@@ -27,6 +27,10 @@ std::uint64_t HostMemory() {
   return static_cast<std::uint64_t>(info.totalram) * info.mem_unit;
 }
 
+unsigned Pins(const MachineConfig& config) {
+  return IoApicPins(static_cast<unsigned>(config.devices.size()), config.acpi);
+}
+
 std::uint64_t BelowGap(std::uint64_t memory_size) { return std::min(memory_size, layout::kGapStart); }
 
 }  // namespace
@@ -52,6 +56,11 @@ Status CheckMachineConfig(const MachineConfig& config) {
   }
   if (config.watchdog && !config.acpi) {
     return Fail(Error::Usage("--watchdog on: a guest finds it by ACPI only, which --acpi off takes away"));
+  }
+  if (const unsigned slots = VirtioSlots(config.acpi); config.devices.size() > slots) {
+    return Fail(Error::Usage(format("--{}: {} virtio devices are more than the {} that a machine {} ACPI has",
+                                    config.devices.back().module->option, config.devices.size(), slots,
+                                    config.acpi ? "with" : "without")));
   }
   return devices::CheckCharSpec(config.serial);
 }
@@ -84,6 +93,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
   timeline.Mark("VM created");
   TRY(machine->CreateMemory());
   TRY(machine->CreateDevices());
+  TRY(machine->CreateVirtio());
   machine->PrepareTables();
   TRY(build.Commit());
   TRY(machine->ConnectListeners());
@@ -98,6 +108,7 @@ Machine::~Machine() {
   bus_error_events_.reset();
   vcpu_events_.reset();
   vcpus_.reset();
+  virtio_.reset();
   platform_.reset();
   if (vm_) {
     vm_->Close();
@@ -108,7 +119,7 @@ Machine::~Machine() {
 
 Status Machine::CreateVm(const kvm::System& system) {
   vm_ = TRY(kvm::Vm::Create(
-      system, {.ioapic_pins = devices::IoApic::kPins, .dirty_ring_entries = config_.dirty_ring_size}));
+      system, {.ioapic_pins = Pins(config_), .dirty_ring_entries = config_.dirty_ring_size}));
   return {};
 }
 
@@ -147,6 +158,7 @@ Status Machine::CreateDevices() {
   const PlatformConfig config{.legacy_irq = config_.legacy_irq,
                               .acpi = config_.acpi,
                               .watchdog = config_.watchdog,
+                              .ioapic_pins = Pins(config_),
                               .ram_below_gap = below,
                               .ram_above_gap = config_.memory.size - below};
   platform_ = TRY(Platform::Create(bus, config, std::move(serial), [this] {
@@ -155,6 +167,29 @@ Status Machine::CreateDevices() {
     }
   }));
   return {};
+}
+
+// A guest that resets a device while I/O is in flight waits where it cannot see that it does.
+Status Machine::CreateVirtio() {
+  const VirtioBus::Board board{
+      .topology = topology_,
+      .root = *system_root_,
+      .memory = memory_space_,
+      .loop = loop_,
+      .ioapic = platform_->ioapic(),
+      .state_handlers = lifecycle_.state_handlers(),
+      .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
+      .hold = {.hold = [this] { StopCurrentVcpu(); }, .release = [this] { ReleaseHeldVcpus(); }},
+      .acpi = config_.acpi};
+  virtio_ = TRY(VirtioBus::Create(board, config_.devices));
+  return {};
+}
+
+// Whoever serves a request that is pending lets the vCPUs go on, or does not.
+void Machine::ReleaseHeldVcpus() {
+  if (vcpus_ && lifecycle_.state() == RunState::kRunning && !lifecycle_.RequestsPending()) {
+    vcpus_->ResumeAll();
+  }
 }
 
 // After the commit of the build: each listener is then told of the whole map
@@ -201,7 +236,8 @@ void Machine::PrepareTables() {
                                  .vcpus = config_.vcpus,
                                  .serial = true,
                                  .legacy_pic = config_.legacy_irq,
-                                 .watchdog = config_.watchdog}));
+                                 .watchdog = config_.watchdog,
+                                 .virtio = virtio_->slots()}));
   }
   auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, layout::kMpTableSize);
   if (mp.bytes.empty()) {
@@ -261,7 +297,7 @@ void Machine::ServeVcpuEvents() {
 
 std::string Machine::Report() const {
   return ReportState(lifecycle_.state()) + ReportBigLock(loop_.big_lock().stats()) +
-         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) +
+         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) + virtio_->Report() +
          ReportSpace(memory_space_,
                      [this](const memory::FlatRange& range) { return vm_->DescribeSlot(range); }) +
          ReportSpace(io_space_);
@@ -301,6 +337,7 @@ Status Machine::ResetMachine() {
   }
   // Nor what it met in its memory: whatever is wrong there still is met again.
   (void)bus_errors_->Take();
+  virtio_->Reset();
   platform_->Reset();
   const kvm::EntryState entry = TRY(image_->Place(ram_, DescribeToGuest()));
   for (const auto& tables : tables_) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "gyre/base/bus_error.h"
 #include "gyre/kvm/system.h"
@@ -20,6 +21,7 @@
 #include "src/machine/lifecycle.h"
 #include "src/machine/platform.h"
 #include "src/machine/timeline.h"
+#include "src/machine/virtio_bus.h"
 
 namespace gyre::machine {
 
@@ -31,6 +33,7 @@ struct MachineConfig {
   bool legacy_irq = false;
   bool watchdog = false;
   unsigned dirty_ring_size = 0;  // entries a vCPU; 0: KVM's dirty bitmaps
+  std::vector<virtio::DeviceConfig> devices;
   Actions actions;
 };
 
@@ -67,6 +70,8 @@ class Machine final : private LifecycleTarget {
   Status CreateVm(const kvm::System& system);
   Status CreateMemory();
   Status CreateDevices();
+  Status CreateVirtio();
+  void ReleaseHeldVcpus();
   Status CreateVcpus(const kvm::System& system);
   Status ConnectListeners();
   void ConnectClock();
@@ -106,6 +111,7 @@ class Machine final : private LifecycleTarget {
   std::vector<TableBlob> tables_;
   std::unique_ptr<kvm::Vm> vm_;
   std::unique_ptr<Platform> platform_;
+  std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;
   std::optional<loop::Watch> bus_error_events_;

@@ -65,7 +65,7 @@ IrqLine& Platform::IsaLine(unsigned irq, unsigned gsi) {
 
 Status Platform::CreateInterruptControllers(const PlatformBus& bus, const PlatformConfig& config,
                                             std::function<void()> kick_for_ext_int) {
-  ioapic_ = std::make_unique<devices::IoApic>(bus.msi);
+  ioapic_ = std::make_unique<devices::IoApic>(bus.msi, config.ioapic_pins);
   devices_.push_back(ioapic_.get());
   TRY(Place(bus, bus.memory, layout::kIoApic, "ioapic", devices::IoApic::kSize, *ioapic_));
   if (!config.legacy_irq) {

@@ -27,6 +27,7 @@ struct PlatformConfig {
   bool legacy_irq = false;
   bool acpi = true;
   bool watchdog = false;
+  unsigned ioapic_pins = devices::IoApic::kPins;
   std::uint64_t ram_below_gap = 0;
   std::uint64_t ram_above_gap = 0;
 };

@@ -3,7 +3,11 @@ import dataclasses
 import itertools
 
 SERIES = ("6.1", "6.12")
-MODULES = ("button", "evdev", "watchdog", "wdat_wdt")  # for the guest, in this order
+# For the guest, in this order.
+MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng")
+DISK = "@disk@"  # in an option: an image of run_case.sh's making
+TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
+SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
 
 
@@ -32,11 +36,11 @@ class Case:
                  f"gyre.then={self.then}"]
         return " ".join(word for word in words if word)
 
-    def arguments(self, kernel, initrd):
-        """gyred's arguments, for the kernel and initramfs at these paths."""
+    def arguments(self, kernel, initrd, tools):
+        """gyred's arguments, for the kernel, the initramfs and the image of tools at these paths."""
         return ["--kernel", kernel, "--initrd", initrd, "--cmdline", self.kernel_cmdline, "--boot", self.boot,
                 "--memory", f"{self.memory}M", "--cpus", str(self.cpus), "--serial", "stdio",
-                "--action", "reboot=shutdown", *self.options]
+                "--action", "reboot=shutdown", *(option.replace(TOOLS, tools) for option in self.options)]
 
 
 def all_cases():
@@ -55,6 +59,11 @@ def all_cases():
         power = (("button", ()), ("suspend", ()), ("watchdog", ("--watchdog", "on")))
         cases += [Case(f"{series}-{then}", series, "bzImage", "auto", 1, 256, then, "reboot=k",
                        ("--log-level", "info", *options)) for then, options in power]
+    # Split rings of one driver, packed ones and two queues of the other.
+    for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
+        cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
+                          ("--disk", f"path={TOOLS},readonly=on", "--disk", f"path={DISK},serial={SERIAL}{more}",
+                           "--entropy", "on")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

@@ -3,9 +3,23 @@
 # when the guest asks for it, presses its power button when it asks for that (SIGPWR), and tells the exit status. Here and in the nested machine, by whatever sh there is.
 name=$1 limit=$2 line=$3
 shift 3
+# An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end.
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
 : >"$work/out"
+image=''
+count=$#
+while [ "$count" -gt 0 ]; do
+  argument=$1
+  shift
+  case $argument in *@disk@*)
+    image=$work/disk
+    dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
+    argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
+  esac
+  set -- "$@" "$argument"
+  count=$((count - 1))
+done
 uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 echo "@@gyre:case $name begin $(date -u +%s)"
@@ -32,6 +46,7 @@ until [ -e "$work/status" ]; do
 done
 wait
 exec 3>&-
+[ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 seconds=$(($(uptime_seconds) - begun))
 status=$(cat "$work/status")
 [ "$seconds" -lt "$limit" ] || status=timeout

@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from cases import LINE
+from cases import LINE, SERIAL
 
 # What gyred's log says of a guest that ends so, in this order.
 LOGGED = {
@@ -117,8 +117,20 @@ def _check_facts(case, record, facts):
         problems.append(f"the guest saw '{value('pressed')}' pressed, not the power button")
     if case.then == "suspend" and value("woke") != "S1":
         problems.append(f"the guest woke from '{value('woke')}', not from S1")
+    if case.then == "virtio":
+        problems += _check_virtio(facts)
     if value("echo") != LINE:
         problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
+    return problems
+
+
+def _check_virtio(facts):
+    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng"], "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
+              "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fsck": ["0"], "interrupts": ["3 3"]}
+    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
+                if facts.get(name) != values]
+    if not facts.get("inside") or facts.get("inside") != facts.get("outside"):
+        problems.append(f"the disk is {facts.get('inside')} inside and {facts.get('outside')} outside")
     return problems
 
 

@@ -18,7 +18,8 @@ from . import util
 # What a machine of ours or a guest may load, by file name, in the order of their needs.
 MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ring", "virtio",
            "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio", "virtio_blk",
-           "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt")
+           "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt",
+           "virtio-rng")
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 

@@ -81,6 +81,7 @@ class AsyncOp {
   void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset);
   void Sync(FileRef file);      // fsync
   void DataSync(FileRef file);  // fdatasync
+  void Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate
   void Accept(FileRef listener);
   void Connect(FileRef file, const sockaddr& address,
                socklen_t size);  // size at most that of sockaddr_storage

@@ -75,6 +75,17 @@ Term EventDevice() {
                    aml::If(bit(devices::AcpiEvents::kPowerButton), {aml::Notify("\\_SB.PWRB", kPressed)})})});
 }
 
+// LNRO0005 is virtio-mmio's id, by which Linux finds it. The interrupt is an edge
+// (devices/virtio/mmio.cc says why that is safe).
+Term VirtioDevice(unsigned index, const VirtioSlot& slot) {
+  return aml::Device(
+      format("VM{:02X}", index),
+      {aml::Name("_HID", aml::String("LNRO0005")), aml::Name("_UID", aml::Integer(index)),
+       aml::Name("_CRS", aml::ResourceTemplate({aml::Memory32Fixed(static_cast<std::uint32_t>(slot.address),
+                                                                   layout::kVirtioSize),
+                                                aml::Interrupt(slot.gsi)}))});
+}
+
 // 7.4.2: the values of SLP_TYP: the sleep that keeps everything, and power off.
 Term SleepState(std::string_view name, std::uint8_t type) {
   return aml::Name(name,
@@ -87,7 +98,7 @@ Term SleepState(std::string_view name, std::uint8_t type) {
 // only, and Linux would look for a keyboard and a mouse behind it.
 std::vector<Term> DsdtTerms(const AcpiConfig& config) {
   std::vector<Term> devices;
-  devices.reserve(config.vcpus + 6);
+  devices.reserve(config.vcpus + 6 + config.virtio.size());
   for (unsigned uid = 0; uid < config.vcpus; ++uid) {
     devices.push_back(Processor(uid));
   }
@@ -101,6 +112,9 @@ std::vector<Term> DsdtTerms(const AcpiConfig& config) {
   devices.push_back(PanicPort());
   devices.push_back(PowerButton());
   devices.push_back(EventDevice());
+  for (unsigned index = 0; index < config.virtio.size(); ++index) {
+    devices.push_back(VirtioDevice(index, config.virtio[index]));
+  }
   std::vector<Term> terms;
   terms.push_back(SleepState("_S1_", devices::AcpiPower::kSleepTypeS1));
   terms.push_back(SleepState("_S5_", devices::AcpiPower::kSleepTypeS5));

@@ -11,6 +11,12 @@
 
 namespace gyre::machine {
 
+// A virtio-mmio device's registers and interrupt.
+struct VirtioSlot {
+  std::uint64_t address = 0;
+  unsigned gsi = 0;
+};
+
 struct AcpiConfig {
   std::uint64_t base = 0;   // where the blob will stand, 16-byte aligned
   unsigned vcpus = 1;       // APIC ids 0 to vcpus - 1
@@ -19,6 +25,8 @@ struct AcpiConfig {
   bool rtc = true;          // CMOS clock at layout::kRtcPort
   bool watchdog = false;    // at layout::kWatchdog, told of by WDAT
   bool i8042 = true;        // keyboard controller: FADT boot flags say so, no device is listed
+  std::vector<VirtioSlot> virtio =
+      {};  // NOLINT(readability-redundant-member-init): so that initialisers may leave it out
 };
 
 struct TableBlob {

@@ -162,5 +162,42 @@ TEST(Options, Memory_EachMistakeIsNamed) {
   }
 }
 
+TEST(Options, Devices_ComeFromTheirOwnDescriptions) {
+  const auto parsed = Parse({"--kernel", "k", "--entropy", "on", "--disk", "path=a,readonly=on", "--disk",
+                             "b", "--entropy=rate=1K"});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  const auto& devices = std::get<Options>(*parsed).machine.devices;
+  ASSERT_EQ(devices.size(), 4U);
+  EXPECT_EQ(devices[0].module->option, "disk");
+  EXPECT_EQ(devices[0].properties.Get("path"), "a");
+  EXPECT_EQ(devices[1].properties.Get("path"), "b");
+  EXPECT_EQ(devices[2].module->option, "entropy");
+  EXPECT_EQ(devices[3].properties.Get("rate"), "1K");
+}
+
+TEST(Options, Devices_EachMistakeIsNamed) {
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--disk", "readonly=on"}), "--disk: path=PATH is missing");
+  EXPECT_EQ(
+      ErrorOf({"--kernel", "k", "--disk", "path=a,colour=red"}),
+      "--disk: 'colour' is not one of path, readonly, cache, queues, serial, block-size, discard, packed");
+  std::vector<const char*> many{"--kernel", "k", "--acpi", "off"};
+  for (int i = 0; i < 11; ++i) {
+    many.insert(many.end(), {"--entropy", "on"});
+  }
+  EXPECT_EQ(ErrorOf(many),
+            "--entropy: 11 virtio devices are more than the 10 that a machine without ACPI has");
+  many[3] = "on";
+  EXPECT_EQ(ErrorOf(many), "no error");
+}
+
+TEST_F(ConfigFile, Devices_ComeFromItToo) {
+  Write("kernel=k\ndisk=[\"path=a\",\"path=b,readonly=on\"]\nentropy=on\n");
+  const auto parsed = Parse({"--config", path_});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  const auto& devices = std::get<Options>(*parsed).machine.devices;
+  ASSERT_EQ(devices.size(), 3U);
+  EXPECT_EQ(devices[1].properties.Get("path"), "b");
+}
+
 }  // namespace
 }  // namespace gyre::daemon

@@ -166,5 +166,34 @@ TEST_F(IoApicTest, RandomAccesses_DoNoHarm) {
   EXPECT_EQ(Entry(0), kMask);
 }
 
+TEST_F(IoApicTest, MorePins_AreMoreEntries) {
+  IoApic large(msi_, 48);
+  large.Write(0, 4, 1);
+  EXPECT_EQ(large.Read(0x10, 4), 0x002f0020U);
+  large.Write(0, 4, 0x10 + 2 * 47);
+  large.Write(0x10, 4, 0x41);
+  large.line(47).Pulse();
+  ASSERT_EQ(msi_.sent.size(), 1U);
+  EXPECT_EQ(msi_.sent[0].data, 0x41U);
+  EXPECT_EQ(msi_.routes[47], msi_.sent[0]);
+}
+
+TEST_F(IoApicTest, Unmasked_IsToldOnceTheRouteIsThere) {
+  int told = 0;
+  ioapic_.SetUnmasked(5, [&] {
+    ++told;
+    EXPECT_TRUE(msi_.routes[5].has_value());
+  });
+  Program(5, 0x31 | kMask);
+  EXPECT_EQ(told, 0);
+  Program(5, 0x31);
+  EXPECT_EQ(told, 1);
+  Program(5, 0x32);  // another vector: never without a route
+  EXPECT_EQ(told, 1);
+  Program(5, 0x32 | kMask);
+  Program(5, 0x32);
+  EXPECT_EQ(told, 2);
+}
+
 }  // namespace
 }  // namespace gyre::devices

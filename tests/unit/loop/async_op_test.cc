@@ -372,5 +372,19 @@ TEST_F(EventFdWatchTest, MoreAtOnceThanTheRingHolds_NoneIsLost) {
   }
 }
 
+TEST_F(AsyncOpTest, Allocate_PunchesAHole) {
+  const UniqueFd file = TemporaryFile();
+  const std::string text(16384, 'x');
+  ASSERT_EQ(::pwrite(file.get(), text.data(), text.size(), 0), 16384);
+  const auto op = NewOp();
+  op->Allocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 8192);
+  EXPECT_EQ(Finish(), 0);
+  std::string back(16384, '-');
+  ASSERT_EQ(::pread(file.get(), back.data(), back.size(), 0), 16384);
+  EXPECT_EQ(back, std::string(4096, 'x') + std::string(8192, '\0') + std::string(4096, 'x'));
+  op->Allocate(file.get(), -1, 0, 4096);
+  EXPECT_EQ(Finish(), -EOPNOTSUPP);
+}
+
 }  // namespace
 }  // namespace gyre::loop

@@ -181,5 +181,25 @@ TEST(Acpi, AnotherBase_MovesEveryPointer) {
   EXPECT_FALSE(tables.Find("DSDT").empty());
 }
 
+TEST(Acpi, VirtioDevices_HaveTheirRegistersAndAnEdge) {
+  if (!test::HaveIasl()) {
+    GTEST_SKIP() << test::kNoIasl;
+  }
+  AcpiConfig config = Config(1);
+  config.virtio = {{.address = 0xfeb00000, .gsi = 24}, {.address = 0xfeb00200, .gsi = 25}};
+  const Tables tables(config);
+  const auto dsl = test::Disassemble(tables.Find("DSDT"));
+  ASSERT_TRUE(dsl);
+  const auto first = dsl->find("Device (VM00)");
+  const auto second = dsl->find("Device (VM01)");
+  ASSERT_NE(first, std::string::npos);
+  ASSERT_NE(second, std::string::npos);
+  const std::string text = dsl->substr(second);
+  for (const char* wanted : {"Name (_HID, \"LNRO0005\")", "Name (_UID, One)", "0xFEB00200", "0x00000200",
+                             "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive", "0x00000019"}) {
+    EXPECT_NE(text.find(wanted), std::string::npos) << wanted << " in " << text;
+  }
+}
+
 }  // namespace
 }  // namespace gyre::machine

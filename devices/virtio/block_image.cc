@@ -1,0 +1,103 @@
+#include "devices/virtio/block_image.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "devices/virtio/block_config.h"
+#include "gyre/base/checked.h"
+#include "gyre/base/format.h"
+
+namespace gyre::virtio {
+namespace {
+
+constexpr std::uint32_t kUnknownAlignment = 4096;  // suits every disk
+constexpr std::uint32_t kMostAlignment = 64 * 1024;
+
+Status Lock(const ImageOptions& options, int fd) {
+  struct flock lock{};
+  lock.l_type = options.readonly ? F_RDLCK : F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+    return {};
+  }
+  if (errno == EAGAIN || errno == EACCES) {
+    return Fail(Error::Usage(format("{}: is in use: somebody has locked it", options.path)));
+  }
+  return Fail(Error::Sys(format("{}: lock", options.path), errno, ErrorKind::kUsage));
+}
+
+// What O_DIRECT asks for (statx(2), Linux 6.1).
+std::uint32_t DirectAlignment(int fd) {
+  struct statx status{};
+#ifdef STATX_DIOALIGN
+  if (::statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
+      (status.stx_mask & STATX_DIOALIGN) != 0 && status.stx_dio_offset_align != 0) {
+    return std::max(status.stx_dio_offset_align, status.stx_dio_mem_align);
+  }
+#else
+  (void)fd;
+  (void)status;
+#endif
+  return kUnknownAlignment;
+}
+
+// open(2) waits for a FIFO's other end unless told not to, but io_uring wants a file that waits.
+Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
+  UniqueFd fd = TRY(OpenFile(path, flags | O_NONBLOCK));
+  const int now = ::fcntl(fd.get(), F_GETFL);
+  if (now < 0 || ::fcntl(fd.get(), F_SETFL, now & ~O_NONBLOCK) != 0) {
+    return Fail(Error::Sys(format("{}: fcntl", path), errno));
+  }
+  return fd;
+}
+
+}  // namespace
+
+Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
+  int flags = options.readonly ? O_RDONLY : O_RDWR;
+  if (options.cache == CacheMode::kWritethrough) {
+    flags |= O_DSYNC;
+  }
+  BlockImage image;
+  image.fd = TRY(OpenWaiting(options.path, flags));
+  struct stat status{};
+  if (::fstat(image.fd.get(), &status) != 0) {
+    return Fail(Error::Sys(options.path, errno, ErrorKind::kUsage));
+  }
+  if (S_ISBLK(status.st_mode)) {
+    std::uint32_t sector = 0;
+    if (::ioctl(image.fd.get(), BLKGETSIZE64, &image.size) != 0 ||
+        ::ioctl(image.fd.get(), BLKSSZGET, &sector) != 0) {
+      return Fail(Error::Sys(format("{}: size of the block device", options.path), errno, ErrorKind::kUsage));
+    }
+    image.block_size = sector;
+  } else if (S_ISREG(status.st_mode)) {
+    image.size = static_cast<std::uint64_t>(status.st_size);
+  } else {
+    return Fail(Error::Usage(format("{}: is neither a file nor a block device", options.path)));
+  }
+  image.size = AlignDown(image.size, kSectorSize);
+  if (image.size == 0) {
+    return Fail(Error::Usage(format("{}: has not a single sector of {} bytes", options.path, kSectorSize)));
+  }
+  TRY(Lock(options, image.fd.get()));
+  if (options.cache == CacheMode::kNone) {
+    // The same file, whatever stands at its path by now.
+    auto direct = OpenFile(format("/proc/self/fd/{}", image.fd.get()), flags | O_DIRECT);
+    if (!direct) {
+      return Fail(Error::Usage(format("{}: cache=none: the file system takes no O_DIRECT", options.path)));
+    }
+    image.direct = std::move(*direct);
+    image.alignment = std::bit_ceil(std::clamp(DirectAlignment(image.direct.get()), 512U, kMostAlignment));
+    image.block_size = std::max(image.block_size, std::min(image.alignment, kUnknownAlignment));
+  }
+  return image;
+}
+
+}  // namespace gyre::virtio

@@ -1,0 +1,275 @@
+#include "devices/virtio/block_task.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "gyre/base/checked.h"
+
+namespace gyre::virtio {
+namespace {
+
+// Zeros to be written where fallocate(2) cannot make them: this block, many times over.
+constexpr std::size_t kZeroBlock = 4096;
+constexpr std::size_t kZeroBlocks = memory::DmaMapping::kMaxPieces;
+alignas(4096) constexpr std::array<std::byte, kZeroBlock> kZeros{};
+
+bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (alignment - 1)) == 0; }
+
+}  // namespace
+
+BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle)
+    : disk_(disk),
+      idle_(std::move(idle)),
+      op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
+
+void BlockTask::Start(Chain chain) {
+  chain_ = std::move(chain);
+  memory_->guest = chain_->memory();
+  data_written_ = 0;
+  ++disk_.requests;
+  if (const auto answer = Prepare()) {
+    disk_.malformed += *answer == BlockStatus::kOk ? 0U : 1U;
+    Finish(*answer);
+  } else {
+    Issue();
+  }
+}
+
+std::optional<BlockStatus> BlockTask::Prepare() {
+  BlockHeader header;
+  if (chain_->Read(0, std::as_writable_bytes(std::span(&header, 1))) != sizeof(header) ||
+      chain_->writable_size() == 0) {
+    return BlockStatus::kIoError;
+  }
+  type_ = static_cast<BlockRequest>(header.type.value());
+  switch (type_) {
+    case BlockRequest::kRead:
+    case BlockRequest::kWrite:
+      return PrepareTransfer(header.sector);
+    case BlockRequest::kFlush:
+      step_ = Step::kSync;
+      return disk_.options.cache == CacheMode::kNone || disk_.options.cache == CacheMode::kWriteback
+                 ? std::nullopt
+                 : std::optional(BlockStatus::kOk);
+    case BlockRequest::kGetId:
+      return GetId();
+    case BlockRequest::kDiscard:
+    case BlockRequest::kWriteZeroes:
+      return PrepareRanges();
+  }
+  return BlockStatus::kUnsupported;  // 5.2.6.2
+}
+
+bool BlockTask::Within(std::uint64_t sector, std::uint64_t bytes) const {
+  const auto offset = CheckedMul(sector, kSectorSize);
+  return offset && FitsWithin(*offset, bytes, disk_.image.size);
+}
+
+std::optional<BlockStatus> BlockTask::PrepareTransfer(std::uint64_t sector) {
+  const bool write = type_ == BlockRequest::kWrite;
+  left_ = write ? chain_->readable_size() - sizeof(BlockHeader) : chain_->writable_size() - 1;
+  data_offset_ = write ? sizeof(BlockHeader) : 0;
+  step_ = write ? Step::kWrite : Step::kRead;
+  if (left_ % kSectorSize != 0 || !Within(sector, left_) || (write && disk_.options.readonly)) {
+    return BlockStatus::kIoError;
+  }
+  offset_ = sector * kSectorSize;
+  return left_ == 0 ? std::optional(BlockStatus::kOk) : std::nullopt;
+}
+
+std::optional<BlockStatus> BlockTask::PrepareRanges() {
+  const bool discard = type_ == BlockRequest::kDiscard;
+  const std::uint64_t bytes = chain_->readable_size() - sizeof(BlockHeader);
+  if (discard && !disk_.discard) {
+    return BlockStatus::kUnsupported;
+  }
+  if (disk_.options.readonly || bytes == 0 || bytes % sizeof(BlockRange) != 0 ||
+      bytes / sizeof(BlockRange) > ranges_.size()) {
+    return BlockStatus::kIoError;
+  }
+  range_count_ = bytes / sizeof(BlockRange);
+  range_ = 0;
+  chain_->Read(sizeof(BlockHeader), std::as_writable_bytes(std::span(ranges_).first(range_count_)));
+  for (const BlockRange& range : std::span(ranges_).first(range_count_)) {
+    // 5.2.6.2: of a discard's flags none, of the other's only this one.
+    if ((range.flags & ~(discard ? 0U : kUnmap)) != 0) {
+      return BlockStatus::kUnsupported;
+    }
+    if (range.sectors > Disk::kMaxRangeSectors || !Within(range.sector, range.sectors * kSectorSize)) {
+      return BlockStatus::kIoError;
+    }
+  }
+  step_ = Step::kAllocate;
+  left_ = 0;
+  return std::nullopt;
+}
+
+BlockStatus BlockTask::GetId() {
+  std::uint64_t room = chain_->writable_size() - 1;
+  room = std::min<std::uint64_t>(room, kBlockIdSize);
+  data_written_ = chain_->Write(0, std::span(disk_.id).first(room));
+  return BlockStatus::kOk;
+}
+
+// --- Carrying out ---
+
+void BlockTask::Issue() {
+  switch (step_) {
+    case Step::kRead:
+    case Step::kWrite:
+      return IssueTransfer();
+    case Step::kSync:
+      return op_.DataSync(disk_.image.fd.get());
+    case Step::kAllocate:
+    case Step::kWriteZeros:
+      return IssueRange();
+  }
+}
+
+// O_DIRECT refuses what is not aligned; the kernel keeps the two ways to a file coherent.
+bool BlockTask::FitsDirect() const {
+  const std::uint64_t alignment = disk_.image.alignment;
+  return IsAligned(offset_, alignment) && std::ranges::all_of(vectors_, [&](const iovec& vector) {
+           return IsAligned(reinterpret_cast<std::uintptr_t>(vector.iov_base), alignment) &&
+                  IsAligned(vector.iov_len, alignment);
+         });
+}
+
+void BlockTask::IssueTransfer() {
+  vectors_.clear();
+  AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_, left_, vectors_);
+  int fd = disk_.image.fd.get();
+  if (disk_.image.direct) {
+    if (FitsDirect()) {
+      fd = disk_.image.direct.get();
+    } else {
+      ++disk_.past_direct;
+    }
+  }
+  if (step_ == Step::kWrite) {
+    op_.WriteVector(fd, vectors_, offset_);
+  } else {
+    op_.ReadVector(fd, vectors_, offset_);
+  }
+}
+
+void BlockTask::IssueRange() {
+  const int fd = disk_.image.fd.get();
+  while (left_ == 0) {
+    if (range_ == range_count_) {
+      // fallocate(2) is not made durable by O_DSYNC.
+      if (disk_.options.cache != CacheMode::kWritethrough) {
+        return Finish(BlockStatus::kOk);
+      }
+      step_ = Step::kSync;
+      return op_.DataSync(fd);
+    }
+    const BlockRange& range = ranges_.at(range_++);
+    offset_ = range.sector * kSectorSize;
+    left_ = range.sectors * kSectorSize;
+    step_ = Punches(range) || disk_.zero_range ? Step::kAllocate : Step::kWriteZeros;
+  }
+  if (step_ == Step::kWriteZeros) {
+    return IssueZeros();
+  }
+  const bool punches = Punches(ranges_.at(range_ - 1));
+  op_.Allocate(fd, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), offset_,
+               left_);
+}
+
+// Freed, rather than filled with zeros.
+bool BlockTask::Punches(const BlockRange& range) const {
+  return type_ == BlockRequest::kDiscard || (disk_.discard && (range.flags & kUnmap) != 0);
+}
+
+void BlockTask::IssueZeros() {
+  vectors_.clear();
+  for (std::uint64_t rest = std::min<std::uint64_t>(left_, kZeroBlock * kZeroBlocks); rest != 0;) {
+    const std::uint64_t part = std::min<std::uint64_t>(rest, kZeroBlock);
+    // Read only: the kernel's interface has no vectors of constants.
+    vectors_.push_back({.iov_base = const_cast<std::byte*>(kZeros.data()), .iov_len = part});
+    rest -= part;
+  }
+  op_.WriteVector(disk_.image.fd.get(), vectors_, offset_);
+}
+
+void BlockTask::Done(std::int32_t result) {
+  if (result == -EINTR) {
+    return Issue();
+  }
+  switch (step_) {
+    case Step::kRead:
+    case Step::kWrite:
+      if (result <= 0) {
+        return Fail(result);  // 0: the image has shrunk, or is full
+      }
+      data_written_ += step_ == Step::kRead ? static_cast<std::uint64_t>(result) : 0;
+      Advance(static_cast<std::uint64_t>(result));
+      return left_ == 0 ? Finish(BlockStatus::kOk) : Issue();
+    case Step::kSync:
+      return result < 0 ? Fail(result) : Finish(BlockStatus::kOk);
+    case Step::kAllocate:
+    case Step::kWriteZeros:
+      return RangeDone(result);
+  }
+}
+
+void BlockTask::RangeDone(std::int32_t result) {
+  if (step_ == Step::kWriteZeros) {
+    if (result <= 0) {
+      return Fail(result);
+    }
+    Advance(static_cast<std::uint64_t>(result));
+    return Issue();
+  }
+  if (result == -EOPNOTSUPP && type_ == BlockRequest::kWriteZeroes) {
+    disk_.zero_range = disk_.zero_range && Punches(ranges_.at(range_ - 1));
+    step_ = Step::kWriteZeros;
+    return Issue();
+  }
+  // A discard is a hint: where the host cannot, it is done by not being done.
+  if (result < 0 && result != -EOPNOTSUPP) {
+    return Fail(result);
+  }
+  left_ = 0;
+  Issue();
+}
+
+void BlockTask::Advance(std::uint64_t bytes) {
+  bytes = std::min(bytes, left_);
+  offset_ += bytes;
+  data_offset_ += bytes;
+  left_ -= bytes;
+}
+
+void BlockTask::Fail(std::int32_t error) {
+  ++disk_.failed;
+  if (std::uint64_t suppressed = 0; disk_.log_limit.Allow(&suppressed)) {
+    log::Warning("disk {}: request {} at byte {}: {} ({} more not told)", disk_.options.path,
+                 static_cast<std::uint32_t>(type_), offset_,
+                 error == 0 ? "the image ends before it" : std::strerror(-error), suppressed);
+  }
+  Finish(BlockStatus::kIoError);
+}
+
+// The status is the last byte that the device may write, wherever the data ends.
+void BlockTask::Finish(BlockStatus status) {
+  const std::uint64_t room = chain_->writable_size();
+  if (room != 0) {
+    const auto byte = static_cast<std::byte>(status);
+    chain_->Write(room - 1, std::span(&byte, 1));
+  }
+  // What is reported as written is so from its start on: the status counts if the data does.
+  const std::uint64_t written = room != 0 && data_written_ == room - 1 ? room : data_written_;
+  chain_->Complete(static_cast<std::uint32_t>(std::min<std::uint64_t>(written, UINT32_MAX)));
+  chain_.reset();
+  memory_->guest.reset();
+  idle_(*this);
+}
+
+}  // namespace gyre::virtio

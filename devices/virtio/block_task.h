@@ -1,0 +1,89 @@
+// One request of a disk at work: read and checked, carried out between image and guest
+// memory without a copy, answered. Used again for the next. Private; its loop's thread.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "devices/virtio/block_config.h"
+#include "devices/virtio/block_image.h"
+#include "gyre/base/log.h"
+#include "gyre/devices/virtio/queue.h"
+#include "gyre/loop/async_op.h"
+
+namespace gyre::virtio {
+
+// What all requests of a disk share.
+struct Disk {
+  static constexpr std::uint32_t kMaxRanges = 16;              // of one discard or write zeroes
+  static constexpr std::uint32_t kMaxRangeSectors = 1U << 21;  // 1 GiB
+
+  ImageOptions options;
+  BlockImage image;
+  bool discard = true;
+  std::array<std::byte, kBlockIdSize> id{};
+
+  bool zero_range = true;  // fallocate(2) has it here
+  std::uint64_t requests = 0;
+  std::uint64_t malformed = 0;    // answered, but not what a driver sends
+  std::uint64_t failed = 0;       // by the host
+  std::uint64_t past_direct = 0;  // of cache=none, through the page cache for want of alignment
+  log::RateLimit log_limit;
+};
+
+class BlockTask {
+ public:
+  // `idle` is called when the request is answered.
+  BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle);
+  BlockTask(const BlockTask&) = delete;
+  BlockTask& operator=(const BlockTask&) = delete;
+
+  // May answer before it returns.
+  void Start(Chain chain);
+
+ private:
+  // What the kernel needs until it is done with an operation.
+  struct Memory {
+    std::shared_ptr<const void> guest;
+  };
+  enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
+
+  std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out
+  std::optional<BlockStatus> PrepareTransfer(std::uint64_t sector);
+  std::optional<BlockStatus> PrepareRanges();
+  BlockStatus GetId();
+  void Issue();
+  void IssueTransfer();
+  void IssueRange();
+  void IssueZeros();
+  bool Punches(const BlockRange& range) const;
+  void Done(std::int32_t result);
+  void RangeDone(std::int32_t result);
+  void Advance(std::uint64_t bytes);
+  void Fail(std::int32_t error);
+  void Finish(BlockStatus status);
+  bool Within(std::uint64_t sector, std::uint64_t bytes) const;
+  bool FitsDirect() const;
+
+  Disk& disk_;
+  std::function<void(BlockTask&)> idle_;
+  std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
+  loop::AsyncOp op_;
+  std::optional<Chain> chain_;
+  BlockRequest type_ = BlockRequest::kRead;
+  Step step_ = Step::kRead;
+  std::uint64_t offset_ = 0;        // bytes in the image, of what is left
+  std::uint64_t left_ = 0;          // bytes
+  std::uint64_t data_offset_ = 0;   // within the chain's readable or writable part, of what is left
+  std::uint64_t data_written_ = 0;  // into guest memory
+  std::vector<iovec> vectors_;
+  std::array<BlockRange, Disk::kMaxRanges> ranges_;
+  std::size_t range_count_ = 0;
+  std::size_t range_ = 0;
+};
+
+}  // namespace gyre::virtio

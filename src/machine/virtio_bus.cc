@@ -1,0 +1,116 @@
+#include "src/machine/virtio_bus.h"
+
+#include <utility>
+
+#include "gyre/base/format.h"
+#include "src/machine/layout.h"
+
+namespace gyre::machine {
+namespace {
+
+// After what devices stand on, before what stands on them.
+constexpr int kDevicePriority = 10;
+
+}  // namespace
+
+unsigned VirtioSlots(bool acpi) {
+  return acpi ? layout::kMaxVirtio : static_cast<unsigned>(layout::kVirtioIsaGsi.size());
+}
+
+VirtioSlot VirtioSlotAt(unsigned index, bool acpi) {
+  return {.address = layout::kVirtio + layout::kVirtioSize * index,
+          .gsi = acpi ? layout::kVirtioGsi + index : layout::kVirtioIsaGsi.at(index)};
+}
+
+unsigned IoApicPins(unsigned devices, bool acpi) { return layout::kVirtioGsi + (acpi ? devices : 0); }
+
+std::string VirtioParameters(unsigned devices) {
+  std::string text;
+  for (unsigned i = 0; i < devices; ++i) {
+    const VirtioSlot slot = VirtioSlotAt(i, false);
+    text += format("{}virtio_mmio.device={}@{:#x}:{}", text.empty() ? "" : " ", layout::kVirtioSize,
+                   slot.address, slot.gsi);
+  }
+  return text;
+}
+
+Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
+                                                     const std::vector<virtio::DeviceConfig>& configs) {
+  std::unique_ptr<VirtioBus> bus(new VirtioBus(board.acpi));
+  bus->slots_.reserve(configs.size());
+  for (const auto& config : configs) {
+    if (auto added = bus->Add(board, config); !added) {
+      return Fail(std::move(added).error().Within(format("--{}", config.module->option)));
+    }
+  }
+  return bus;
+}
+
+Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
+  auto device = TRY(config.module->create({.loop = board.loop, .memory = board.memory}, config.properties));
+  const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
+  Slot slot;
+  slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop.big_lock());
+  slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
+  slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
+                                           slot.transport->NewRegion(board.topology), 1));
+  virtio::MmioTransport* const transport = slot.transport.get();
+  slot.on_state = board.state_handlers.Add({.priority = kDevicePriority,
+                                            .prepare =
+                                                [transport](bool running, RunState) {
+                                                  if (!running) {
+                                                    transport->Stop();
+                                                  }
+                                                },
+                                            .change =
+                                                [transport](bool running, RunState) {
+                                                  if (running) {
+                                                    transport->Start();
+                                                  } else {
+                                                    transport->Drain();
+                                                  }
+                                                  return Status();
+                                                }});
+  slots_.push_back(std::move(slot));
+  return {};
+}
+
+// Members of a slot go in the reverse of their order.
+VirtioBus::~VirtioBus() = default;
+
+std::vector<VirtioSlot> VirtioBus::slots() const {
+  std::vector<VirtioSlot> all;
+  for (unsigned i = 0; i < slots_.size(); ++i) {
+    all.push_back(VirtioSlotAt(i, acpi_));
+  }
+  return all;
+}
+
+void VirtioBus::Reset() {
+  for (const Slot& slot : slots_) {
+    slot.transport->Reset();
+  }
+}
+
+std::string VirtioBus::Report() const {
+  std::string text;
+  for (unsigned i = 0; i < slots_.size(); ++i) {
+    virtio::MmioTransport& transport = *slots_[i].transport;
+    const auto counters = transport.counters();
+    text += format(
+        "virtio {} ({}): {} interrupts for queues, {} for configuration; {} kicks by exit; {} writes "
+        "refused; needed reset {} times\n",
+        i, transport.name(), counters.queue_interrupts, counters.config_interrupts, counters.notify_exits,
+        counters.refused_writes, counters.needs_reset);
+    for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
+      if (const virtio::Queue* const ring = transport.device().queue(queue)) {
+        text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
+                       ring->counters().chains, ring->counters().batches, ring->in_flight(),
+                       ring->counters().abandoned);
+      }
+    }
+  }
+  return text;
+}
+
+}  // namespace gyre::machine

@@ -1,0 +1,72 @@
+// The board's virtio devices: each in a slot of its own, with its registers, its
+// interrupt, and its part in the VM's stops, starts and resets. Main loop's thread, big
+// lock held.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gyre/base/result.h"
+#include "gyre/devices/platform/ioapic.h"
+#include "gyre/devices/virtio/mmio.h"
+#include "gyre/devices/virtio/registry.h"
+#include "gyre/loop/main_loop.h"
+#include "gyre/memory/address_space.h"
+#include "src/machine/acpi/tables.h"
+#include "src/machine/irq_fd_line.h"
+#include "src/machine/state_handlers.h"
+
+namespace gyre::machine {
+
+// How many devices a machine can have, and where the one in slot `index` is.
+unsigned VirtioSlots(bool acpi);
+VirtioSlot VirtioSlotAt(unsigned index, bool acpi);
+// The pins that an IOAPIC needs for so many devices.
+unsigned IoApicPins(unsigned devices, bool acpi);
+// What tells a Linux built for it (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES) of the devices; empty without any.
+std::string VirtioParameters(unsigned devices);
+
+class VirtioBus {
+ public:
+  // All outlive it.
+  struct Board {
+    memory::Topology& topology;
+    memory::MemoryRegion& root;
+    const memory::AddressSpace& memory;
+    loop::MainLoop& loop;
+    devices::IoApic& ioapic;
+    StateHandlers& state_handlers;
+    IrqFdLine::NewIrqFd new_irq_fd;
+    virtio::CallerHold hold;
+    bool acpi = true;
+  };
+  // An error names the device's option.
+  static Result<std::unique_ptr<VirtioBus>> Create(const Board& board,
+                                                   const std::vector<virtio::DeviceConfig>& configs);
+  VirtioBus(const VirtioBus&) = delete;
+  VirtioBus& operator=(const VirtioBus&) = delete;
+  // What is in flight completes first. No vCPU is left.
+  ~VirtioBus();
+
+  std::vector<VirtioSlot> slots() const;
+  // Every device back to power-on, once what is in flight is complete.
+  void Reset();
+  // What each has done, for people.
+  std::string Report() const;
+
+ private:
+  struct Slot {
+    std::unique_ptr<IrqFdLine> line;
+    std::unique_ptr<virtio::MmioTransport> transport;
+    memory::Placement place;  // gone before the transport
+    StateHandlers::Handle on_state;
+  };
+  explicit VirtioBus(bool acpi) : acpi_(acpi) {}
+  Status Add(const Board& board, const virtio::DeviceConfig& config);
+
+  bool acpi_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace gyre::machine

@@ -1,0 +1,215 @@
+#include "tests/fuzz/virtio_guest.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "gyre/base/check.h"
+#include "gyre/base/format.h"
+#include "gyre/base/log.h"
+#include "gyre/devices/virtio/mmio.h"
+#include "gyre/devices/virtio/registry.h"
+#include "gyre/memory/ram.h"
+#include "tests/support/virtio/fake_driver.h"
+#include "tests/support/virtio/mmio_driver.h"
+
+namespace gyre::virtio {
+namespace {
+
+using test::Buffer;
+using test::MmioDriver;
+
+constexpr std::uint64_t kRamSize = 0x20000;
+constexpr std::uint64_t kRing = 0x1000;    // of queue i: 0x1000 further each
+constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its status
+constexpr std::uint64_t kStatus = 0x8100;
+constexpr std::uint64_t kData = 0x9000;
+constexpr std::uint64_t kBase = 0xfeb00000;
+constexpr std::size_t kImageSize = 64 * 1024;
+
+class Script {
+ public:
+  explicit Script(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  bool empty() const { return bytes_.empty(); }
+  std::uint8_t Byte() { return static_cast<std::uint8_t>(Number(1)); }
+  std::uint64_t Number(std::size_t size) {
+    std::uint64_t value = 0;
+    size = std::min(size, bytes_.size());
+    std::memcpy(&value, bytes_.data(), size);
+    bytes_ = bytes_.subspan(size);
+    return value;
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+class Line final : public EdgeLine {
+ public:
+  void Connect() override {}
+  void Trigger() override {}
+  void SetResend(std::function<void()>) override {}
+};
+
+// What all rounds share: making a loop and memory for each would take most of the time.
+struct World {
+  World() NO_THREAD_SAFETY_ANALYSIS {
+    log::SetLevel(log::Level::kError);
+    lock.Lock();
+    loop = loop::MainLoop::Create(lock).value();
+    loop->EnableClock(loop::ClockType::kVirtual, true);
+    block = memory::RamBlock::NewAnonymous("ram", kRamSize).value();
+    root = memory::MemoryRegion::NewContainer(topology, "root", memory::kWholeSpace);
+    CHECK(root->Add(0, memory::MemoryRegion::NewRam(topology, "ram", block)).has_value());
+    space.emplace(topology, "memory", root);
+    image = UniqueFd(::memfd_create("image", MFD_CLOEXEC));
+    CHECK(::ftruncate(image.get(), kImageSize) == 0);
+  }
+  void Run() NO_THREAD_SAFETY_ANALYSIS { loop->RunOnce(true); }
+
+  BigLock lock;
+  memory::Topology topology{lock};
+  std::unique_ptr<loop::MainLoop> loop;
+  std::shared_ptr<memory::RamBlock> block;
+  memory::RegionPtr root;
+  std::optional<memory::AddressSpace> space;
+  UniqueFd image;
+};
+
+class Guest {
+ public:
+  Guest(World& world, bool disk) : world_(world), mmio_(*world.space, kBase) {
+    std::memset(world.block->host(), 0, kRamSize);
+    const Module& module = **std::ranges::find(Modules(), disk ? "disk" : "entropy", &Module::option);
+    const std::string options =
+        disk ? format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get()) : "packed=on";
+    const auto properties = Properties::Parse(options, module.properties).value();
+    auto device = module.create({.loop = *world.loop, .memory = *world.space}, properties).value();
+    transport_ =
+        MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
+            .value();
+    place_ = memory::Placement::Make(world.root, kBase, transport_->NewRegion(world.topology)).value();
+    transport_->Start();
+  }
+
+  void Step(Script& script) {
+    switch (script.Byte() % 10) {
+      case 0:
+        return mmio_.Write(script.Number(2) % MmioTransport::kSize,
+                           static_cast<std::uint32_t>(script.Number(4)));
+      case 1:
+        (void)mmio_.Read(script.Number(2) % MmioTransport::kSize);
+        return;
+      case 2:
+        return Scribble(kRing + script.Number(2) % 0x2000, script);
+      case 3:
+        return Scribble(kHeader + script.Number(2) % 0x1000, script);
+      case 4:
+        return BringUp(script.Byte(), script.Byte() % 16 + 1);
+      case 5:
+        return Offer(script);
+      case 6:
+        mmio_.Kick(script.Byte() % 3);
+        return world_.Run();
+      case 7:
+        return mmio_.Write(MmioDriver::kStatus, 0);
+      case 8:
+        transport_->Stop();
+        transport_->Drain();
+        return transport_->Start();
+      default:
+        return world_.Run();
+    }
+  }
+
+  // The device works for a driver that keeps the rules.
+  void CheckWorks() {
+    transport_->Reset();
+    CHECK(transport_->device().Idle());
+    BringUp(0, 8);
+    std::memset(world_.block->host() + kHeader, 0, 16);
+    rings_.at(0)->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 512, true}, Buffer{kStatus, 1, true}});
+    mmio_.Kick(0);
+    for (int i = 0; i < 10'000; ++i) {
+      world_.Run();
+      if (const auto used = rings_.at(0)->TakeUsed()) {
+        CHECK(used->written == 513);
+        return;
+      }
+    }
+    CHECK(!"an answer in time");
+  }
+
+ private:
+  void Scribble(std::uint64_t address, Script& script) {
+    const std::uint64_t value = script.Number(8);
+    std::memcpy(world_.block->host() + address, &value, 1 + script.Byte() % 8);
+  }
+  void BringUp(unsigned features, std::uint32_t size) {
+    const RingFeatures ring{.packed = (features & 1) != 0,
+                            .indirect = (features & 2) != 0,
+                            .event_index = (features & 4) != 0,
+                            .in_order = false};
+    size = ring.packed ? size : std::bit_floor(size);
+    mmio_.Negotiate(kFeatureVersion1 | (ring.packed ? kFeaturePacked : 0) |
+                    (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0));
+    rings_.clear();
+    room_.clear();
+    for (unsigned i = 0; i < transport_->device().traits().queues; ++i) {
+      const auto layout = test::FakeDriver::LayoutAt(kRing + 0x1000 * std::uint64_t{i}, size, ring.packed);
+      rings_.push_back(test::FakeDriver::New(world_.block->host(), layout, ring));
+      room_.push_back(size);
+      mmio_.SetUpQueue(i, layout);
+    }
+    mmio_.SetDriverOk();
+  }
+  // A request whose shape is a driver's, with numbers that need not be.
+  void Offer(Script& script) {
+    const std::size_t queue = script.Byte() % 2;
+    const std::uint32_t type = script.Byte() % 16;
+    const std::uint64_t sector = script.Number(2);
+    const std::uint32_t size =
+        static_cast<std::uint32_t>(script.Number(2)) & (script.Byte() % 2 == 0 ? 0xfe00 : 0x7fff);
+    if (queue >= rings_.size() || room_[queue] < 3) {
+      return;
+    }
+    room_[queue] -= 3;
+    std::memcpy(world_.block->host() + kHeader, &type, sizeof(type));
+    std::memcpy(world_.block->host() + kHeader + 8, &sector, sizeof(sector));
+    rings_[queue]->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, size, type != 1 && type < 11},
+                                    Buffer{kStatus, 1, true}});
+  }
+
+  World& world_;
+  Line line_;
+  MmioDriver mmio_;
+  std::unique_ptr<MmioTransport> transport_;
+  memory::Placement place_;
+  std::vector<std::unique_ptr<test::FakeDriver>> rings_;
+  std::vector<std::uint32_t> room_;  // entries that were not offered yet
+};
+
+}  // namespace
+
+void FuzzVirtioGuest(std::span<const std::byte> bytes) {
+  static World& world = *new World;  // for ever: an io_uring's end takes long
+  Script script(bytes);
+  const bool disk = script.Byte() % 4 != 0;
+  Guest guest(world, disk);
+  for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
+    guest.Step(script);
+  }
+  if (disk) {
+    guest.CheckWorks();
+    struct stat status{};
+    CHECK(::fstat(world.image.get(), &status) == 0 && status.st_size == static_cast<off_t>(kImageSize));
+  }
+}
+
+}  // namespace gyre::virtio

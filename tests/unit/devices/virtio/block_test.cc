@@ -1,0 +1,357 @@
+// The block device (virtio 1.2, 5.2) on real files, by the driver's side of its ring.
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <fstream>
+#include <string>
+
+#include "gyre/base/format.h"
+#include "gyre/devices/virtio/registry.h"
+#include "tests/unit/devices/virtio/transport_fixture.h"
+
+namespace gyre::virtio {
+namespace {
+
+using test::Buffer;
+
+constexpr std::uint32_t kRead = 0, kWrite = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13;
+constexpr int kOk = 0, kIoError = 1, kUnsupported = 2;
+constexpr std::uint64_t kImageSize = 1 << 20;
+
+const Module& DiskModule() {
+  return **std::ranges::find(Modules(), "disk", [](const Module* module) { return module->option; });
+}
+
+// The clocks stand, but files and io_uring are the host's own.
+class Block : public DeviceTest {
+ protected:
+  Block() {
+    path = testing::TempDir() + format("gyre-block-{}", ::getpid());
+    std::ofstream(path) << std::string(kImageSize, 'a');
+  }
+  ~Block() override {
+    Unplug();
+    ::unlink(path.c_str());
+  }
+
+  Result<std::unique_ptr<VirtioDevice>> Open(const std::string& options) {
+    auto properties = Properties::Parse(format("path={}{}", path, options), DiskModule().properties);
+    if (!properties) {
+      return std::unexpected(properties.error());
+    }
+    return DiskModule().create(context(), *properties);
+  }
+  void Make(const std::string& options = "", std::uint64_t features = 0) {
+    Unplug();
+    auto device = Open(options);
+    ASSERT_TRUE(device) << device.error().message();
+    Plug(std::move(*device));
+    Bring(features);
+  }
+  void PutHeader(std::uint32_t type, std::uint64_t sector) {
+    std::memset(memory.host() + kHeader, 0, 16);
+    std::memcpy(memory.host() + kHeader, &type, 4);
+    std::memcpy(memory.host() + kHeader + 8, &sector, 8);
+    memory.host()[kStatus] = std::byte{0xee};
+  }
+  // Offers header, the buffers and a status byte; the answer, with what was written in `written`.
+  int Request(std::uint32_t type, std::uint64_t sector, std::span<const Buffer> data, unsigned queue = 0) {
+    PutHeader(type, sector);
+    std::vector<Buffer> buffers{{kHeader, 16, false}};
+    buffers.insert(buffers.end(), data.begin(), data.end());
+    buffers.push_back({kStatus, 1, true});
+    rings[queue]->Offer(buffers);
+    mmio.Kick(queue);
+    written = AwaitUsed(queue).written;
+    return std::to_integer<int>(memory.host()[kStatus]);
+  }
+  using Range = std::array<std::uint32_t, 4>;  // sector, its high half, sectors, flags
+  int Ranges(std::uint32_t type, const std::vector<Range>& ranges) {
+    std::memcpy(memory.host() + kData, ranges.data(), 16 * ranges.size());
+    return Request(type, 0, std::array{Buffer{kData, static_cast<std::uint32_t>(16 * ranges.size())}});
+  }
+  std::string Content(std::uint64_t offset, std::size_t size) const {
+    std::ifstream file(path);
+    std::string text(size, '\0');
+    file.seekg(static_cast<std::streamoff>(offset));
+    file.read(text.data(), static_cast<std::streamsize>(size));
+    return text;
+  }
+
+  static constexpr std::uint64_t kHeader = 0xb0000;
+  static constexpr std::uint64_t kStatus = 0xb0100;
+  std::string path;
+  std::uint32_t written = 0;
+};
+
+TEST_F(Block, S_5_2_4_TellsItsSizeAndItsLimits) {
+  Make(",queues=3,block-size=4096");
+  EXPECT_EQ(mmio.Read(test::MmioDriver::kDeviceId), 2U);
+  EXPECT_EQ(mmio.ReadConfig<std::uint64_t>(0), kImageSize / 512);
+  EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(12), 254U);   // seg_max
+  EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(20), 4096U);  // blk_size
+  EXPECT_EQ(mmio.ReadConfig<std::uint16_t>(34), 3U);     // num_queues
+  EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(60), 0U);
+}
+
+TEST_F(Block, S_5_2_3_OffersWhatTheOptionsAllow) {
+  const auto has = [this](unsigned bit) { return (mmio.Features() >> bit & 1) != 0; };
+  Make();
+  EXPECT_TRUE(has(9) && has(13) && has(14));
+  EXPECT_FALSE(has(5) || has(12) || has(34));
+  Make(",readonly=on,packed=on,queues=2");
+  EXPECT_TRUE(has(5) && has(12) && has(34));
+  EXPECT_FALSE(has(13) || has(14));
+  Make(",cache=writethrough,discard=off");
+  EXPECT_FALSE(has(9) || has(13)) << "no flush: writes are durable by themselves";
+}
+
+TEST_F(Block, S_5_2_6_WritesAndReadsBackInEveryCacheModeAndRing) {
+  for (const std::string cache : {"none", "writeback", "writethrough", "unsafe"}) {
+    for (const std::uint64_t features :
+         {std::uint64_t{0}, kFeaturePacked | kFeatureEventIndex, kFeatureIndirect | kFeatureEventIndex}) {
+      SCOPED_TRACE(cache);
+      Make(",packed=on,cache=" + cache, features);
+      std::memset(memory.host() + kData, 'w', 8192);
+      EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 4096}, Buffer{kData + 4096, 4096}}), kOk);
+      EXPECT_EQ(written, 1U);
+      EXPECT_EQ(Request(kFlush, 0, {}), kOk);
+      EXPECT_EQ(Content(16 * 512, 8192), std::string(8192, 'w'));
+      EXPECT_EQ(Content(16 * 512 + 8192, 1), "a");
+      EXPECT_EQ(Request(kRead, 15, std::array{Buffer{kData, 512, true}, Buffer{kData + 512, 512, true}}),
+                kOk);
+      EXPECT_EQ(written, 1025U);
+      EXPECT_EQ(std::to_integer<char>(memory.host()[kData + 511]), 'a');
+      EXPECT_EQ(std::to_integer<char>(memory.host()[kData + 512]), 'w');
+      EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kOk);
+    }
+  }
+}
+
+TEST_F(Block, S_2_7_4_AnyFramingOfARequestIsTheSame) {
+  Make();
+  PutHeader(kRead, 1);
+  std::memset(memory.host() + kData, 0, 1024);
+  // The header in three pieces, the status at the end of the data's last one.
+  rings[0]->Offer(std::array{Buffer{kHeader, 1}, Buffer{kHeader + 1, 11}, Buffer{kHeader + 12, 4},
+                             Buffer{kData, 100, true}, Buffer{kData + 100, 413, true}});
+  Kick();
+  EXPECT_EQ(AwaitUsed().written, 513U);
+  EXPECT_EQ(memory.host()[kData + 512], std::byte{kOk});
+  EXPECT_EQ(std::to_integer<char>(memory.host()[kData + 511]), 'a');
+  // Header and data in one piece.
+  PutHeader(kWrite, 3);
+  std::memset(memory.host() + kHeader + 16, 'q', 512);
+  rings[0]->Offer(std::array{Buffer{kHeader, 16 + 512}, Buffer{kData, 1, true}});
+  Kick();
+  AwaitUsed();
+  EXPECT_EQ(memory.host()[kData], std::byte{kOk});
+  EXPECT_EQ(Content(3 * 512, 512), std::string(512, 'q'));
+}
+
+TEST_F(Block, CacheNoneTakesBuffersThatAreNotAligned) {
+  Make(",cache=none");
+  std::memset(memory.host() + kData, 'u', 4096);
+  EXPECT_EQ(Request(kWrite, 1, std::array{Buffer{kData + 3, 512}}), kOk);
+  EXPECT_EQ(Content(512, 512), std::string(512, 'u'));
+  EXPECT_EQ(Request(kRead, 1, std::array{Buffer{kData + 8193, 512, true}}), kOk);
+  EXPECT_EQ(std::to_integer<char>(memory.host()[kData + 8193]), 'u');
+}
+
+TEST_F(Block, S_5_2_6_GetIdGivesTheSerial) {
+  Make(",serial=disk-0001");
+  std::memset(memory.host() + kData, 0xff, 64);
+  EXPECT_EQ(Request(kGetId, 0, std::array{Buffer{kData, 20, true}}), kOk);
+  EXPECT_EQ(written, 21U);
+  EXPECT_STREQ(reinterpret_cast<const char*>(memory.host() + kData), "disk-0001");
+  EXPECT_EQ(Request(kGetId, 0, std::array{Buffer{kData, 4, true}}), kOk);
+}
+
+TEST_F(Block, S_5_2_6_DiscardFreesAndWriteZeroesZeroes) {
+  Make();
+  EXPECT_EQ(Ranges(kDiscard, {Range{8, 0, 8, 0}, Range{32, 0, 8, 0}}), kOk);
+  EXPECT_EQ(Content(7 * 512, 512), std::string(512, 'a'));
+  EXPECT_EQ(Ranges(kWriteZeroes, {Range{1, 0, 2, 0}, Range{64, 0, 8, 1}}), kOk);
+  EXPECT_EQ(Content(512, 1024), std::string(1024, '\0'));
+  EXPECT_EQ(Content(0, 512), std::string(512, 'a'));
+  EXPECT_EQ(Content(3 * 512, 512), std::string(512, 'a'));
+  EXPECT_EQ(Content(64 * 512, 4096), std::string(4096, '\0'));
+  struct stat status{};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_size, static_cast<off_t>(kImageSize));
+  EXPECT_LE(status.st_blocks, static_cast<blkcnt_t>(kImageSize / 512 - 24)) << "three blocks were freed";
+}
+
+TEST_F(Block, S_5_2_6_2_ARangeThatIsWrongIsRefused) {
+  Make();
+  EXPECT_EQ(Ranges(kDiscard, {Range{0, 0, 8, 1}}), kUnsupported) << "discard with unmap";
+  EXPECT_EQ(Ranges(kWriteZeroes, {Range{0, 0, 8, 2}}), kUnsupported) << "an unknown flag";
+  EXPECT_EQ(Ranges(kWriteZeroes, {Range{2040, 0, 9, 0}}), kIoError) << "beyond the end";
+  EXPECT_EQ(Ranges(kWriteZeroes, {Range{UINT32_MAX, UINT32_MAX, 8, 0}}), kIoError);
+  EXPECT_EQ(Ranges(kDiscard, {Range{0, 0, UINT32_MAX, 0}}), kIoError);
+  EXPECT_EQ(Ranges(kDiscard, std::vector<Range>(17, Range{0, 0, 8, 0})), kIoError) << "too many";
+  EXPECT_EQ(Request(kDiscard, 0, std::array{Buffer{kData, 15}}), kIoError);
+  EXPECT_EQ(Request(kDiscard, 0, {}), kIoError);
+  EXPECT_EQ(Content(0, kImageSize), std::string(kImageSize, 'a'));
+  Make(",discard=off");
+  EXPECT_EQ(Ranges(kDiscard, {Range{0, 0, 8, 0}}), kUnsupported);
+}
+
+TEST_F(Block, S_5_2_6_2_AMalformedRequestIsAnswered) {
+  Make();
+  const std::array sector{Buffer{kData, 512, true}};
+  EXPECT_EQ(Request(2, 0, sector), kUnsupported);
+  EXPECT_EQ(Request(UINT32_MAX, 0, sector), kUnsupported);
+  EXPECT_EQ(Request(kRead, 2048, sector), kIoError) << "beyond the end";
+  EXPECT_EQ(Request(kRead, UINT64_MAX, sector), kIoError);
+  EXPECT_EQ(Request(kRead, UINT64_MAX / 512 + 1, sector), kIoError);
+  EXPECT_EQ(Request(kRead, 2047, std::array{Buffer{kData, 1024, true}}), kIoError);
+  EXPECT_EQ(Request(kRead, 0, std::array{Buffer{kData, 511, true}}), kIoError);
+  EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 513}}), kIoError);
+  EXPECT_EQ(Request(kRead, 0, {}), kOk) << "of nothing";
+  // Without a place for the status, or without a whole header.
+  rings[0]->Offer(std::array{Buffer{kHeader, 16}});
+  rings[0]->Offer(std::array{Buffer{kHeader, 15}, Buffer{kStatus, 1, true}});
+  rings[0]->Offer(std::array{Buffer{kStatus, 1, true}});
+  memory.host()[kStatus] = std::byte{0xee};
+  Kick();
+  EXPECT_EQ(AwaitUsed().written, 0U);
+  EXPECT_EQ(AwaitUsed().written, 1U);
+  EXPECT_EQ(AwaitUsed().written, 1U);
+  EXPECT_EQ(memory.host()[kStatus], std::byte{kIoError});
+  EXPECT_EQ(status() & test::MmioDriver::kNeedsReset, 0U);
+}
+
+TEST_F(Block, S_5_2_6_2_AReadonlyDiskIsNotWritten) {
+  Make(",readonly=on");
+  EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 512}}), kIoError);
+  EXPECT_EQ(Ranges(kWriteZeroes, {Range{0, 0, 8, 0}}), kIoError);
+  EXPECT_EQ(Request(kRead, 0, std::array{Buffer{kData, 512, true}}), kOk);
+  EXPECT_EQ(Content(0, 512), std::string(512, 'a'));
+}
+
+TEST_F(Block, AnImageThatShrinksGivesAnError) {
+  Make();
+  ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+  EXPECT_EQ(Request(kRead, 16, std::array{Buffer{kData, 512, true}}), kIoError);
+  EXPECT_EQ(Request(kRead, 7, std::array{Buffer{kData, 1024, true}}), kIoError) << "half of it there";
+  EXPECT_EQ(Request(kRead, 7, std::array{Buffer{kData, 512, true}}), kOk);
+}
+
+TEST_F(Block, AFullHostGivesAnErrorToTheGuest) {
+  Make();
+  // The process may not write beyond there: as good as ENOSPC (EFBIG), without a disk to fill.
+  const rlimit small{.rlim_cur = 4096, .rlim_max = RLIM_INFINITY};
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kIoError);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  (void)std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kOk);
+}
+
+TEST_F(Block, S_5_2_ManyRequestsOfManyQueues) {
+  Make(",queues=4");
+  Bring(0, 256);
+  for (unsigned round = 0; round < 20; ++round) {
+    PutHeader(kRead, round);
+    for (unsigned queue = 0; queue < 4; ++queue) {
+      for (int i = 0; i < 80; ++i) {
+        rings[queue]->Offer(
+            std::array{Buffer{kHeader, 16}, Buffer{kData, 512, true}, Buffer{kStatus, 1, true}});
+      }
+      mmio.Kick(queue);
+    }
+    for (unsigned queue = 0; queue < 4; ++queue) {
+      for (int i = 0; i < 80; ++i) {
+        ASSERT_EQ(AwaitUsed(queue).written, 513U);
+      }
+    }
+  }
+}
+
+// Submissions and waits of the loop are system calls; a batch of 80 requests may not cost 80.
+TEST_F(Block, ABatchIsHandedToTheKernelTogether) {
+  Make();
+  Bring(0, 256);
+  PutHeader(kRead, 0);
+  for (int i = 0; i < 60; ++i) {
+    rings[0]->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 512, true}, Buffer{kStatus, 1, true}});
+  }
+  const auto before = loop_->stats().iterations;
+  mmio.Kick(0);
+  for (int i = 0; i < 60; ++i) {
+    AwaitUsed();
+  }
+  EXPECT_LE(loop_->stats().iterations - before, 20U);
+  EXPECT_LE(line.edges, 10) << "interrupts come by the batch";
+}
+
+TEST_F(Block, AResetWithRequestsInFlightWaitsForThem) {
+  Make();
+  for (int round = 0; round < 20; ++round) {
+    Bring(0);
+    std::memset(memory.host() + kData, 'r', 4096);
+    PutHeader(kWrite, 8);
+    rings[0]->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 4096}, Buffer{kStatus, 1, true}});
+    mmio.Kick(0);
+    RunPending();
+    mmio.Write(test::MmioDriver::kStatus, 0);
+    for (int i = 0; i < 1000 && status() != 0; ++i) {
+      RunPending();
+    }
+    ASSERT_EQ(status(), 0U);
+    EXPECT_EQ(holds, releases);
+  }
+  transport->Reset();
+}
+
+TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {
+  Make();
+  std::memset(memory.host() + kData, 'z', 4096);
+  PutHeader(kWrite, 8);
+  rings[0]->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 4096}, Buffer{kStatus, 1, true}});
+  mmio.Kick(0);
+  RunPending();
+  RunPending();
+  Unplug();
+  const std::string content = Content(8 * 512, 4096);
+  EXPECT_TRUE(content == std::string(4096, 'z') || content == std::string(4096, 'a'));
+}
+
+// --- Options ---
+
+TEST_F(Block, AnImageIsLockedAsLongAsItIsUsed) {
+  auto first = Open("");
+  ASSERT_TRUE(first);
+  EXPECT_EQ(Open("").error().message(), path + ": is in use: somebody has locked it");
+  EXPECT_FALSE(Open(",readonly=on"));
+  first->reset();
+  auto reader = Open(",readonly=on");
+  ASSERT_TRUE(reader);
+  EXPECT_TRUE(Open(",readonly=on"));
+  EXPECT_FALSE(Open(""));
+}
+
+TEST_F(Block, WrongOptionsAreToldInOneLine) {
+  EXPECT_EQ(Open(",cache=yes").error().message(),
+            "cache=yes: is not one of none, writeback, writethrough, unsafe");
+  EXPECT_EQ(Open(",block-size=1000").error().message(), "block-size=1000: is not a power of two");
+  EXPECT_EQ(Open(",queues=0").error().message(), "queues=0: must be a number from 1 to 16");
+  EXPECT_FALSE(Open(",serial=0123456789012345678901"));
+  EXPECT_EQ(Open(",readonly=yes").error().message(), "readonly=yes: is neither on nor off");
+  path += ".no";
+  EXPECT_EQ(Open("").error().kind(), ErrorKind::kUsage);
+  path = "/dev/null";
+  EXPECT_EQ(Open("").error().message(), "/dev/null: is neither a file nor a block device");
+}
+
+}  // namespace
+}  // namespace gyre::virtio

@@ -1,0 +1,105 @@
+#include "src/machine/virtio_bus.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <set>
+
+#include "src/machine/layout.h"
+
+namespace gyre::machine {
+namespace {
+
+class CountingMsi final : public MsiSink {
+ public:
+  void Send(const MsiMessage&) override { ++sent; }
+  void SetRoute(Gsi, const std::optional<MsiMessage>&) override {}
+  int sent = 0;
+};
+
+class IrqFdLineTest : public testing::Test {
+ protected:
+  void Program(std::uint32_t low) {
+    ioapic_.Write(0, 4, 0x10 + 2 * 24);
+    ioapic_.Write(0x10, 4, low);
+  }
+  BigLock lock_;
+  CountingMsi msi_;
+  devices::IoApic ioapic_{msi_, 25};
+};
+
+TEST_F(IrqFdLineTest, AnEdgeIsAWriteToTheIrqFd) {
+  int asked = 0;
+  int fd = -1;
+  IrqFdLine line(
+      ioapic_, 24,
+      [&](Gsi gsi) {
+        EXPECT_EQ(gsi, Gsi(24));
+        ++asked;
+        auto made = NewEventFd();
+        fd = made->get();
+        return made;
+      },
+      lock_);
+  EXPECT_EQ(asked, 0);
+  line.Connect();
+  line.Connect();
+  EXPECT_EQ(asked, 1);
+  Program(0x31);
+  line.Trigger();
+  EXPECT_TRUE(DrainEventFd(fd));
+  EXPECT_EQ(msi_.sent, 0) << "KVM delivers it";
+}
+
+TEST_F(IrqFdLineTest, WithoutAnIrqFdAnEdgeGoesThroughTheIoApic) {
+  IrqFdLine line(ioapic_, 24, [](Gsi) -> Result<UniqueFd> { return Fail(Error::Host("none")); }, lock_);
+  line.Connect();
+  Program(0x31);
+  line.Trigger();
+  EXPECT_EQ(msi_.sent, 1);
+  {
+    const BigLockGuard guard(lock_);
+    line.Trigger();
+  }
+  EXPECT_EQ(msi_.sent, 2);
+  int resends = 0;
+  line.SetResend([&] {
+    ++resends;
+    line.Trigger();
+  });
+  Program(0x31 | 0x10000);
+  line.Trigger();
+  EXPECT_EQ(msi_.sent, 2);
+  Program(0x31);
+  EXPECT_EQ(resends, 1);
+  EXPECT_EQ(msi_.sent, 3);
+}
+
+TEST(VirtioSlots, HavePlacesAndInterruptsOfTheirOwn) {
+  for (const bool acpi : {false, true}) {
+    std::set<std::uint64_t> addresses;
+    std::set<unsigned> gsis = {layout::kSerialGsi, layout::kRtcGsi, layout::kPitGsi};
+    if (acpi) {
+      gsis.insert(layout::kAcpiEventGsi);
+    }
+    const std::size_t others = gsis.size();
+    for (unsigned i = 0; i < VirtioSlots(acpi); ++i) {
+      const VirtioSlot slot = VirtioSlotAt(i, acpi);
+      addresses.insert(slot.address);
+      gsis.insert(slot.gsi);
+      EXPECT_LT(slot.gsi, IoApicPins(i + 1, acpi));
+    }
+    EXPECT_EQ(addresses.size(), VirtioSlots(acpi));
+    EXPECT_EQ(gsis.size(), VirtioSlots(acpi) + others);
+  }
+  EXPECT_EQ(VirtioSlots(true), 24U);
+  EXPECT_EQ(IoApicPins(0, true), 24U);
+}
+
+TEST(VirtioSlots, AreNamedOnTheCommandLineWithoutAcpi) {
+  EXPECT_EQ(VirtioParameters(0), "");
+  EXPECT_EQ(VirtioParameters(2), "virtio_mmio.device=512@0xfeb00000:5 virtio_mmio.device=512@0xfeb00200:6");
+}
+
+}  // namespace
+}  // namespace gyre::machine
