@@ -84,7 +84,7 @@ Status DirtyRings::Sync() {
 
 Status DirtyRings::ReapAll() {
   for (auto& [vcpu, ring] : rings_) {
-    TRY(Reap(vcpu, ring));
+    (void)TRY(Reap(vcpu, ring));
   }
   return Publish();
 }
