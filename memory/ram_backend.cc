@@ -61,6 +61,10 @@ Error Refused(const std::string& name, const std::string& what, int error) {
   return Error::Sys(format("memory {}: {}", name, what), error, ErrorKind::kUsage);
 }
 
+Error NotWholePages(const std::string& name, std::uint64_t size, std::uint64_t unit) {
+  return Error::Usage(format("memory {}: {} bytes are not whole pages of {} bytes", name, size, unit));
+}
+
 Result<UniqueFd> OpenMemfd(const std::string& name, const RamOptions& options) {
   unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   if (IsHugetlb(options)) {
@@ -135,11 +139,18 @@ Status Advise(const std::string& name, const RamOptions& options, const Mapping&
   return {};
 }
 
+// A file's is its file system's.
+std::uint64_t PageSizeOf(const RamOptions& options, const UniqueFd& fd) {
+  struct statfs info{};
+  const bool huge_file = fd && ::fstatfs(fd.get(), &info) == 0 && info.f_type == HUGETLBFS_MAGIC;
+  return huge_file ? static_cast<std::uint64_t>(info.f_bsize) : SizeOf(options.huge_pages).bytes;
+}
+
 // A page that cannot be had is an error here, and would be a SIGBUS later.
 Status Populate(const std::string& name, const RamOptions& options, const Mapping& mapping,
                 const UniqueFd& fd) {
-  const int error = PopulatePages(name, mapping.bytes(), SizeOf(options.huge_pages).bytes,
-                                  options.prealloc_threads, options.progress);
+  const int error = PopulatePages(name, mapping.bytes(), PageSizeOf(options, fd), options.prealloc_threads,
+                                  options.progress);
   if (error == 0) {
     return {};
   }
@@ -154,18 +165,10 @@ Status Populate(const std::string& name, const RamOptions& options, const Mappin
   return Fail(Error::Usage(format("memory {}: {}: {}", name, what, DescribeNoSpace(fd.get()))));
 }
 
-// A file's is its file system's.
-std::uint64_t PageSizeOf(const RamOptions& options, const UniqueFd& fd) {
-  struct statfs info{};
-  const bool huge_file = fd && ::fstatfs(fd.get(), &info) == 0 && info.f_type == HUGETLBFS_MAGIC;
-  return huge_file ? static_cast<std::uint64_t>(info.f_bsize) : SizeOf(options.huge_pages).bytes;
-}
-
 Status CheckOptions(const std::string& name, const RamOptions& options) {
   const std::uint64_t unit = SizeOf(options.huge_pages).bytes;
   if (options.size == 0 || options.size % unit != 0) {
-    return Fail(Error::Usage(
-        format("memory {}: {} bytes are not whole pages of {} bytes", name, options.size, unit)));
+    return Fail(NotWholePages(name, options.size, unit));
   }
   if ((options.backend == RamBackend::kFile) == options.path.empty()) {
     return Fail(Error::Usage(format("memory {}: a path belongs to backend=file, and to nothing else", name)));
@@ -193,6 +196,10 @@ Result<std::shared_ptr<RamBlock>> RamBlock::New(std::string name, const RamOptio
   } else if (options.backend == RamBackend::kFile) {
     fd = TRY(OpenFile(name, options));
   }
+  const std::uint64_t unit = PageSizeOf(options, fd);
+  if (options.size % unit != 0) {
+    return Fail(NotWholePages(name, options.size, unit));
+  }
   Mapping mapping = TRY(MapIt(name, options, fd));
   TRY(Advise(name, options, mapping));
   TRY(SetNumaPolicy(name, options, mapping.bytes()));
@@ -204,7 +211,7 @@ Result<std::shared_ptr<RamBlock>> RamBlock::New(std::string name, const RamOptio
   }
   auto block = std::make_shared<RamBlock>(std::move(name), std::move(mapping));
   const bool stays = options.prealloc || options.locked;
-  block->unit_ = PageSizeOf(options, fd);
+  block->unit_ = unit;
   block->anonymous_ = options.backend == RamBackend::kAnonymous && !stays && !IsHugetlb(options);
   if (!stays && options.backend == RamBackend::kAnonymous) {
     block->return_ = Return::kAdvice;

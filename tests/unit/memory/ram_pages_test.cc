@@ -101,13 +101,13 @@ TEST(Preallocation, TellsItsEnd) {
   }
 }
 
-// A file system of 1 MiB, for RAM that is larger.
-class FullFileSystem : public testing::Test {
+// A file system of the test's own.
+class OwnFileSystem : public testing::Test {
  protected:
-  void SetUp() override {
+  void Mount(const char* type, const char* options) {
     ASSERT_NE(::mkdtemp(path_.data()), nullptr);
-    if (::mount("none", path_.c_str(), "tmpfs", 0, "size=1m") != 0) {
-      GTEST_SKIP() << "mounting a tmpfs: " << std::strerror(errno);
+    if (::mount("none", path_.c_str(), type, 0, options) != 0) {
+      GTEST_SKIP() << "mounting a " << type << ": " << std::strerror(errno);
     }
     mounted_ = true;
   }
@@ -122,6 +122,26 @@ class FullFileSystem : public testing::Test {
  private:
   bool mounted_ = false;
 };
+
+// Of 1 MiB, for RAM that is larger.
+class FullFileSystem : public OwnFileSystem {
+ protected:
+  void SetUp() override { Mount("tmpfs", "size=1m"); }
+};
+
+// The kernel rounds such a mapping up, which nobody here would know.
+TEST_F(OwnFileSystem, PartsOfAHugePageOfAFile_AreRefused) {
+  ASSERT_NO_FATAL_FAILURE(Mount("hugetlbfs", "pagesize=2M"));
+  if (IsSkipped()) {
+    return;
+  }
+  const std::string path = path_ + "/file";
+  const UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(kSize)), 0);
+  EXPECT_THAT(Mistake({.size = 3 * kMiB, .backend = RamBackend::kFile, .share = true, .path = path}),
+              HasSubstr("3145728 bytes are not whole pages of 2097152 bytes"));
+  ::unlink(path.c_str());
+}
 
 TEST_F(FullFileSystem, Prealloc_IsAnErrorThatSaysSo) {
   for (const std::string& path : {path_, path_ + "/file"}) {
