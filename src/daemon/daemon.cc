@@ -24,6 +24,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, BigLock& big_lock,
   TRY(daemon->ConfigureAccelerator());
   TRY(daemon->CreateMachine());
   TRY(daemon->LoadGuest());
+  TRY(daemon->Publish());
   TRY(daemon->Autostart());
   return daemon;
 }
@@ -82,6 +83,18 @@ Status Daemon::LoadGuest() {
   return {};
 }
 
+Status Daemon::Publish() {
+  if (options_.control_sockets.empty()) {
+    return {};
+  }
+  const trace::Span span("start", "control");
+  control_ = TRY(control::Server::Create(
+      *loop_, machine_.get(),
+      {.sockets = options_.control_sockets, .identity = {.name = options_.name, .uuid = options_.uuid}}));
+  timeline_.Mark("control sockets ready");
+  return {};
+}
+
 Status Daemon::Autostart() { return options_.paused ? Status() : machine_->lifecycle().VmStart(); }
 
 void Daemon::ServeSignal(int signo, int pid) {
@@ -116,7 +129,11 @@ void Daemon::Cleanup() {
     std::fputs(timeline_.Table().c_str(), stderr);
   }
   event_log_.Remove();
+  if (control_) {
+    control_->Retire();
+  }
   machine_.reset();
+  control_.reset();  // what was still to be said, and the end
   signals_.reset();
   loop_.reset();
 }

@@ -11,6 +11,7 @@
 #include "gyre/kvm/system.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/loop/signals.h"
+#include "src/control/server.h"
 #include "src/daemon/options.h"
 #include "src/machine/machine.h"
 #include "src/machine/timeline.h"
@@ -39,6 +40,7 @@ class Daemon {
   Status ConfigureAccelerator();
   Status CreateMachine();
   Status LoadGuest();
+  Status Publish();
   Status Autostart();
 
   void ServeSignal(int signo, int pid);
@@ -50,6 +52,7 @@ class Daemon {
   std::unique_ptr<loop::MainLoop> loop_;
   std::unique_ptr<loop::SignalWatch> signals_;
   std::optional<kvm::System> system_;
+  std::unique_ptr<control::Server> control_;  // outlives the machine: its clients see the end last
   std::unique_ptr<machine::Machine> machine_;
   machine::EventBus::Subscription event_log_;
 };
