@@ -22,6 +22,7 @@ struct Raw {
   std::string watchdog = "off";
   std::string log_level = "warning";
   std::vector<std::string> actions;
+  std::vector<std::string> qmp;
 };
 
 // One line an option; the order is that of --help.
@@ -42,6 +43,12 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
   app.add_option("--watchdog", raw.watchdog, "give it a watchdog timer (Linux: wdat_wdt): on or off (off)");
   app.add_option("--name", options.name, "the VM's name, for the log");
+  app.add_option("--uuid", options.uuid, "the VM's UUID, for clients");
+  app.add_option(
+         "--qmp", raw.qmp,
+         "control socket: unix:PATH, unix:@NAME or fd:N, with any of mode=OCTAL (0660), owner=USER[:GROUP], "
+         "allow=USER, by commas; several by several")
+      ->take_all();
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
   app.add_option("--stop-timeout", options.stop_timeout_s,
                  "at SIGTERM, press the guest's power button and wait so many seconds; 0: end at once (0)")
@@ -131,6 +138,18 @@ Result<unsigned> ParseCount(std::string_view option, std::string_view text) {
   return count;
 }
 
+// 8-4-4-4-12 hexadecimal digits; nothing is fine, too.
+Status CheckUuid(std::string_view text) {
+  static constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  const auto fits = [](char byte, char form) {
+    return form == '-' ? byte == '-' : std::string_view("0123456789abcdefABCDEF").contains(byte);
+  };
+  if (!text.empty() && !std::ranges::equal(text, kForm, fits)) {
+    return Fail(Error::Usage(format("--uuid: '{}' is not of the form {}", text, kForm)));
+  }
+  return {};
+}
+
 Status Interpret(const Raw& raw, Options& options) {
   using machine::BootProtocol;
   if (options.boot.kernel_path.empty()) {
@@ -155,6 +174,14 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"info", log::Level::kInfo},
                                               {"warning", log::Level::kWarning},
                                               {"error", log::Level::kError}}));
+  TRY(CheckUuid(options.uuid));
+  for (const auto& socket : raw.qmp) {
+    auto spec = control::ParseSocketSpec(socket);
+    if (!spec) {
+      return Fail(std::move(spec).error().Within("--qmp"));
+    }
+    options.control_sockets.push_back(*std::move(spec));
+  }
   for (const auto& action : raw.actions) {
     TRY(machine::ParseActions(action, options.machine.actions));
   }
