@@ -62,7 +62,7 @@ Status CheckCharSpec(const std::string& spec) {
     return CheckUnixPath(*path);
   }
   if (const auto number = After(kFdPrefix, spec)) {
-    TRY(ParseFd(*number));
+    (void)TRY(ParseFd(*number));
     return {};
   }
   return Fail(Error::Usage(format("'{}' is none of stdio, null, file:PATH, pty, unix:PATH, fd:N", spec)));

@@ -1,8 +1,10 @@
 #include "src/daemon/daemon.h"
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
+#include <vector>
 
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
@@ -32,26 +34,45 @@ Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, ServiceEnvironment
   TRY(daemon->CreateMachine());
   TRY(daemon->CreateService());
   TRY(daemon->LoadGuest());
+  TRY(daemon->Publish());
   daemon->TellReady();
   TRY(daemon->Autostart());
   return daemon;
 }
 
-// A passed socket stands for an option, by its name. One that we had stored before a restart is taken
-// only as long as the option still names its place and its file is there.
+// A passed socket stands for an option, by its name: for the one of the same place, if there is one. One
+// that we had stored before we died is of no use any more if the option names another place now.
 Status Daemon::AdoptPassedFds() {
   for (PassedFd& passed : environment_.fds) {
-    std::string& serial = options_.machine.serial;
-    if (passed.name != "serial") {
+    if (passed.name == "serial") {
+      AdoptSerial(passed);
+    } else if (passed.name == "qmp") {
+      AdoptControl(passed);
+    } else {
       return Fail(Error::Usage(format("LISTEN_FDNAMES: '{}' is not one of qmp, serial", passed.name)));
-    }
-    if (!serial.starts_with("unix:") || serial == "unix:" + SocketAddress(passed.fd.get())) {
-      serial = format("fd:{}", passed.fd.Release());
-      serial_passed_ = true;
     }
   }
   environment_.fds.clear();
   return {};
+}
+
+void Daemon::AdoptSerial(PassedFd& passed) {
+  std::string& serial = options_.machine.serial;
+  if (!serial.starts_with("unix:") || serial == "unix:" + SocketAddress(passed.fd.get())) {
+    serial = format("fd:{}", passed.fd.Release());
+  }
+}
+
+void Daemon::AdoptControl(PassedFd& passed) {
+  auto& sockets = options_.control_sockets;
+  const std::string address = SocketAddress(passed.fd.get());
+  if (address.empty()) {
+    return;  // nobody finds it any more
+  }
+  const auto same = std::ranges::find(sockets, address, &control::SocketSpec::path);
+  control::SocketSpec& spec = same == sockets.end() ? sockets.emplace_back() : *same;
+  spec.path.clear();
+  spec.fd = passed.fd.Release();
 }
 
 Status Daemon::InitSubsystems() {
@@ -124,10 +145,26 @@ Status Daemon::LoadGuest() {
   return {};
 }
 
+Status Daemon::Publish() {
+  if (options_.control_sockets.empty()) {
+    return {};
+  }
+  const trace::Span span("start", "control");
+  control_ = TRY(control::Server::Create(
+      *loop_, machine_.get(),
+      {.sockets = options_.control_sockets, .identity = {.name = options_.name, .uuid = options_.uuid}}));
+  timeline_.Mark("control sockets ready");
+  return {};
+}
+
 void Daemon::TellReady() {
-  // Clients of a service that comes back wait in the socket's backlog.
-  if (const int serial = machine_->serial_listener(); serial >= 0 && !serial_passed_) {
+  // Clients of a service that comes back wait in the sockets' backlogs. What was passed is kept already.
+  if (const int serial = machine_->serial_listener();
+      serial >= 0 && !options_.machine.serial.starts_with("fd:")) {
     service_->Store("serial", serial);
+  }
+  for (const int listener : control_ ? control_->own_listeners() : std::vector<int>()) {
+    service_->Store("qmp", listener);
   }
   service_->Ready();
 }
@@ -176,7 +213,11 @@ void Daemon::Cleanup() {
   }
   event_log_.Remove();
   service_.reset();
+  if (control_) {
+    control_->Retire();
+  }
   machine_.reset();
+  control_.reset();  // what was still to be said, and the end
   signals_.reset();
   loop_.reset();
 }

@@ -11,6 +11,7 @@
 #include "gyre/kvm/system.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/loop/signals.h"
+#include "src/control/server.h"
 #include "src/daemon/options.h"
 #include "src/daemon/service.h"
 #include "src/daemon/service_env.h"
@@ -38,12 +39,15 @@ class Daemon {
 
   // The phases of Init, in order.
   Status AdoptPassedFds();
+  void AdoptSerial(PassedFd& passed);
+  void AdoptControl(PassedFd& passed);
   Status InitSubsystems();
   Status InitMainLoop();
   Status ConfigureAccelerator();
   Status CreateMachine();
   Status CreateService();
   Status LoadGuest();
+  Status Publish();
   void TellReady();
   Status Autostart();
 
@@ -52,13 +56,13 @@ class Daemon {
 
   Options options_;
   ServiceEnvironment environment_;
-  bool serial_passed_ = false;
   std::optional<trace::Session> trace_;  // ends last, so that the teardown is in the trace
   BigLock& big_lock_;
   machine::Timeline timeline_;
   std::unique_ptr<loop::MainLoop> loop_;
   std::unique_ptr<loop::SignalWatch> signals_;
   std::optional<kvm::System> system_;
+  std::unique_ptr<control::Server> control_;  // outlives the machine: its clients see the end last
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<Service> service_;
   machine::EventBus::Subscription event_log_;

@@ -26,6 +26,7 @@ struct Raw {
   std::vector<std::string> actions;
   // Each module's, in the order given.
   std::map<const virtio::Module*, std::vector<std::string>> devices;
+  std::vector<std::string> qmp;
 };
 
 // One line an option; the order is that of --help.
@@ -57,6 +58,12 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
         ->take_all();
   }
   app.add_option("--name", options.name, "the VM's name, for the log");
+  app.add_option("--uuid", options.uuid, "the VM's UUID, for clients");
+  app.add_option(
+         "--qmp", raw.qmp,
+         "control socket: unix:PATH, unix:@NAME or fd:N, with any of mode=OCTAL (0660), owner=USER[:GROUP], "
+         "allow=USER, by commas; several by several")
+      ->take_all();
   app.add_flag("--paused", options.paused, "build the machine, but do not start the guest");
   app.add_option("--stop-timeout", options.stop_timeout_s,
                  "at SIGTERM, press the guest's power button and wait so many seconds; 0: end at once (0)")
@@ -159,6 +166,18 @@ Status ParseDevices(const Raw& raw, Options& options) {
   return {};
 }
 
+// 8-4-4-4-12 hexadecimal digits; nothing is fine, too.
+Status CheckUuid(std::string_view text) {
+  static constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  const auto fits = [](char byte, char form) {
+    return form == '-' ? byte == '-' : std::string_view("0123456789abcdefABCDEF").contains(byte);
+  };
+  if (!text.empty() && !std::ranges::equal(text, kForm, fits)) {
+    return Fail(Error::Usage(format("--uuid: '{}' is not of the form {}", text, kForm)));
+  }
+  return {};
+}
+
 Status Interpret(const Raw& raw, Options& options) {
   using machine::BootProtocol;
   if (options.boot.kernel_path.empty()) {
@@ -185,6 +204,14 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"warning", log::Level::kWarning},
                                               {"error", log::Level::kError}}));
   TRY(ParseDevices(raw, options));
+  TRY(CheckUuid(options.uuid));
+  for (const auto& socket : raw.qmp) {
+    auto spec = control::ParseSocketSpec(socket);
+    if (!spec) {
+      return Fail(std::move(spec).error().Within("--qmp"));
+    }
+    options.control_sockets.push_back(*std::move(spec));
+  }
   for (const auto& action : raw.actions) {
     TRY(machine::ParseActions(action, options.machine.actions));
   }

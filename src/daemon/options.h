@@ -4,9 +4,11 @@
 
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "gyre/base/log.h"
 #include "gyre/base/result.h"
+#include "src/control/socket.h"
 #include "src/machine/boot/boot.h"
 #include "src/machine/machine.h"
 
@@ -14,8 +16,10 @@ namespace gyre::daemon {
 
 struct Options {
   std::string name;
+  std::string uuid;
   machine::BootConfig boot;
   machine::MachineConfig machine;
+  std::vector<control::SocketSpec> control_sockets;
   bool paused = false;
   unsigned stop_timeout_s = 0;  // how long a guest has to power off when we are asked to end
   bool boot_timeline = false;

@@ -61,6 +61,11 @@ void Lifecycle::RequestKill(int signo, int pid) {
   RequestShutdown(ShutdownCause::kHostSignal);
 }
 
+void Lifecycle::RequestQuit() {
+  force_poweroff_.store(true, std::memory_order_relaxed);
+  RequestShutdown(ShutdownCause::kHostQmpQuit);
+}
+
 void Lifecycle::RequestPowerdown() {
   powerdown_.store(true, std::memory_order_release);
   loop_.Wake();

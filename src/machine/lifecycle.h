@@ -58,6 +58,8 @@ class Lifecycle {
   void RequestExit(int status);
   // A signal to end: poweroff whatever the actions say.
   void RequestKill(int signo, int pid);
+  // A client's: poweroff whatever the actions say.
+  void RequestQuit();
   void RequestPowerdown();
   void RequestSuspend();
   // Wakes a VM that is suspended, or about to be, which then finds itself woken at

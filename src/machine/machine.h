@@ -55,6 +55,11 @@ class Machine final : private LifecycleTarget {
   Status Load() { return ResetMachine(); }
   Lifecycle& lifecycle() { return lifecycle_; }
   EventBus& events() { return events_; }
+  const MachineConfig& config() const { return config_; }
+  kvm::Vm& vm() { return *vm_; }
+  kvm::Vcpus& vcpus() { return *vcpus_; }
+  const memory::GuestRam& ram() const { return ram_; }
+  void PressNmiButton() { InjectNmi(); }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
   // The serial port's listening socket, borrowed; -1 where it has none.

@@ -38,6 +38,14 @@ class ServiceTest : public GyredTest {
     }
     return *std::move(process);
   }
+  // What the manager does: descriptor 3, and who it is for.
+  static Arguments Handing(int fd, const std::string& name) {
+    EXPECT_EQ(::fcntl(fd, F_SETFD, 0), 0);
+    return {"bash", "-c",
+            "exec 3<&" + std::to_string(fd) + "; export LISTEN_FDS=1 LISTEN_FDNAMES=" + name +
+                " LISTEN_PID=$$; exec \"$@\"",
+            "bash"};
+  }
   // Connects as soon as somebody listens.
   static UniqueFd ConnectTo(const std::string& path) {
     sockaddr_un address = {};
@@ -171,11 +179,7 @@ TEST_F(ServiceTest, SerialSocket_SurvivesADeath) {
   // Nobody serves it now, and yet nobody is refused.
   const UniqueFd client = ConnectTo(path);
   ASSERT_TRUE(client);
-  // What the manager does: descriptor 3, and who it is for.
-  const std::string script = "exec 3<&" + std::to_string(stored) +
-                             "; export LISTEN_FDS=1 LISTEN_FDNAMES=serial LISTEN_PID=$$; exec \"$@\"";
-  ASSERT_EQ(::fcntl(stored, F_SETFD, 0), 0);
-  auto next = StartBehind({"bash", "-c", script, "bash"}, "button", options);
+  auto next = StartBehind(Handing(stored, "serial"), "button", options);
   EXPECT_EQ(Hear(client, "ready\n"), "ready\n") << next.err();
 }
 
@@ -189,6 +193,32 @@ TEST_F(ServiceTest, SocketActivation_GivesItItsSerialPort) {
   process.Signal(SIGPWR);
   EXPECT_EQ(Hear(client, "powering off\n"), "powering off\n");
   EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
+}
+
+TEST_F(ServiceTest, SocketActivation_GivesItItsControlSocket) {
+  const std::string path = TempPath("qmp");
+  // The option of the same place is not a second socket.
+  auto process = StartBehind({"systemd-socket-activate", "--fdname=qmp", "-l", path}, "button",
+                             {"--qmp", "unix:" + path});
+  const std::string gyrectl = std::getenv("GYRECTL");
+  const auto status = RunProcess({gyrectl, "-s", path, "--json", "status"});
+  EXPECT_EQ(status.exit_status, 0) << status.Describe() << process.err();
+  EXPECT_THAT(status.out, HasSubstr("running"));
+  EXPECT_EQ(RunProcess({gyrectl, "-s", path, "powerdown", "--wait"}).exit_status, 0);
+  EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
+}
+
+TEST_F(ServiceTest, ControlSocket_SurvivesADeath) {
+  const std::string path = TempPath("qmp");
+  const Arguments options = {"--qmp", "unix:" + path, "--cmdline", "sleep"};
+  auto process = StartService("button", options);
+  ASSERT_NE(manager_.WaitFor("FDNAME=qmp"), "") << process.err();
+  const int stored = manager_.passed().get();
+  process.Signal(SIGKILL);
+  process.Wait();
+  auto client = Process::Start({std::getenv("GYRECTL"), "-s", path, "wait", "suspended", "--timeout", "20"});
+  auto next = StartBehind(Handing(stored, "qmp"), "button", options);
+  EXPECT_EQ(client->Wait().exit_status, 0) << next.err();
 }
 
 TEST_F(ServiceTest, PassedSocketWithoutAPurpose_IsRefused) {

@@ -34,6 +34,14 @@ MODULES = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun")  # in the order 
 INIT = pathlib.Path(__file__).resolve().parent / "nested_init.sh"
 
 
+@dataclasses.dataclass(frozen=True)
+class Boot:
+    """How an image is started."""
+    init: str = "/init"
+    mode: str = "ro"                  # "rw": what is written is lost with the machine
+    start_bound: int = START_BOUND
+
+
 @dataclasses.dataclass
 class Result:
     output: str            # the script's console output, without our markers
@@ -103,9 +111,14 @@ def run_nested(script, files, timeout=60, *, memory=2048, console_input=None, st
     line that says so; a script that started is never repeated.
     """
     kernel = kernel or kernels.default()
-    image = build_image(files, kernel)
+    return run_image(build_image(files, kernel), kernel, timeout, Boot(), script=script, memory=memory,
+                     console_input=console_input, stream=stream)
+
+
+def run_image(image, kernel, timeout, boot, *, script="", memory=2048, console_input=None, stream=None):
+    """The same on an image that has its own first process, which prints the markers and ends the machine."""
     for attempt in range(2):
-        result, started = _run_once(script, image, kernel, timeout, memory, console_input, stream)
+        result, started = _run_once(boot, script, image, kernel, timeout, memory, console_input, stream)
         if started or result.reason == "interrupted" or attempt:
             return result
         print(f"nested machine: {result.reason} before the script's start; starting it once more", file=sys.stderr, flush=True)
@@ -175,18 +188,19 @@ def _forget_old_images(directory):
             image.unlink(missing_ok=True)
 
 
-def _command(image, kernel, memory, script_file):
+def _command(boot, image, kernel, memory, script_file):
     append = ("console=ttyS0 reboot=t panic=-1 mitigations=off quiet cryptomgr.notests lpj=10000000 "
-              "root=/dev/nvme0n1 rootfstype=ext4 ro init=/init")
+              f"root=/dev/nvme0n1 rootfstype=ext4 {boot.mode} init={boot.init}")
+    protection = "readonly=on" if boot.mode == "ro" else "snapshot=on"
     return ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC", "-smp", "1",
             "-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
             "-no-reboot", "-kernel", str(kernel.bzimage), "-append", append,
-            "-drive", f"file={image},if=none,id=d0,format=raw,readonly=on", "-device", "nvme,serial=a,drive=d0",
+            "-drive", f"file={image},if=none,id=d0,format=raw,{protection}", "-device", "nvme,serial=a,drive=d0",
             "-fw_cfg", f"name=opt/run,file={script_file}",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
 
 
-def _run_once(script, image, kernel, timeout, memory, console_input, stream):
+def _run_once(boot, script, image, kernel, timeout, memory, console_input, stream):
     started = time.monotonic()
     console = Console(stream)
     with tempfile.TemporaryDirectory(prefix="gyre-nested-") as directory, _terminal_kept(console_input):
@@ -195,12 +209,12 @@ def _run_once(script, image, kernel, timeout, memory, console_input, stream):
         with open(pathlib.Path(directory) / "stderr", "w+b") as errors:
             try:
                 process = subprocess.Popen(
-                    _command(image, kernel, memory, script_file), stdout=subprocess.PIPE, stderr=errors,
+                    _command(boot, image, kernel, memory, script_file), stdout=subprocess.PIPE, stderr=errors,
                     stdin=console_input if console_input is not None else subprocess.DEVNULL)
             except FileNotFoundError as error:
                 raise util.ToolError("qemu-system-x86_64 is not installed (tools/install-deps installs it)") from error
             try:
-                hang = _pump(process, console, started, timeout)
+                hang = _pump(process, console, started, timeout, boot.start_bound)
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 hang = hang or "QEMU closed its console and did not end"
@@ -217,12 +231,12 @@ def _run_once(script, image, kernel, timeout, memory, console_input, stream):
     return result, console.reached("body")
 
 
-def _pump(process, console, started, timeout):
+def _pump(process, console, started, timeout, start_bound):
     """Reads the console until its end or a bound; returns None, or what hung."""
     descriptor = process.stdout.fileno()
     while True:
         elapsed = time.monotonic() - started
-        bound = timeout if console.reached("body") else min(timeout, START_BOUND)
+        bound = timeout if console.reached("body") else min(timeout, start_bound)
         if elapsed > bound:
             process.kill()
             place = console.marks[-1][1] if console.marks else "nothing"

@@ -1,0 +1,15 @@
+// The families of commands, a file each. To add a command: an entry in its family's
+// table. To add a family: a line here and one in all.cc.
+#pragma once
+
+#include <span>
+
+#include "src/control/command.h"
+
+namespace gyre::control {
+
+std::span<const Command> ProtocolCommands();   // the wire itself: capabilities, version, commands, schema
+std::span<const Command> LifecycleCommands();  // run states and requests
+std::span<const Command> MachineCommands();    // what the VM is made of
+
+}  // namespace gyre::control

@@ -1,0 +1,109 @@
+#include "src/control/event_sender.h"
+
+#include <algorithm>
+#include <array>
+
+#include "gyre/base/check.h"
+#include "src/control/request.h"
+
+namespace gyre::control {
+namespace {
+
+using machine::Event;
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+
+constexpr std::array<std::string_view, 11> kShutdownCauses{
+    "none",           "host-error",  "host-qmp-quit", "host-qmp-system-reset", "host-signal",  "host-ui",
+    "guest-shutdown", "guest-reset", "guest-panic",   "subsystem-reset",       "snapshot-load"};
+constexpr Type kShutdownCause = EnumType("ShutdownCause", kShutdownCauses);
+constexpr std::array kCauseMembers{Member{"guest", &kBoolean, "the guest did it"},
+                                   Member{"reason", &kShutdownCause, "what led to it"}};
+constexpr Type kCauseData = ObjectType("ShutdownInfo", kCauseMembers);
+
+constexpr std::array<std::string_view, 3> kPanicActions{"pause", "poweroff", "run"};
+constexpr Type kPanicAction = EnumType("GuestPanicAction", kPanicActions);
+constexpr std::array kPanicMembers{Member{"action", &kPanicAction, "what is done about it"}};
+constexpr Type kPanicData = ObjectType("GuestPanickedInfo", kPanicMembers);
+
+constexpr std::array<std::string_view, 7> kWatchdogActions{"reset", "shutdown", "poweroff",  "pause",
+                                                           "debug", "none",     "inject-nmi"};
+constexpr Type kWatchdogAction = EnumType("WatchdogAction", kWatchdogActions);
+constexpr std::array kWatchdogMembers{Member{"action", &kWatchdogAction, "what is done about it"}};
+constexpr Type kWatchdogData = ObjectType("WatchdogInfo", kWatchdogMembers);
+
+constexpr std::array<std::string_view, 4> kDumpStates{"none", "active", "completed", "failed"};
+constexpr Type kDumpState = EnumType("DumpStatus", kDumpStates);
+constexpr std::array kDumpResultMembers{Member{"status", &kDumpState, "how it stands"},
+                                        Member{"completed", &kInteger, "bytes written"},
+                                        Member{"total", &kInteger, "bytes in all"}};
+constexpr Type kDumpResult = ObjectType("DumpQueryResult", kDumpResultMembers);
+constexpr std::array kDumpMembers{Member{"result", &kDumpResult, "how it ended"},
+                                  Member{"error", &kString, "why it failed", kOptional}};
+constexpr Type kDumpData = ObjectType("DumpCompletedInfo", kDumpMembers);
+
+constexpr std::array kEvents{
+    EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
+    EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
+    EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
+    EventKind{"POWERDOWN", "The guest has been asked to power off."},
+    EventKind{"RESET", "The VM is reset.", &kCauseData},
+    EventKind{"RESUME", "The guest runs; sent before its first instruction."},
+    EventKind{"SHUTDOWN", "The VM ends, or stops if action shutdown=pause says so.", &kCauseData},
+    EventKind{"STOP", "The guest is stopped; sent when no vCPU runs any more."},
+    EventKind{"SUSPEND", "The guest has put itself to sleep."},
+    EventKind{"WAKEUP", "The guest has been woken."},
+    EventKind{"WATCHDOG", "The guest has not pinged its watchdog in time.", &kWatchdogData, kSecond}};
+
+struct DataOf {
+  static Json OfCause(machine::ShutdownCause cause) {
+    return {{"guest", machine::IsGuest(cause)}, {"reason", machine::Name(cause)}};
+  }
+  Json operator()(const machine::ShutdownEvent& event) const { return OfCause(event.reason); }
+  Json operator()(const machine::ResetEvent& event) const { return OfCause(event.reason); }
+  Json operator()(const machine::GuestPanickedEvent& event) const { return {{"action", event.action}}; }
+  Json operator()(const machine::GuestCrashLoadedEvent&) const { return {{"action", "run"}}; }
+  Json operator()(const machine::WatchdogEvent& event) const {
+    return {{"action", machine::Name(event.action)}};
+  }
+  Json operator()(const auto&) const { return Json::object(); }
+};
+
+}  // namespace
+
+std::span<const EventKind> AllEvents() { return kEvents; }
+
+Json EventData(const Event& event) { return std::visit(DataOf{}, event); }
+
+void EventSender::Send(std::string_view name, const Json& data) {
+  const auto* const kind = std::ranges::find(kEvents, name, &EventKind::name);
+  CHECK(kind != kEvents.end());
+  auto line = std::make_shared<const std::string>(WriteEvent(name, data, loop_.Now(loop::ClockType::kHost)));
+  if (kind->least_interval_ns == 0) {
+    sink_(line);
+  } else {
+    SendLimited(*kind, std::move(line));
+  }
+}
+
+void EventSender::SendLimited(const EventKind& kind, std::shared_ptr<const std::string> line) {
+  Throttle& throttle = throttles_[kind.name];
+  if (throttle.timer != nullptr && throttle.timer->set()) {
+    throttle.last = std::move(line);
+    return;
+  }
+  if (throttle.timer == nullptr) {
+    throttle.timer =
+        std::make_unique<loop::Timer>(loop_, loop::ClockType::kRealtime, [this, &kind] { OnInterval(kind); });
+  }
+  throttle.timer->Set(loop_.Now(loop::ClockType::kRealtime) + kind.least_interval_ns);
+  sink_(line);
+}
+
+void EventSender::OnInterval(const EventKind& kind) {
+  if (auto last = std::exchange(throttles_[kind.name].last, nullptr)) {
+    SendLimited(kind, std::move(last));
+  }
+}
+
+}  // namespace gyre::control

@@ -1,0 +1,44 @@
+// What commands work with. One per server; big lock's holder unless it says otherwise.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gyre/loop/io_thread.h"
+#include "gyre/loop/main_loop.h"
+#include "src/control/command.h"
+#include "src/control/event_sender.h"
+#include "src/control/fd_sets.h"
+#include "src/control/workers.h"
+#include "src/machine/machine.h"
+
+namespace gyre::control {
+
+// Who the VM is. Constant.
+struct Identity {
+  std::string name;
+  std::string uuid;  // empty: none, told as zeros
+};
+
+struct Services {
+  loop::MainLoop& loop;
+  machine::Machine* machine;  // null in tests of the wire alone, whose commands do without
+  const Identity identity;
+  const CommandTable commands;
+  EventSender& events;
+  FdSets fd_sets;
+  Workers workers;
+  // The thread of sessions with out-of-band commands; starts it.
+  std::function<Status()> start_monitor_thread;
+  std::function<const loop::IoThread*()> monitor_thread;  // null: not started
+  std::vector<std::string> sockets;                       // "unix:PATH", for query-chardev
+  std::function<bool(std::size_t socket)> has_clients;
+};
+
+// A vCPU's name on the wire.
+std::string VcpuPath(unsigned index);
+
+}  // namespace gyre::control

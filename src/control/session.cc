@@ -1,0 +1,315 @@
+#include "src/control/session.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <span>
+
+#include "gyre/base/log.h"
+
+namespace gyre::control {
+namespace {
+
+constexpr std::size_t kReadSize = 4096;  // at once, so that clients take turns
+constexpr std::size_t kMostFds = 16;     // in one message
+constexpr std::int64_t kNsPerMs = 1'000'000;
+
+}  // namespace
+
+Session::Session(SessionHost& host, loop::MainLoop& main_loop, UniqueFd socket, std::string peer)
+    : host_(host),
+      main_loop_(main_loop),
+      peer_(std::move(peer)),
+      loop_(&main_loop),
+      socket_(std::move(socket)) {}
+
+Session::~Session() = default;
+
+template <typename Function>
+void Session::OnIoSide(Function function) {
+  if (!on_monitor_thread()) {
+    return function(*this);
+  }
+  loop::BottomHalf::ScheduleOnce(
+      *loop_, [self = shared_from_this(), function = std::move(function)]() mutable { function(*self); });
+}
+
+// --- main side ---
+
+void Session::Start() {
+  Attach();
+  Send(WriteGreeting());
+}
+
+void Session::Deliver(std::string line) {
+  OnIoSide([line = std::move(line)](Session& self) { self.Answer(line); });
+}
+
+void Session::SendEvent(const std::shared_ptr<const std::string>& line) {
+  if (client_.negotiated) {
+    OnIoSide([line](Session& self) { self.Send(*line); });
+  }
+}
+
+void Session::StopReading() {
+  OnIoSide([](Session& self) {
+    self.reading_ = false;
+    self.UpdateWatch();
+  });
+}
+
+// --- I/O side ---
+
+void Session::Attach() {
+  if (closed_) {
+    return;
+  }
+  events_ = loop::Watch::kRead;
+  watch_.emplace(*loop_, socket_.get(), events_, [self = this](unsigned events) { self->OnReady(events); });
+  UpdateWatch();
+}
+
+void Session::OnReady(unsigned events) {
+  const auto self = shared_from_this();
+  if ((events & loop::Watch::kWrite) != 0) {
+    Flush();
+    Process();
+  }
+  if ((events & loop::Watch::kRead) != 0) {
+    Read();
+  }
+  if (events == loop::Watch::kHangUp) {
+    Close();
+  }
+}
+
+void Session::Read() {
+  if (closed_ || !reading_ || !MayProcess()) {
+    return;
+  }
+  std::array<char, kReadSize> bytes;  // NOLINT: filled by the call
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostFds * sizeof(int))> control;  // NOLINT: the same
+  iovec part{.iov_base = bytes.data(), .iov_len = bytes.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got > 0) {
+    TakeFds(message);
+    input_.append(bytes.data(), static_cast<std::size_t>(got));
+    return Process();
+  }
+  if (got == 0) {  // it may still want its replies
+    reading_ = false;
+    UpdateWatch();
+    return EndIfDone();
+  }
+  if (errno != EAGAIN && errno != EINTR) {
+    Close();
+  }
+}
+
+// Those of an earlier message that nobody has taken are closed.
+void Session::TakeFds(const msghdr& message) {
+  for (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(
+           const_cast<msghdr*>(&message),
+           const_cast<cmsghdr*>(header))) {  // NOLINT(cppcoreguidelines-pro-type-const-cast): glibc's macro
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+      continue;
+    }
+    sent_fds_.clear();
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + (i * sizeof(int)), sizeof(int));
+      sent_fds_.emplace_back(fd);
+    }
+  }
+}
+
+bool Session::MayProcess() const {
+  return !closed_ && outstanding_ < (oob_ ? kQueueLimit : 1) && unread() < kPauseUnread;
+}
+
+void Session::Process() {
+  if (processing_ || closed_) {
+    return;
+  }
+  processing_ = true;
+  std::string_view rest = input_;
+  while (!rest.empty() && MayProcess()) {
+    auto parsed = parser_.Next(rest);
+    if (!parsed) {
+      break;
+    }
+    Handle(*std::move(parsed));
+  }
+  input_.erase(0, input_.size() - rest.size());
+  processing_ = false;
+  Flush();
+  if (!closed_ && client_.oob && !oob_ && outstanding_ == 0) {
+    return MoveToMonitorThread();
+  }
+  UpdateWatch();
+  EndIfDone();
+}
+
+void Session::Handle(JsonParser::Parsed parsed) {
+  if (!parsed) {
+    return Send(WriteReply(Refuse(std::move(parsed).error()), std::nullopt));
+  }
+  std::optional<Json> id;
+  auto request = ReadRequest(*std::move(parsed), oob_, id);
+  if (!request) {
+    return Send(WriteReply(std::unexpected(std::move(request).error()), id));
+  }
+  Dispatch(*std::move(request));
+}
+
+void Session::Dispatch(Request request) {
+  if (request.oob) {
+    const auto id = std::move(request.id);
+    return Send(WriteReply(host_.ExecuteOob(*this, std::move(request)), id));
+  }
+  if (!sent_fds_.empty() && host_.TakesFd(request.name)) {
+    request.fd = std::move(sent_fds_.front());
+    sent_fds_.pop_front();
+  }
+  ++outstanding_;
+  if (!on_monitor_thread()) {
+    return host_.Execute(shared_from_this(), std::move(request));
+  }
+  loop::BottomHalf::ScheduleOnce(main_loop_,
+                                 [self = shared_from_this(), request = std::move(request)]() mutable {
+                                   if (!self->ended_) {
+                                     self->host_.Execute(self, std::move(request));
+                                   }
+                                 });
+}
+
+void Session::Answer(std::string_view line) {
+  --outstanding_;
+  Send(line);
+  Process();  // what had to wait
+}
+
+void Session::Send(std::string_view line) {
+  if (closed_) {
+    return;
+  }
+  if (unread() != 0 && unread() + line.size() > kMostUnread) {
+    log::Warning("control client ({}) does not read: {} bytes wait for it; disconnected", peer_, unread());
+    return Close();
+  }
+  out_ += line;
+  if (!processing_) {
+    Flush();
+    UpdateWatch();
+  }
+}
+
+void Session::Flush() {
+  while (!closed_ && unread() != 0) {
+    const auto rest = std::string_view(out_).substr(sent_);
+    const ssize_t put = ::send(socket_.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (put < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      if (errno != EAGAIN) {
+        Close();
+      }
+      return;
+    }
+    sent_ += static_cast<std::size_t>(put);
+    if (unread() == 0) {
+      out_.clear();
+      sent_ = 0;
+      if (out_.capacity() > kPauseUnread) {
+        out_.shrink_to_fit();
+      }
+    } else if (sent_ > kPauseUnread) {
+      out_.erase(0, std::exchange(sent_, 0));
+    }
+  }
+}
+
+void Session::UpdateWatch() {
+  if (closed_ || !watch_) {
+    return;
+  }
+  unsigned events = reading_ && MayProcess() ? loop::Watch::kRead : loop::Watch::kHangUp;
+  if (unread() != 0) {
+    events |= loop::Watch::kWrite;
+  }
+  if (events != events_) {
+    events_ = events;
+    watch_->SetEvents(events);
+  }
+}
+
+// A client that has said all that it wanted gets its replies, and then its end.
+void Session::EndIfDone() {
+  if (!reading_ && outstanding_ == 0 && unread() == 0) {
+    Close();
+  }
+}
+
+void Session::Close() {
+  if (std::exchange(closed_, true)) {
+    return;
+  }
+  watch_.reset();
+  ::shutdown(socket_.get(), SHUT_RDWR);  // at once: the ring holds the file for a while
+  socket_.Reset();
+  sent_fds_.clear();
+  out_.clear();
+  sent_ = 0;
+  if (!on_monitor_thread()) {
+    ended_ = true;
+    return host_.Ended(*this);
+  }
+  loop::BottomHalf::ScheduleOnce(main_loop_, [self = shared_from_this()] {
+    if (!std::exchange(self->ended_, true)) {
+      self->host_.Ended(*self);
+    }
+  });
+}
+
+// The client has enabled `oob`, its reply is on its way, and nothing of it is being executed.
+void Session::MoveToMonitorThread() {
+  oob_ = true;
+  loop::IoThread* const thread = host_.monitor_thread();
+  if (thread == nullptr) {
+    return UpdateWatch();
+  }
+  watch_.reset();
+  loop_ = &thread->loop();
+  thread->Run([self = shared_from_this()] {
+    self->Attach();
+    self->Process();
+  });
+}
+
+void Session::FlushAndClose(std::int64_t deadline_ns) {
+  const auto self = shared_from_this();
+  while (true) {
+    Flush();
+    const std::int64_t left = deadline_ns - main_loop_.Now(loop::ClockType::kRealtime);
+    if (closed_ || unread() == 0 || left <= 0) {
+      break;
+    }
+    pollfd entry{.fd = socket_.get(), .events = POLLOUT, .revents = 0};
+    (void)::poll(&entry, 1, static_cast<int>((left / kNsPerMs) + 1));
+  }
+  Close();
+}
+
+}  // namespace gyre::control

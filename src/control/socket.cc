@@ -1,0 +1,314 @@
+#include "src/control/socket.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "gyre/base/format.h"
+
+namespace gyre::control {
+namespace {
+
+constexpr std::string_view kUnixPrefix = "unix:";
+constexpr std::string_view kFdPrefix = "fd:";
+constexpr int kBacklog = 64;
+constexpr int kFirstFd = 3;  // below are the standard streams
+
+template <typename T>
+std::optional<T> ParseNumber(std::string_view text, int base = 10) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+}
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { (void)std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, FileCloser>;
+
+// Not by getpwnam: a static program has no name service.
+Result<uid_t> UserId(const std::string& name) {
+  if (const auto number = ParseNumber<uid_t>(name)) {
+    return *number;
+  }
+  if (const File file(std::fopen("/etc/passwd", "re")); file) {
+    while (const passwd* const entry =
+               ::fgetpwent(file.get())) {  // NOLINT(concurrency-mt-unsafe): options are read by one thread
+      if (name == entry->pw_name) {
+        return entry->pw_uid;
+      }
+    }
+  }
+  return Fail(Error::Usage(format("there is no user '{}'", name)));
+}
+
+Result<gid_t> GroupId(const std::string& name) {
+  if (const auto number = ParseNumber<gid_t>(name)) {
+    return *number;
+  }
+  if (const File file(std::fopen("/etc/group", "re")); file) {
+    while (const group* const entry = ::fgetgrent(file.get())) {  // NOLINT(concurrency-mt-unsafe): the same
+      if (name == entry->gr_name) {
+        return entry->gr_gid;
+      }
+    }
+  }
+  return Fail(Error::Usage(format("there is no group '{}'", name)));
+}
+
+Status ParseOwner(const std::string& text, SocketSpec& spec) {
+  const auto colon = text.find(':');
+  if (const auto user = text.substr(0, colon); !user.empty()) {
+    spec.owner = TRY(UserId(user));
+  }
+  if (colon != std::string::npos) {
+    spec.group = TRY(GroupId(text.substr(colon + 1)));
+  }
+  return {};
+}
+
+Status ParseSetting(const std::string& key, const std::string& value, SocketSpec& spec) {
+  if (key == "allow") {
+    spec.allowed.push_back(TRY(UserId(value)));
+    return {};
+  }
+  const bool has_file = !spec.path.empty() && !spec.path.starts_with('@');
+  if (key != "mode" && key != "owner") {
+    return Fail(Error::Usage(format("'{}' is none of mode, owner, allow", key)));
+  }
+  if (!has_file && key == "mode") {
+    return Fail(Error::Usage("mode= is for sockets in the file system; this one takes allow="));
+  }
+  if (key == "owner") {
+    return ParseOwner(value, spec);
+  }
+  const auto mode = ParseNumber<unsigned>(value, 8);
+  if (!mode || *mode > 0777) {
+    return Fail(Error::Usage(format("mode={} is not an octal mode such as 0660", value)));
+  }
+  spec.mode = *mode;
+  return {};
+}
+
+Status ParseTarget(const std::string& target, SocketSpec& spec) {
+  if (target.starts_with(kFdPrefix)) {
+    const auto fd = ParseNumber<int>(std::string_view(target).substr(kFdPrefix.size()));
+    if (!fd || *fd < kFirstFd) {
+      return Fail(
+          Error::Usage(format("{}: needs the number of an open socket, {} or more", target, kFirstFd)));
+    }
+    spec.fd = *fd;
+    return {};
+  }
+  if (!target.starts_with(kUnixPrefix)) {
+    return Fail(Error::Usage(format("'{}' is neither unix:PATH, unix:@NAME nor fd:N", target)));
+  }
+  spec.path = target.substr(kUnixPrefix.size());
+  if (spec.path.empty() || spec.path == "@") {
+    return Fail(Error::Usage("unix: needs a path after it"));
+  }
+  if (spec.path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return Fail(Error::Usage(format("unix:{}: a socket's path has at most {} characters", spec.path,
+                                    sizeof(sockaddr_un::sun_path) - 1)));
+  }
+  return {};
+}
+
+struct Address {
+  sockaddr_un address{};
+  socklen_t size = 0;
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
+};
+
+Address AddressOf(const std::string& path) {
+  Address result;
+  result.address.sun_family = AF_UNIX;
+  std::memcpy(&result.address.sun_path[0], path.data(), path.size());
+  result.size = static_cast<socklen_t>(sizeof(result.address));
+  if (path.starts_with('@')) {
+    result.address.sun_path[0] = '\0';
+    result.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  }
+  return result;
+}
+
+Result<UniqueFd> NewSocket() {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) {
+    return Fail(Error::Sys("socket", errno));
+  }
+  return fd;
+}
+
+// Removes a socket that a dead process has left; one that answers is in use.
+Status RemoveStale(const SocketSpec& spec, const Address& address) {
+  struct stat status = {};
+  if (::lstat(spec.path.c_str(), &status) != 0) {
+    return {};  // nothing there, or bind will say what is wrong
+  }
+  if (!S_ISSOCK(status.st_mode)) {
+    return Fail(Error::Usage(format("{}: exists and is not a socket", spec.Describe())));
+  }
+  const UniqueFd probe = TRY(NewSocket());
+  if (::connect(probe.get(), address.get(), address.size) == 0 || errno == EAGAIN) {
+    return Fail(Error::Usage(format("{}: somebody else listens on it", spec.Describe())));
+  }
+  if (errno != ECONNREFUSED) {
+    return Fail(Error::Sys(spec.Describe(), errno, ErrorKind::kUsage));
+  }
+  if (::unlink(spec.path.c_str()) != 0) {
+    return Fail(Error::Sys(format("unlink {}", spec.path), errno, ErrorKind::kUsage));
+  }
+  return {};
+}
+
+// Nobody gets in between: connections are refused until listen.
+Status SetPermissions(const SocketSpec& spec) {
+  const char* const path = spec.path.c_str();
+  const bool has_owner = spec.owner || spec.group;
+  constexpr auto kUnchanged = static_cast<uid_t>(-1);
+  if (has_owner && ::chown(path, spec.owner.value_or(kUnchanged), spec.group.value_or(kUnchanged)) != 0) {
+    return Fail(Error::Sys(format("{}: owner", spec.Describe()), errno, ErrorKind::kUsage));
+  }
+  if (::chmod(path, spec.mode) != 0) {
+    return Fail(Error::Sys(format("{}: mode", spec.Describe()), errno, ErrorKind::kUsage));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string SocketSpec::Describe() const { return path.empty() ? format("fd:{}", fd) : "unix:" + path; }
+
+Result<SocketSpec> ParseSocketSpec(const std::string& text) {
+  SocketSpec spec;
+  const auto comma = text.find(',');
+  TRY(ParseTarget(text.substr(0, comma), spec));
+  std::string rest = comma == std::string::npos ? "" : text.substr(comma + 1);
+  while (!rest.empty() || (comma != std::string::npos && text.ends_with(',') && rest.empty())) {
+    const auto next = rest.find(',');
+    const std::string word = rest.substr(0, next);
+    const auto equals = word.find('=');
+    if (equals == std::string::npos) {
+      return Fail(Error::Usage(format("'{}' is not name=value", word)));
+    }
+    TRY(ParseSetting(word.substr(0, equals), word.substr(equals + 1), spec));
+    if (next == std::string::npos) {
+      break;
+    }
+    rest.erase(0, next + 1);
+  }
+  return spec;
+}
+
+Result<Peer> PeerOf(int socket) {
+  ucred credentials{};
+  socklen_t size = sizeof(credentials);
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
+    return Fail(Error::Sys("SO_PEERCRED", errno));
+  }
+  return Peer{.pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid};
+}
+
+Result<UniqueFd> ListeningSocket::Bind(const SocketSpec& spec) {
+  const Address address = AddressOf(spec.path);
+  const bool abstract = spec.path.starts_with('@');
+  if (!abstract) {
+    TRY(RemoveStale(spec, address));
+  }
+  UniqueFd fd = TRY(NewSocket());
+  if (::bind(fd.get(), address.get(), address.size) != 0) {
+    return Fail(Error::Sys(format("bind {}", spec.Describe()), errno, ErrorKind::kUsage));
+  }
+  if (!abstract) {
+    if (auto done = SetPermissions(spec); !done) {
+      ::unlink(spec.path.c_str());
+      return Fail(std::move(done).error());
+    }
+  }
+  if (::listen(fd.get(), kBacklog) != 0) {
+    return Fail(Error::Sys(format("listen on {}", spec.Describe()), errno, ErrorKind::kUsage));
+  }
+  return fd;
+}
+
+Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
+  int listens = 0;
+  socklen_t size = sizeof(listens);
+  if (::getsockopt(spec.fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0) {
+    return Fail(Error::Sys(spec.Describe(), errno, ErrorKind::kUsage));
+  }
+  int domain = 0;
+  size = sizeof(domain);
+  if (listens == 0 || ::getsockopt(spec.fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+      domain != AF_UNIX) {
+    return Fail(Error::Usage(format("{}: is not a listening Unix socket", spec.Describe())));
+  }
+  const int flags = ::fcntl(spec.fd, F_GETFL);
+  if (flags < 0 ||
+      ::fcntl(spec.fd, F_SETFL, static_cast<unsigned>(flags) | static_cast<unsigned>(O_NONBLOCK)) != 0 ||
+      ::fcntl(spec.fd, F_SETFD, FD_CLOEXEC) != 0) {
+    return Fail(Error::Sys(spec.Describe(), errno));
+  }
+  return UniqueFd(spec.fd);
+}
+
+Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
+  auto fd = spec.path.empty() ? Adopt(spec) : Bind(spec);
+  if (!fd) {
+    return Fail(std::move(fd).error());
+  }
+  ListeningSocket socket(std::move(spec), *std::move(fd));
+  TRY(socket.NoteFile());
+  return socket;
+}
+
+Status ListeningSocket::NoteFile() {
+  if (spec_.path.empty() || spec_.path.starts_with('@')) {
+    return {};
+  }
+  struct stat file = {};
+  if (::lstat(spec_.path.c_str(), &file) != 0) {
+    return Fail(Error::Sys(spec_.Describe(), errno));
+  }
+  device_ = file.st_dev;
+  inode_ = file.st_ino;
+  return {};
+}
+
+ListeningSocket::~ListeningSocket() {
+  struct stat now = {};
+  const bool ours = fd_ && inode_ != 0 && ::lstat(spec_.path.c_str(), &now) == 0 && now.st_dev == device_ &&
+                    now.st_ino == inode_;
+  if (ours) {
+    ::unlink(spec_.path.c_str());
+  }
+}
+
+UniqueFd ListeningSocket::Accept() const {
+  return UniqueFd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+// A file's mode is its rule; an abstract name and a file with `allow` have this one.
+bool ListeningSocket::Allows(const Peer& peer) const {
+  if (spec_.allowed.empty() && !spec_.path.starts_with('@')) {
+    return true;
+  }
+  return peer.uid == 0 || peer.uid == ::geteuid() || peer.uid == spec_.owner ||
+         (spec_.group && peer.gid == *spec_.group) ||
+         std::ranges::find(spec_.allowed, peer.uid) != spec_.allowed.end();
+}
+
+}  // namespace gyre::control

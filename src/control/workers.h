@@ -1,0 +1,45 @@
+// Work that takes long, each on a thread of its own, so that the main loop goes on.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <thread>
+
+#include "gyre/loop/main_loop.h"
+#include "src/control/command.h"
+
+namespace gyre::control {
+
+// Big lock's holder.
+class Workers {
+ public:
+  // Looks at `cancelled` now and then. Without the big lock, and without anything that it guards.
+  using Work = std::move_only_function<Outcome(const std::atomic<bool>& cancelled)>;
+
+  explicit Workers(loop::MainLoop& loop) : loop_(loop) {}
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+  ~Workers() { Stop(); }
+
+  // `done` is called on the main loop's thread with what `work` has returned.
+  void Run(Work work, Done done);
+  // Cancels and waits for all; each `done` is called. None is started afterwards.
+  void Stop();
+
+ private:
+  struct Worker {
+    std::thread thread;
+    Done done;
+    Outcome outcome = Nothing();
+    bool ended = false;
+  };
+  void Finish(Worker& worker);
+
+  loop::MainLoop& loop_;
+  std::atomic<bool> cancelled_{false};
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::list<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace gyre::control

@@ -1,0 +1,473 @@
+// Clients against the server, over real sockets, with commands of the test's own.
+#include "src/control/server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "gyre/base/format.h"
+#include "tests/unit/control/client.h"
+
+namespace gyre::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// --- The commands ---
+
+constexpr std::array kEchoMembers{Member{"text", &kString}};
+constexpr Type kEchoArguments = ObjectType("echo arguments", kEchoMembers);
+
+Done pending_done;           // of `slow`
+std::thread::id oob_thread;  // that ran `where`
+int executed = 0;            // times that `count` ran
+int taken_fd = -1;
+
+Outcome Negotiate(Call& call) {
+  if (call.Has("enable")) {
+    if (const auto started = call.services.start_monitor_thread(); !started) {
+      return Refuse(started.error());
+    }
+    call.client.oob = true;
+  }
+  call.client.negotiated = true;
+  return Nothing();
+}
+Outcome Echo(Call& call) { return Json{{"text", call.Text("text")}}; }
+Outcome Big(Call& /*call*/) { return Json{{"text", std::string(100'000, 'x')}}; }
+Outcome Count(Call& /*call*/) {
+  ++executed;
+  return Nothing();
+}
+Outcome Where(Call& /*call*/) {
+  oob_thread = std::this_thread::get_id();
+  return Nothing();
+}
+Outcome TakeFd(Call& call) {
+  taken_fd = call.fd ? ::dup(call.fd.get()) : -1;
+  return Nothing();
+}
+Outcome Stop(Call& call) {
+  call.services.events.Send("STOP", Json::object());
+  return Nothing();
+}
+void Slow(Call& /*call*/, Done done) { pending_done = std::move(done); }
+void Work(Call& call, Done done) {
+  call.services.workers.Run(
+      [](const std::atomic<bool>& cancelled) -> Outcome {
+        while (!cancelled.load()) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        return Refuse("cancelled");
+      },
+      std::move(done));
+}
+
+constexpr std::array<std::string_view, 1> kCapabilities{"oob"};
+constexpr Type kCapability = EnumType("capability", kCapabilities);
+constexpr Type kCapabilityList = ArrayType("capabilities", kCapability);
+constexpr std::array kNegotiateMembers{Member{"enable", &kCapabilityList, "", kOptional}};
+constexpr Type kNegotiateArguments = ObjectType("arguments", kNegotiateMembers);
+
+constexpr std::array kCommands{
+    Command{.name = "big", .help = "", .run = Big},
+    Command{.name = "count", .help = "", .run = Count},
+    Command{
+        .name = "echo", .help = "", .arguments = &kEchoArguments, .flags = Command::kAllowOob, .run = Echo},
+    Command{.name = "qmp_capabilities",
+            .help = "",
+            .arguments = &kNegotiateArguments,
+            .flags = Command::kNegotiates,
+            .run = Negotiate},
+    Command{.name = "slow", .help = "", .start = Slow},
+    Command{.name = "stop", .help = "", .run = Stop},
+    Command{.name = "take-fd", .help = "", .flags = Command::kTakesFd, .run = TakeFd},
+    Command{.name = "where", .help = "", .flags = Command::kAllowOob, .run = Where},
+    Command{.name = "work", .help = "", .start = Work},
+};
+
+std::span<const Command* const> TestCommands() {
+  static constexpr auto kPointers = [] {
+    std::array<const Command*, kCommands.size()> pointers{};
+    for (std::size_t i = 0; i < kCommands.size(); ++i) {
+      pointers[i] = &kCommands[i];
+    }
+    return pointers;
+  }();
+  return kPointers;
+}
+
+class Qmp : public ServerTest {
+ protected:
+  Qmp() {
+    executed = 0;
+    pending_done = nullptr;
+    oob_thread = {};
+    Serve(&TestCommands);
+  }
+};
+
+std::string Echoed(std::string_view text) { return format(R"({{"return": {{"text": "{}"}}}})", text); }
+std::string EchoRequest(std::string_view text) {
+  return format(R"({{"execute": "echo", "arguments": {{"text": "{}"}}}})", text);
+}
+
+// --- The wire ---
+
+TEST_F(Qmp, Greeting_HasVersionAndCapabilities) {
+  auto client = Connect();
+  const auto lines = Read(client, 1);
+  ASSERT_EQ(lines.size(), 1U);
+  const Json greeting = Json::parse(lines[0]);
+  EXPECT_EQ(greeting.at("QMP").at("capabilities"), Json::array({"oob"}));
+  EXPECT_TRUE(greeting.at("QMP").at("version").at("qemu").at("major").is_number_integer());
+  EXPECT_THAT(greeting.at("QMP").at("version").at("package"), StartsWith("gyre "));
+}
+
+TEST_F(Qmp, BeforeNegotiation_NothingElseIsTaken) {
+  auto client = Connect();
+  (void)Read(client, 1);
+  const std::string refused =
+      R"({"error": {"class": "CommandNotFound", "desc": "Expecting capabilities negotiation with 'qmp_capabilities'"}})";
+  EXPECT_EQ(Ask(client, R"({"execute": "count"})"), refused);
+  EXPECT_EQ(Ask(client, R"({"execute": "no-such-command"})"), refused);
+  EXPECT_EQ(executed, 0);
+  EXPECT_THAT(Ask(client, R"({"execute": "qmp_capabilities", "arguments": {"enable": ["magic"]}})"),
+              HasSubstr("does not accept value 'magic'"));
+  EXPECT_EQ(Ask(client, R"({"execute": "qmp_capabilities"})"), R"({"return": {}})");
+  EXPECT_EQ(
+      Ask(client, R"({"execute": "qmp_capabilities"})"),
+      R"({"error": {"class": "CommandNotFound", "desc": "Capabilities negotiation is already complete, command ignored"}})");
+}
+
+TEST_F(Qmp, Ids_AreEchoedAsTheyAre) {
+  auto client = ConnectAndNegotiate();
+  EXPECT_EQ(Ask(client, R"({"execute": "count", "id": {"a": [1, null, "\u00e4"]}})"),
+            R"({"return": {}, "id": {"a": [1, null, "\u00E4"]}})");
+  EXPECT_EQ(Ask(client, R"({"execute": "count", "id": null})"), R"({"return": {}, "id": null})");
+  EXPECT_THAT(Ask(client, R"({"execute": "nope", "id": 7})"), EndsWith(R"(, "id": 7})"));
+  EXPECT_THAT(Ask(client, R"({"execute": "count", "what": 1, "id": 8})"), EndsWith(R"(, "id": 8})"));
+}
+
+struct BadRequest {
+  std::string_view request;
+  std::string_view error_class;
+  std::string_view text;
+};
+class QmpRefuses : public Qmp, public testing::WithParamInterface<BadRequest> {};
+
+TEST_P(QmpRefuses, AndGoesOn) {
+  auto client = ConnectAndNegotiate();
+  EXPECT_EQ(Ask(client, GetParam().request), format(R"({{"error": {{"class": "{}", "desc": "{}"}}}})",
+                                                    GetParam().error_class, GetParam().text));
+  EXPECT_EQ(executed, 0);
+  EXPECT_EQ(Ask(client, EchoRequest("on")), Echoed("on"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Requests, QmpRefuses,
+    testing::Values(
+        BadRequest{"[]", "GenericError", "QMP input must be a JSON object"},
+        BadRequest{"5 ", "GenericError", "QMP input must be a JSON object"},
+        BadRequest{"{}", "GenericError", "QMP input lacks member 'execute'"},
+        BadRequest{R"({"execute": 5})", "GenericError", "QMP input member 'execute' must be a string"},
+        BadRequest{R"({"execute": "count", "arguments": 5})", "GenericError",
+                   "QMP input member 'arguments' must be an object"},
+        BadRequest{R"({"execute": "count", "what": 5})", "GenericError",
+                   "QMP input member 'what' is unexpected"},
+        BadRequest{R"({"exec-oob": "count"})", "GenericError", "QMP input member 'exec-oob' is unexpected"},
+        BadRequest{R"({"execute": "nope"})", "CommandNotFound", "The command nope has not been found"},
+        BadRequest{R"({"execute": "count", "arguments": {"x": 1}})", "GenericError",
+                   "Parameter 'x' is unexpected"},
+        BadRequest{R"({"execute": "echo"})", "GenericError", "Parameter 'text' is missing"},
+        BadRequest{R"({"execute": "echo", "arguments": {"text": 1}})", "GenericError",
+                   "Invalid parameter type for 'text', expected: string"},
+        BadRequest{"{]", "GenericError", "JSON parse error, expecting value"},
+        BadRequest{"\xff", "GenericError", "JSON parse error, stray '\\uFFFD'"}),
+    [](const auto& instance) { return "Case" + std::to_string(instance.index); });
+
+TEST_F(Qmp, RequestsInOneWrite_AreAnsweredInOrder) {
+  auto client = ConnectAndNegotiate();
+  std::string many;
+  for (int i = 0; i < 50; ++i) {
+    many += EchoRequest(std::to_string(i));
+  }
+  EXPECT_EQ(client.Put(many), many.size());
+  const auto lines = Read(client, 50);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i], Echoed(std::to_string(i)));
+  }
+}
+
+TEST_F(Qmp, EachByteAlone_IsUnderstood) {
+  auto client = ConnectAndNegotiate();
+  for (const char byte : EchoRequest("slow")) {
+    EXPECT_EQ(client.Put({&byte, 1}), 1U);
+    Poll();
+  }
+  EXPECT_EQ(Read(client, 1), std::vector{Echoed("slow")});
+}
+
+TEST_F(Qmp, DisconnectAtEachByte_LeavesTheServerWell) {
+  const std::string transcript = R"({"execute": "qmp_capabilities"})" + EchoRequest("a") +
+                                 R"({"execute": "slow"})" +
+                                 R"({"execute": "qmp_capabilities", "id": [1, {"a": "ä"}]})";
+  for (std::size_t size = 0; size <= transcript.size(); ++size) {
+    auto client = Connect();
+    EXPECT_EQ(client.Put(std::string_view(transcript).substr(0, size)), size);
+    if (size % 3 == 0) {
+      Poll();
+    }
+    client.Hangup();
+    EXPECT_TRUE(RunUntil([this] { return server_->clients() == 0; })) << size;
+    if (pending_done) {
+      std::exchange(pending_done, nullptr)(Nothing());  // for nobody
+    }
+  }
+  auto client = ConnectAndNegotiate();
+  EXPECT_EQ(Ask(client, EchoRequest("well")), Echoed("well"));
+}
+
+TEST_F(Qmp, ClientThatHasEndedItsInput_GetsItsRepliesAndThenItsEnd) {
+  auto client = Connect();
+  client.Put(R"({"execute": "qmp_capabilities"}{"execute": "slow"}{"execute": "count"})");
+  client.EndInput();
+  EXPECT_TRUE(RunUntil([] { return static_cast<bool>(pending_done); }));
+  EXPECT_EQ(executed, 0);
+  std::exchange(pending_done, nullptr)(Nothing());
+  EXPECT_EQ(Read(client, 4).back(), R"({"return": {}})");
+  EXPECT_TRUE(RunUntil([&] {
+    client.Take();
+    return client.ended;
+  }));
+}
+
+TEST_F(Qmp, CommandThatTakesLong_HoldsUpItsClientAlone) {
+  auto slow = ConnectAndNegotiate();
+  auto other = ConnectAndNegotiate();
+  slow.Put(R"({"execute": "slow"}{"execute": "count"})");
+  EXPECT_TRUE(RunUntil([] { return static_cast<bool>(pending_done); }));
+  EXPECT_EQ(Ask(other, EchoRequest("meanwhile")), Echoed("meanwhile"));
+  EXPECT_EQ(executed, 0);
+  std::exchange(pending_done, nullptr)(Refuse("failed", ErrorClass::kDeviceNotActive));
+  EXPECT_THAT(Read(slow, 2), ElementsAre(R"({"error": {"class": "DeviceNotActive", "desc": "failed"}})",
+                                         R"({"return": {}})"));
+}
+
+TEST_F(Qmp, Events_GoToThoseWhoHaveNegotiated) {
+  auto first = ConnectAndNegotiate();
+  auto second = ConnectAndNegotiate();
+  auto silent = Connect();
+  (void)Read(silent, 1);
+  first.Put(R"({"execute": "stop"})");
+  const auto lines = Read(first, 2);
+  ASSERT_EQ(lines.size(), 2U);
+  const Json event = Json::parse(lines[0]);
+  EXPECT_EQ(event.at("event"), "STOP");
+  EXPECT_FALSE(event.contains("data"));
+  EXPECT_GT(event.at("timestamp").at("seconds"), 1'600'000'000);
+  EXPECT_LT(event.at("timestamp").at("microseconds"), 1'000'000);
+  EXPECT_EQ(lines[1], R"({"return": {}})");
+  EXPECT_EQ(Read(second, 1).front(), lines[0]);
+  EXPECT_EQ(Ask(silent, R"({"execute": "qmp_capabilities"})"), R"({"return": {}})");
+}
+
+TEST_F(Qmp, ClientThatNeverReads_IsCutOff) {
+  auto client = ConnectAndNegotiate();
+  auto other = ConnectAndNegotiate();
+  for (int i = 0; server_->clients() == 2 && i < 100'000; ++i) {
+    server_->events().Send("STOP", Json::object());
+    other.Take();
+    other.text.clear();
+  }
+  EXPECT_EQ(server_->clients(), 1U);
+  EXPECT_EQ(Ask(other, EchoRequest("still here")), Echoed("still here"));
+}
+
+TEST_F(Qmp, ClientThatAsksButDoesNotRead_IsNotReadFrom) {
+  auto client = ConnectAndNegotiate();
+  const std::string request = R"({"execute": "big"}{"execute": "count"})";
+  std::size_t sent = 0;
+  for (int i = 0; i < 20'000 && client.Put(request) == request.size(); ++i) {
+    ++sent;
+    Poll();
+  }
+  EXPECT_LT(sent, 20'000U) << "its socket filled up";
+  for (int i = 0; i < 100; ++i) {
+    Poll();
+  }
+  EXPECT_LT(executed, 10);
+  EXPECT_EQ(server_->clients(), 1U);
+}
+
+TEST_F(Qmp, ThousandClients_ComeAndGo) {
+  for (int i = 0; i < 1000; ++i) {
+    auto client = Connect();
+    client.Put(i % 2 == 0 ? R"({"execute": "qmp_capabilities"})" : R"({"exec)");
+    if (i % 10 == 0) {
+      Poll();
+    }
+  }
+  EXPECT_TRUE(RunUntil([this] { return server_->clients() == 0; }));
+}
+
+TEST_F(Qmp, FileDescriptor_GoesToTheCommandThatTakesOne) {
+  auto client = ConnectAndNegotiate();
+  const loop::Pipe pipe;
+  client.PutWithFd(R"({"execute": "count"}{"execute": "take-fd"}{"execute": "count"})", pipe.write_end.get());
+  (void)Read(client, 3);
+  ASSERT_GE(taken_fd, 0);
+  EXPECT_EQ(::write(taken_fd, "x", 1), 1);
+  EXPECT_EQ(pipe.Take(5), "x");
+  ::close(std::exchange(taken_fd, -1));
+  EXPECT_EQ(Ask(client, R"({"execute": "take-fd"})"), R"({"return": {}})");
+  EXPECT_EQ(taken_fd, -1);
+}
+
+// --- Out of band ---
+
+TEST_F(Qmp, OutOfBand_OvertakesOnAnotherThread) {
+  auto client = ConnectAndNegotiate(true);
+  client.Put(R"({"execute": "slow", "id": 1}{"execute": "count", "id": 2}{"exec-oob": "where", "id": 3})");
+  EXPECT_THAT(Read(client, 1), ElementsAre(R"({"return": {}, "id": 3})"));
+  EXPECT_NE(oob_thread, std::this_thread::get_id());
+  EXPECT_NE(oob_thread, std::thread::id());
+  EXPECT_TRUE(RunUntil([] { return static_cast<bool>(pending_done); }));
+  EXPECT_EQ(executed, 0);
+  std::exchange(pending_done, nullptr)(Nothing());
+  EXPECT_THAT(Read(client, 2), ElementsAre(R"({"return": {}, "id": 1})", R"({"return": {}, "id": 2})"));
+  EXPECT_THAT(Ask(client, R"({"exec-oob": "count"})"), HasSubstr("The command count does not support OOB"));
+  EXPECT_THAT(Ask(client, R"({"exec-oob": "echo"})"), HasSubstr("Parameter 'text' is missing"));
+  EXPECT_THAT(Ask(client, R"({"exec-oob": "nope"})"), HasSubstr("CommandNotFound"));
+  EXPECT_THAT(Ask(client, R"({"exec-oob": "where", "execute": "where"})"), HasSubstr("clashes"));
+}
+
+TEST_F(Qmp, OutOfBand_WaitsBehindAFullQueue) {
+  auto client = ConnectAndNegotiate(true);
+  std::string requests = R"({"execute": "slow"})";
+  for (std::size_t i = 1; i < Session::kQueueLimit; ++i) {
+    requests += R"({"execute": "count"})";
+  }
+  client.Put(requests + R"({"exec-oob": "where", "id": "oob"})");
+  EXPECT_TRUE(RunUntil([] { return static_cast<bool>(pending_done); }));
+  client.Take();
+  EXPECT_EQ(client.text, "");
+  std::exchange(pending_done, nullptr)(Nothing());
+  EXPECT_THAT(Read(client, Session::kQueueLimit + 1), testing::Contains(R"({"return": {}, "id": "oob"})"));
+}
+
+TEST_F(Qmp, EventsAndRepliesOnTheMonitorThread_KeepTheirOrder) {
+  auto client = ConnectAndNegotiate(true);
+  for (int i = 0; i < 20; ++i) {
+    client.Put(R"({"execute": "stop"}{"execute": "count"})");
+    const auto lines = Read(client, 3);
+    ASSERT_EQ(lines.size(), 3U);
+    EXPECT_THAT(lines[0], StartsWith(R"({"event": "STOP")"));
+  }
+}
+
+TEST_F(Qmp, DisconnectOnTheMonitorThread_IsNoticed) {
+  for (int i = 0; i < 20; ++i) {
+    auto client = ConnectAndNegotiate(true);
+    client.Put(i % 2 == 0 ? R"({"execute": "count"}{"exec-oob": "where"}{"exe)" : R"({"execute": "slow"})");
+    client.Hangup();
+    EXPECT_TRUE(RunUntil([this] { return server_->clients() == 0; }));
+  }
+}
+
+// --- The end ---
+
+TEST_F(Qmp, End_FlushesWhatWasSaid) {
+  auto client = ConnectAndNegotiate();
+  auto oob = ConnectAndNegotiate(true);
+  EXPECT_EQ(Ask(oob, EchoRequest("there")), Echoed("there"));
+  server_->events().Send("SHUTDOWN", {{"guest", false}, {"reason", "host-qmp-quit"}});
+  server_->Retire();
+  server_.reset();
+  for (auto* const each : {&client, &oob}) {
+    each->Take();
+    EXPECT_THAT(each->Lines(), ElementsAre(StartsWith(R"({"event": "SHUTDOWN", "data": {"guest": false, )")));
+    EXPECT_TRUE(each->ended);
+  }
+}
+
+TEST_F(Qmp, End_CancelsLongWork) {
+  auto client = ConnectAndNegotiate();
+  client.Put(R"({"execute": "work"})");
+  Poll();
+  Poll();
+  server_->Retire();
+  server_.reset();
+  client.Take();
+  EXPECT_THAT(client.Lines(), ElementsAre(HasSubstr("cancelled")));
+}
+
+TEST_F(Qmp, Listening_TakesClientsAndLeavesNoFile) {
+  const std::string path = std::filesystem::temp_directory_path() / format("gyre-qmp-{}", ::getpid());
+  Serve(&TestCommands, {*ParseSocketSpec("unix:" + path)});
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(&address.sun_path[0], path.data(), path.size());
+  ASSERT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  TestClient client(std::move(fd));
+  EXPECT_THAT(Read(client, 1), ElementsAre(StartsWith(R"({"QMP": )")));
+  server_.reset();
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+// --- Events that may not come too often ---
+
+class EventRates : public loop::ManualTimeTest {};
+
+TEST_F(EventRates, FirstAtOnceLastDelayed) {
+  std::vector<std::string> sent;
+  EventSender events(loop(), [&sent](const auto& line) { sent.push_back(*line); });
+  const auto watchdog = [&events](std::string_view action) { events.Send("WATCHDOG", {{"action", action}}); };
+  watchdog("pause");
+  watchdog("debug");
+  watchdog("none");
+  ASSERT_EQ(sent.size(), 1U);
+  EXPECT_THAT(sent[0], HasSubstr(R"("action": "pause")"));
+  manual_time.Advance(loop::kSecond - 1);
+  Poll();
+  EXPECT_EQ(sent.size(), 1U);
+  manual_time.Advance(1);
+  Poll();
+  ASSERT_EQ(sent.size(), 2U);
+  EXPECT_THAT(sent[1], HasSubstr(R"("action": "none")"));
+  watchdog("reset");  // within a second of the delayed one
+  EXPECT_EQ(sent.size(), 2U);
+  manual_time.Advance(loop::kSecond);
+  Poll();
+  EXPECT_EQ(sent.size(), 3U);
+  manual_time.Advance(loop::kSecond);
+  Poll();
+  EXPECT_EQ(sent.size(), 3U);
+  watchdog("reset");
+  EXPECT_EQ(sent.size(), 4U);
+}
+
+TEST_F(EventRates, EmissionFromWithinAnEmission_IsAnEvent) {
+  std::vector<std::string> sent;
+  std::unique_ptr<EventSender> events;
+  events = std::make_unique<EventSender>(loop(), [&](const auto& line) {
+    sent.push_back(*line);
+    if (sent.size() == 1) {
+      events->Send("RESUME", Json::object());
+    }
+  });
+  events->Send("STOP", Json::object());
+  EXPECT_EQ(sent.size(), 2U);
+}
+
+}  // namespace
+}  // namespace gyre::control

@@ -1,0 +1,161 @@
+// Where control sockets listen.
+#include "src/control/socket.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): POSIX
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+namespace gyre::control {
+namespace {
+
+std::string WhyNot(const std::string& text) {
+  const auto spec = ParseSocketSpec(text);
+  return spec ? "" : spec.error().message();
+}
+
+TEST(SocketSpec, GoodOnes_AreUnderstood) {
+  const auto plain = ParseSocketSpec("unix:/run/vm.sock");
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->path, "/run/vm.sock");
+  EXPECT_EQ(plain->mode, 0660U);
+  const auto full = ParseSocketSpec("unix:/run/vm.sock,mode=0600,owner=root:12,allow=root,allow=1000");
+  ASSERT_TRUE(full) << full.error().message();
+  EXPECT_EQ(full->mode, 0600U);
+  EXPECT_EQ(full->owner, 0U);
+  EXPECT_EQ(full->group, 12U);
+  EXPECT_EQ(full->allowed, (std::vector<uid_t>{0, 1000}));
+  EXPECT_EQ(ParseSocketSpec("fd:7")->fd, 7);
+  EXPECT_EQ(ParseSocketSpec("unix:@vm,allow=0")->path, "@vm");
+}
+
+TEST(SocketSpec, BadOnes_AreNamed) {
+  EXPECT_EQ(WhyNot("tcp:1"), "'tcp:1' is neither unix:PATH, unix:@NAME nor fd:N");
+  EXPECT_EQ(WhyNot("unix:"), "unix: needs a path after it");
+  EXPECT_EQ(WhyNot("unix:@"), "unix: needs a path after it");
+  EXPECT_NE(WhyNot("unix:/" + std::string(200, 'x')), "");
+  EXPECT_NE(WhyNot("fd:2"), "");
+  EXPECT_NE(WhyNot("fd:x"), "");
+  EXPECT_EQ(WhyNot("unix:/a,mode=9"), "mode=9 is not an octal mode such as 0660");
+  EXPECT_EQ(WhyNot("unix:/a,mode=7777"), "mode=7777 is not an octal mode such as 0660");
+  EXPECT_EQ(WhyNot("unix:/a,colour=red"), "'colour' is none of mode, owner, allow");
+  EXPECT_EQ(WhyNot("unix:/a,mode"), "'mode' is not name=value");
+  EXPECT_EQ(WhyNot("unix:/a,"), "'' is not name=value");
+  EXPECT_EQ(WhyNot("unix:/a,owner=nobody-has-this-name"), "there is no user 'nobody-has-this-name'");
+  EXPECT_NE(WhyNot("unix:@a,mode=0600"), "");
+}
+
+class Listening : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = std::filesystem::temp_directory_path() / "gyre-control-XXXXXX";
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    directory_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+  std::string Path() const { return directory_ / "s"; }
+  SocketSpec Spec(const std::string& more = "") const { return *ParseSocketSpec("unix:" + Path() + more); }
+  static bool Connects(const std::string& path) {
+    const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], path.data(), path.size());
+    return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  }
+
+  std::filesystem::path directory_;
+};
+
+TEST_F(Listening, Socket_HasItsModeAndGoesWithTheObject) {
+  {
+    const auto socket = ListeningSocket::Open(Spec(",mode=0600"));
+    ASSERT_TRUE(socket) << socket.error().message();
+    struct stat file = {};
+    ASSERT_EQ(::lstat(Path().c_str(), &file), 0);
+    EXPECT_EQ(file.st_mode & 0777, 0600U);
+    EXPECT_TRUE(Connects(Path()));
+  }
+  EXPECT_FALSE(std::filesystem::exists(Path()));
+}
+
+TEST_F(Listening, StaleSocket_IsReplaced) {
+  {
+    const UniqueFd old(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], Path().data(), Path().size());
+    ASSERT_EQ(::bind(old.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+  EXPECT_TRUE(ListeningSocket::Open(Spec()).has_value());
+}
+
+TEST_F(Listening, LiveSocket_IsNotReplaced) {
+  const auto first = ListeningSocket::Open(Spec());
+  ASSERT_TRUE(first);
+  const auto second = ListeningSocket::Open(Spec());
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().message(), "unix:" + Path() + ": somebody else listens on it");
+  EXPECT_EQ(second.error().kind(), ErrorKind::kUsage);
+  EXPECT_TRUE(Connects(Path()));
+}
+
+TEST_F(Listening, OtherFiles_AreNotTouched) {
+  std::ofstream(Path()) << "mine";
+  const auto socket = ListeningSocket::Open(Spec());
+  ASSERT_FALSE(socket);
+  EXPECT_EQ(socket.error().message(), "unix:" + Path() + ": exists and is not a socket");
+  EXPECT_TRUE(std::filesystem::is_regular_file(Path()));
+}
+
+TEST_F(Listening, SocketOfASuccessor_IsLeftAlone) {
+  auto socket = std::make_unique<ListeningSocket>(*ListeningSocket::Open(Spec()));
+  std::filesystem::rename(Path(), Path() + "-old");  // so that its inode is not used again
+  const auto other = ListeningSocket::Open(Spec());
+  ASSERT_TRUE(other);
+  socket.reset();
+  EXPECT_TRUE(Connects(Path()));
+}
+
+TEST_F(Listening, AbstractName_IsNoFile) {
+  const std::string name = "@gyre-test-" + std::to_string(::getpid());
+  const auto socket = ListeningSocket::Open(*ParseSocketSpec("unix:" + name));
+  ASSERT_TRUE(socket) << socket.error().message();
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = 0, .gid = 0}));
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = ::geteuid(), .gid = 5}));
+  EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 54321, .gid = 5}));
+}
+
+TEST_F(Listening, Allow_IsForThoseUsersAlone) {
+  const auto socket = ListeningSocket::Open(Spec(",mode=0666,allow=1234"));
+  ASSERT_TRUE(socket);
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = 1234, .gid = 5}));
+  EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 1235, .gid = 5}));
+}
+
+TEST_F(Listening, OpenFd_IsTakenOverIfItListens) {
+  auto first = ListeningSocket::Open(Spec());
+  ASSERT_TRUE(first);
+  const int copy = ::dup(first->fd());
+  SocketSpec spec;
+  spec.fd = copy;
+  EXPECT_TRUE(ListeningSocket::Open(spec).has_value());
+  spec.fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  EXPECT_FALSE(ListeningSocket::Open(spec).has_value());
+  ::close(spec.fd);
+  spec.fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto unconnected = ListeningSocket::Open(spec);
+  ASSERT_FALSE(unconnected);
+  EXPECT_TRUE(unconnected.error().message().ends_with("is not a listening Unix socket"));
+  ::close(spec.fd);
+}
+
+}  // namespace
+}  // namespace gyre::control

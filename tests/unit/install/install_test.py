@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""What `meson install` puts where, and what systemd says of the units: install_test.py BUILD_DIRECTORY."""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
+MOST_EXPOSURE = 2.0  # of 10, as systemd-analyze security counts
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+
+
+class Install(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls._directory = tempfile.TemporaryDirectory(prefix="gyre-install-")
+        cls.root = pathlib.Path(cls._directory.name)
+        result = run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", cls.root)
+        assert result.returncode == 0, result.stdout + result.stderr
+        prefix = next(cls.root.rglob("bin/gyrectl")).parent.parent
+        cls.prefix = prefix
+
+    @classmethod
+    def tearDownClass(cls):
+        cls._directory.cleanup()
+
+    def found(self, name):
+        paths = list(self.prefix.rglob(name)) + list(self.root.glob(f"etc/**/{name}"))
+        self.assertEqual(len(paths), 1, f"{name}: {paths}")
+        return paths[0]
+
+    def test_everything_is_in_place(self):
+        for name in ("gyred", "gyrectl", "gyred.8", "gyrectl.1", "gyre@.service", "gyre@.socket", "_gyrectl",
+                     "gyrectl.fish", "example.conf", "sysusers.d/gyre.conf", "bash-completion/completions/gyrectl"):
+            if "/" in name:
+                self.assertTrue(list(self.prefix.rglob(name)), name)
+            elif name == "gyrectl":
+                self.assertTrue((self.prefix / "bin/gyrectl").is_file())
+            else:
+                self.found(name)
+
+    def test_programs_run(self):
+        for name in ("gyred", "gyrectl"):
+            self.assertEqual(run(self.prefix / "bin" / name, "--version").stdout.split()[0], name)
+
+    def test_example_is_a_configuration(self):
+        # The one mistake left in it is that the kernel may not be there.
+        text = self.found("example.conf").read_text()
+        names = re.findall(r"^([a-z-]+)=", text, re.MULTILINE)
+        listed = run(self.prefix / "bin/gyred", "--help").stdout
+        for name in names:
+            self.assertIn(f"--{name}", listed)
+
+    def units(self, directory):
+        """An instance of each template, with the program where it is."""
+        for kind in ("service", "socket"):
+            text = self.found(f"gyre@.{kind}").read_text()
+            program = "/" + str((self.prefix / "bin/gyred").relative_to(self.root))
+            (directory / f"gyre@vm.{kind}").write_text(text.replace(program, str(self.prefix / "bin/gyred")))
+        return directory / "gyre@vm.service", directory / "gyre@vm.socket"
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_systemd_finds_no_fault(self):
+        with tempfile.TemporaryDirectory(prefix="gyre-units-") as directory:
+            result = run("systemd-analyze", "verify", "--man=no", *self.units(pathlib.Path(directory)))
+        self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_service_is_hardened(self):
+        with tempfile.TemporaryDirectory(prefix="gyre-units-") as directory:
+            service, _ = self.units(pathlib.Path(directory))
+            result = run("systemd-analyze", "security", "--offline=true", "--no-pager", service)
+        exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", result.stdout)
+        self.assertIsNotNone(exposure, result.stdout + result.stderr)
+        self.assertLessEqual(float(exposure.group(1)), MOST_EXPOSURE)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
