@@ -31,12 +31,11 @@ const Module& DiskModule() {
 class Block : public DeviceTest {
  protected:
   Block() {
-    path = testing::TempDir() + format("gyre-block-{}", ::getpid());
-    std::ofstream(path) << std::string(kImageSize, 'a');
+    std::ofstream(image) << std::string(kImageSize, 'a');
   }
   ~Block() override {
     Unplug();
-    ::unlink(path.c_str());
+    ::unlink(image.c_str());
   }
 
   Result<std::unique_ptr<VirtioDevice>> Open(const std::string& options) {
@@ -85,7 +84,9 @@ class Block : public DeviceTest {
 
   static constexpr std::uint64_t kHeader = 0xb0000;
   static constexpr std::uint64_t kStatus = 0xb0100;
-  std::string path;
+  // Removed at the end: not whatever `path` is by then.
+  const std::string image = testing::TempDir() + format("gyre-block-{}", ::getpid());
+  std::string path = image;
   std::uint32_t written = 0;
 };
 
