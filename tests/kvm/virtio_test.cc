@@ -31,6 +31,11 @@ TEST_F(Virtio, DiskWorksThroughMasksAndResets) {
   EXPECT_EQ(content.substr(0, 1024), std::string(1024, 'i'));
 }
 
+TEST_F(Virtio, AGuestThatScribblesHarmsItselfAlone) {
+  const auto result = RunGuest("scribble", {"--disk", Image(), "--entropy", "on", "--cmdline", "500"});
+  EXPECT_GUEST_PASSES(result, "scribble");
+}
+
 TEST_F(Virtio, AnImageInUseIsRefused) {
   const std::string image = Image();
   auto first = StartGuest("echo", {"--disk", image});
