@@ -128,7 +128,11 @@ void GuestMain(const BootInfo& boot) {
 
   // A device that was reset leaves memory alone, whatever it was doing.
   for (std::uint64_t round = 1; round <= 50; ++round) {
-    Offer(0, 128, kSize);
+    Offer(round % 2 == 0 ? 0 : 1, 128, kSize);
+    // From before the device has seen it until after it is done with it.
+    for (const std::uint64_t start = ReadTsc(); ReadTsc() - start < round * 50'000;) {
+      Pause();
+    }
     Start();
     FillData(round);
     Request(1, 512, 512);
