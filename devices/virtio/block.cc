@@ -162,11 +162,14 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
 
 }  // namespace
 
-constexpr Module kBlockModule = {
-    .option = "disk",
-    .help = "give it a disk (Linux: virtio_blk)",
-    .properties = kProperties,
-    .create = Create,
-};
+const Module& BlockModule() {
+  static constexpr Module kModule = {
+      .option = "disk",
+      .help = "give it a disk (Linux: virtio_blk)",
+      .properties = kProperties,
+      .create = Create,
+  };
+  return kModule;
+}
 
 }  // namespace gyre::virtio

@@ -82,11 +82,14 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
 
 }  // namespace
 
-constexpr Module kEntropyModule = {
-    .option = "entropy",
-    .help = "give it a source of random bytes (Linux: virtio_rng)",
-    .properties = kProperties,
-    .create = Create,
-};
+const Module& EntropyModule() {
+  static constexpr Module kModule = {
+      .option = "entropy",
+      .help = "give it a source of random bytes (Linux: virtio_rng)",
+      .properties = kProperties,
+      .create = Create,
+  };
+  return kModule;
+}
 
 }  // namespace gyre::virtio

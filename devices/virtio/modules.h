@@ -5,7 +5,7 @@
 
 namespace gyre::virtio {
 
-extern const Module kBlockModule;
-extern const Module kEntropyModule;
+const Module& BlockModule();
+const Module& EntropyModule();
 
 }  // namespace gyre::virtio

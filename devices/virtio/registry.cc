@@ -7,9 +7,9 @@
 namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
-  static constexpr std::array<const Module*, 2> kModules = {
-      &kBlockModule,
-      &kEntropyModule,
+  static const std::array kModules = {
+      &BlockModule(),
+      &EntropyModule(),
   };
   return kModules;
 }

@@ -185,8 +185,13 @@ Status Machine::CreateVirtio() {
   return {};
 }
 
-// Whoever serves a request that is pending lets the vCPUs go on, or does not.
+// Whoever serves a request that is pending lets the vCPUs go on, or does not. What they
+// have posted and nobody has looked at yet may be such a request: a vCPU that is
+// paused for a triple fault must not go on.
 void Machine::ReleaseHeldVcpus() {
+  if (vcpus_) {
+    ServeVcpuEvents();
+  }
   if (vcpus_ && lifecycle_.state() == RunState::kRunning && !lifecycle_.RequestsPending()) {
     vcpus_->ResumeAll();
   }

@@ -52,6 +52,9 @@ class Block : public DeviceTest {
     Plug(std::move(*device));
     Bring(features);
   }
+  bool DirectWorks() const {
+    return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)).get() >= 0;
+  }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {
     std::memset(memory.host() + kHeader, 0, 16);
     std::memcpy(memory.host() + kHeader, &type, 4);
@@ -117,6 +120,9 @@ TEST_F(Block, S_5_2_6_WritesAndReadsBackInEveryCacheModeAndRing) {
     for (const std::uint64_t features :
          {std::uint64_t{0}, kFeaturePacked | kFeatureEventIndex, kFeatureIndirect | kFeatureEventIndex}) {
       SCOPED_TRACE(cache);
+      if (cache == "none" && !DirectWorks()) {
+        continue;
+      }
       Make(",packed=on,cache=" + cache, features);
       std::memset(memory.host() + kData, 'w', 8192);
       EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 4096}, Buffer{kData + 4096, 4096}}), kOk);
@@ -156,6 +162,9 @@ TEST_F(Block, S_2_7_4_AnyFramingOfARequestIsTheSame) {
 }
 
 TEST_F(Block, CacheNoneTakesBuffersThatAreNotAligned) {
+  if (!DirectWorks()) {
+    GTEST_SKIP() << "the file system of " << path << " takes no O_DIRECT";
+  }
   Make(",cache=none");
   std::memset(memory.host() + kData, 'u', 4096);
   EXPECT_EQ(Request(kWrite, 1, std::array{Buffer{kData + 3, 512}}), kOk);
