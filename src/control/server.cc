@@ -24,6 +24,8 @@ Server::Server(loop::MainLoop& loop, machine::Machine* machine, ServerConfig con
                 .events = events_,
                 .fd_sets = {},
                 .workers = Workers(loop),
+                .dump = {},
+                .statistics = {},
                 .start_monitor_thread = [this] { return StartMonitorThread(); },
                 .monitor_thread = [this] { return monitor_thread_.get(); },
                 .sockets = {},
@@ -81,7 +83,9 @@ void Server::Retire() {
   if (monitor_thread_) {
     monitor_thread_->RunAndWait([] {});  // what runs out of band, ends
   }
+  services_.dump.StayStopped();
   services_.workers.Stop();
+  services_.statistics.clear();
   services_.machine = nullptr;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 #include "gyre/loop/io_thread.h"
 #include "gyre/loop/main_loop.h"
 #include "src/control/command.h"
+#include "src/control/dump.h"
 #include "src/control/event_sender.h"
 #include "src/control/fd_sets.h"
 #include "src/control/workers.h"
@@ -31,6 +33,8 @@ struct Services {
   EventSender& events;
   FdSets fd_sets;
   Workers workers;
+  Dump dump;
+  std::map<int, UniqueFd> statistics;  // KVM's, by vCPU; the VM's at -1
   // The thread of sessions with out-of-band commands; starts it.
   std::function<Status()> start_monitor_thread;
   std::function<const loop::IoThread*()> monitor_thread;  // null: not started

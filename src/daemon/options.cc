@@ -8,6 +8,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/registry.h"
+#include "src/control/introspection.h"
 #include "src/daemon/memory_option.h"
 
 namespace gyre::daemon {
@@ -238,8 +239,14 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   app.set_version_flag("--version", "gyred " GYRE_VERSION);
   app.set_config("--config", "", "read options from FILE: name=value lines; the command line wins");
   Declare(app, options, raw);
+  bool reference = false;
+  app.add_flag("--qmp-reference", reference,
+               "print the control socket's commands and events, as docs/qmp.md has them");
   try {
     app.parse(argc, argv);
+    if (reference) {
+      return Text{control::WriteReference(control::AllCommands())};
+    }
   } catch (const CLI::CallForHelp&) {
     return Text{app.help()};
   } catch (const CLI::CallForVersion&) {

@@ -49,15 +49,24 @@ Outcome QueryStatus(Call& call) {
       {"running", state == RunState::kRunning}, {"singlestep", false}, {"status", machine::Name(state)}};
 }
 
-Outcome Stop(Call& call) { return AsOutcome(LifecycleOf(call).VmStop(RunState::kPaused)); }
+Outcome Stop(Call& call) {
+  call.services.dump.StayStopped();
+  return AsOutcome(LifecycleOf(call).VmStop(RunState::kPaused));
+}
 
 Outcome Continue(Call& call) {
+  if (call.services.dump.active()) {
+    return Refuse("There is a dump in process, please wait.");
+  }
   // Asleep, not stopped: only a wake-up makes it run.
   return LifecycleOf(call).state() == RunState::kSuspended ? Nothing()
                                                            : AsOutcome(LifecycleOf(call).VmStart());
 }
 
 Outcome Reset(Call& call) {
+  if (call.services.dump.active()) {
+    return Refuse("There is a dump in process, please wait.");
+  }
   LifecycleOf(call).RequestReset(machine::ShutdownCause::kHostQmpSystemReset);
   return Nothing();
 }

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "src/control/commands/families.h"
+#include "src/control/introspection.h"
 #include "src/control/request.h"
 #include "src/control/services.h"
 
@@ -26,6 +27,10 @@ constexpr std::array kNameMembers{Member{"name", &kString}};
 constexpr Type kCommandInfo = ObjectType("CommandInfo", kNameMembers);
 constexpr Type kCommandInfos = ArrayType("array of CommandInfo", kCommandInfo);
 constexpr Type kEventInfo = ObjectType("EventInfo", kNameMembers);
+constexpr std::array kSchemaMembers{Member{"name", &kString},
+                                    Member{"meta-type", &kString, "what kind of entry"}};
+constexpr Type kSchemaInfo = ObjectType("SchemaInfo", kSchemaMembers);
+constexpr Type kSchemaInfos = ArrayType("array of SchemaInfo", kSchemaInfo);
 constexpr Type kEventInfos = ArrayType("array of EventInfo", kEventInfo);
 
 Outcome Negotiate(Call& call) {
@@ -50,6 +55,8 @@ Outcome QueryCommands(Call& call) {
   return names;
 }
 
+Outcome QuerySchema(Call& call) { return DescribeSchema(call.services.commands()); }
+
 Outcome QueryEvents(Call& /*call*/) {
   Json names = Json::array();
   for (const auto& event : AllEvents()) {
@@ -73,6 +80,10 @@ constexpr std::array kCommands{
             .help = "All commands, by name.",
             .result = &kCommandInfos,
             .run = QueryCommands},
+    Command{.name = "query-qmp-schema",
+            .help = "Commands, events and their types, for programs.",
+            .result = &kSchemaInfos,
+            .run = QuerySchema},
     Command{
         .name = "query-events", .help = "All events, by name.", .result = &kEventInfos, .run = QueryEvents},
 };

@@ -1,0 +1,211 @@
+#include "src/control/core_file.h"
+
+#include <elf.h>
+#include <poll.h>
+#include <sys/procfs.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "gyre/base/types.h"
+
+namespace gyre::control {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+constexpr std::size_t kPiece = 1U << 20;  // between two looks at whether to go on
+constexpr std::size_t kPipePiece = 4096;  // what a pipe that is writable takes without a wait
+constexpr int kLookMs = 100;
+constexpr std::size_t kNoteAlignment = 4;
+
+// The note's layout as crash(8) knows it: version 1, 440 bytes.
+struct NoteSegment {
+  std::uint32_t selector, limit, flags, pad;
+  std::uint64_t base;
+};
+struct NoteCpu {
+  std::uint32_t version, size;
+  std::uint64_t rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp;
+  std::uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
+  std::uint64_t rip, rflags;
+  NoteSegment cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt;
+  std::array<std::uint64_t, 5> cr;
+  std::uint64_t kernel_gs_base;
+};
+static_assert(sizeof(NoteCpu) == 440);
+
+NoteSegment SegmentOf(const kvm::SegmentState& state) {
+  return {
+      .selector = state.selector, .limit = state.limit, .flags = state.flags, .pad = 0, .base = state.base};
+}
+
+NoteCpu NoteOf(const kvm::CpuState& c) {
+  return {.version = 1,
+          .size = sizeof(NoteCpu),
+          .rax = c.rax,
+          .rbx = c.rbx,
+          .rcx = c.rcx,
+          .rdx = c.rdx,
+          .rsi = c.rsi,
+          .rdi = c.rdi,
+          .rsp = c.rsp,
+          .rbp = c.rbp,
+          .r8 = c.r8,
+          .r9 = c.r9,
+          .r10 = c.r10,
+          .r11 = c.r11,
+          .r12 = c.r12,
+          .r13 = c.r13,
+          .r14 = c.r14,
+          .r15 = c.r15,
+          .rip = c.rip,
+          .rflags = c.rflags,
+          .cs = SegmentOf(c.cs),
+          .ds = SegmentOf(c.ds),
+          .es = SegmentOf(c.es),
+          .fs = SegmentOf(c.fs),
+          .gs = SegmentOf(c.gs),
+          .ss = SegmentOf(c.ss),
+          .ldt = SegmentOf(c.ldt),
+          .tr = SegmentOf(c.tr),
+          .gdt = SegmentOf(c.gdt),
+          .idt = SegmentOf(c.idt),
+          .cr = {c.cr0, 0, c.cr2, c.cr3, c.cr4},
+          .kernel_gs_base = c.kernel_gs_base};
+}
+
+// The order of user_regs_struct.
+elf_prstatus StatusOf(const kvm::CpuState& c, unsigned index) {
+  elf_prstatus status{};
+  status.pr_pid = static_cast<int>(index) + 1;
+  const std::array<std::uint64_t, 27> registers{
+      c.r15,     c.r14,      c.r13,         c.r12,         c.rbp,         c.rbx,        c.r11,
+      c.r10,     c.r9,       c.r8,          c.rax,         c.rcx,         c.rdx,        c.rsi,
+      c.rdi,     UINT64_MAX, c.rip,         c.cs.selector, c.rflags,      c.rsp,        c.ss.selector,
+      c.fs.base, c.gs.base,  c.ds.selector, c.es.selector, c.fs.selector, c.gs.selector};
+  static_assert(sizeof(registers) == sizeof(status.pr_reg));
+  std::memcpy(&status.pr_reg, registers.data(), sizeof(registers));
+  return status;
+}
+
+template <typename T>
+void Append(std::vector<std::byte>& out, const T& value) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  out.insert(out.end(), bytes.begin(), bytes.end());
+}
+
+void PadTo(std::vector<std::byte>& out, std::size_t alignment) {
+  out.resize((out.size() + alignment - 1) / alignment * alignment);
+}
+
+template <typename T>
+void AppendNote(std::vector<std::byte>& out, std::string_view owner, std::uint32_t type, const T& content) {
+  Append(out,
+         Elf64_Nhdr{
+             .n_namesz = static_cast<Elf64_Word>(owner.size() + 1), .n_descsz = sizeof(T), .n_type = type});
+  const auto name = std::as_bytes(std::span(owner));
+  out.insert(out.end(), name.begin(), name.end());
+  out.push_back(std::byte{0});
+  PadTo(out, kNoteAlignment);
+  Append(out, content);
+  PadTo(out, kNoteAlignment);
+}
+
+Elf64_Ehdr FileHeader(std::size_t segments) {
+  Elf64_Ehdr header{};
+  std::memcpy(&header.e_ident[0], ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  header.e_ident[EI_VERSION] = EV_CURRENT;
+  header.e_type = ET_CORE;
+  header.e_machine = EM_X86_64;
+  header.e_version = EV_CURRENT;
+  header.e_phoff = sizeof(Elf64_Ehdr);
+  header.e_ehsize = sizeof(Elf64_Ehdr);
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phnum = static_cast<Elf64_Half>(segments);
+  return header;
+}
+
+}  // namespace
+
+Result<std::vector<CoreRange>> RangesOf(const memory::GuestRam& ram, std::uint64_t begin,
+                                        std::uint64_t length) {
+  const std::uint64_t end = length > UINT64_MAX - begin ? UINT64_MAX : begin + length;
+  std::vector<CoreRange> ranges;
+  for (const auto& range : ram.ranges()) {
+    const std::uint64_t first = std::max(begin, range.start.value());
+    const std::uint64_t last = std::min(end, range.start.value() + range.size);
+    if (first < last) {
+      ranges.push_back({.start = first, .bytes = TRY(ram.Span(GuestAddress(first), last - first))});
+    }
+  }
+  return ranges;
+}
+
+std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span<const CoreRange> ranges) {
+  std::vector<std::byte> notes;
+  for (unsigned i = 0; i < cpus.size(); ++i) {
+    AppendNote(notes, "CORE", NT_PRSTATUS, StatusOf(cpus[i], i));
+  }
+  for (const auto& cpu : cpus) {
+    AppendNote(notes, "QEMU", 0, NoteOf(cpu));
+  }
+  std::vector<std::byte> out;
+  Append(out, FileHeader(1 + ranges.size()));
+  const std::uint64_t notes_at = sizeof(Elf64_Ehdr) + ((1 + ranges.size()) * sizeof(Elf64_Phdr));
+  Append(out, Elf64_Phdr{.p_type = PT_NOTE,
+                         .p_flags = 0,
+                         .p_offset = notes_at,
+                         .p_vaddr = 0,
+                         .p_paddr = 0,
+                         .p_filesz = notes.size(),
+                         .p_memsz = notes.size(),
+                         .p_align = kNoteAlignment});
+  std::uint64_t offset = (notes_at + notes.size() + kPage - 1) / kPage * kPage;
+  for (const auto& range : ranges) {
+    Append(out, Elf64_Phdr{.p_type = PT_LOAD,
+                           .p_flags = PF_R | PF_W | PF_X,
+                           .p_offset = offset,
+                           .p_vaddr = range.start,
+                           .p_paddr = range.start,
+                           .p_filesz = range.bytes.size(),
+                           .p_memsz = range.bytes.size(),
+                           .p_align = 0});
+    offset += range.bytes.size();
+  }
+  out.insert(out.end(), notes.begin(), notes.end());
+  PadTo(out, kPage);
+  return out;
+}
+
+Status WriteAll(int fd, std::span<const std::byte> bytes, const std::atomic<bool>& cancelled,
+                std::atomic<std::uint64_t>& progress) {
+  struct stat file = {};
+  const bool regular = ::fstat(fd, &file) == 0 && S_ISREG(file.st_mode);
+  const std::size_t piece = regular ? kPiece : kPipePiece;
+  while (!bytes.empty()) {
+    if (cancelled.load(std::memory_order_relaxed)) {
+      return Fail(Error::Host("cancelled: gyred is about to end"));
+    }
+    pollfd entry{.fd = fd, .events = POLLOUT, .revents = 0};
+    if (::poll(&entry, 1, kLookMs) == 0) {
+      continue;
+    }
+    const ssize_t put = ::write(fd, bytes.data(), std::min(bytes.size(), piece));
+    if (put < 0 && errno != EINTR && errno != EAGAIN) {
+      return Fail(Error::Sys("write", errno));
+    }
+    if (put > 0) {
+      bytes = bytes.subspan(static_cast<std::size_t>(put));
+      progress.fetch_add(static_cast<std::uint64_t>(put), std::memory_order_relaxed);
+    }
+  }
+  return {};
+}
+
+}  // namespace gyre::control

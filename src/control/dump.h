@@ -1,0 +1,45 @@
+// The dump of guest memory that is being written, if one is, and how the last one
+// ended. Big lock's holder, but for the counters.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "src/control/command.h"
+#include "src/control/json.h"
+#include "src/control/output_file.h"
+
+namespace gyre::control {
+
+class Dump {
+ public:
+  enum class State : std::uint8_t { kNone, kActive, kCompleted, kFailed };
+  struct Plan {
+    std::uint64_t begin = 0;
+    std::uint64_t length = UINT64_MAX;
+    bool detach = false;  // answer at once
+  };
+
+  bool active() const { return state_ == State::kActive; }
+  // Stops the VM, writes on a thread, and starts the VM again if it ran.
+  void Start(Services& services, OutputFile file, const Plan& plan, Done done);
+  // A client has stopped the VM meanwhile: it stays stopped.
+  void StayStopped() { resume_ = false; }
+  // {"status", "completed", "total"}.
+  Json Describe() const;
+
+ private:
+  struct Progress {
+    std::atomic<std::uint64_t> completed{0};
+    std::atomic<std::uint64_t> total{0};
+  };
+  void Finish(Services& services, const Outcome& outcome);
+
+  State state_ = State::kNone;
+  bool resume_ = false;
+  std::shared_ptr<Progress> progress_ = std::make_shared<Progress>();
+};
+
+}  // namespace gyre::control
