@@ -94,6 +94,12 @@ TEST_F(ServiceTest, StartThatFails_IsNeverReady) {
   EXPECT_EQ(manager_.Take(), "");
 }
 
+TEST_F(ServiceTest, ManagerThatIsGone_IsAWarning) {
+  auto process = StartBehind({"env", "NOTIFY_SOCKET=/nonexistent/notify"}, "button", {"--cmdline", "sleep"});
+  ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
+  EXPECT_THAT(process.err(), HasSubstr("NOTIFY_SOCKET=/nonexistent/notify: No such file"));
+}
+
 TEST_F(ServiceTest, FrozenLoopFeedsNoWatchdog) {
   auto process = StartService("button", {}, {"WATCHDOG_USEC=100000"});
   EXPECT_NE(manager_.WaitFor("READY=1"), "");

@@ -174,6 +174,16 @@ TEST_F(Console, TerminalIsPutBackWhenTheVmGoes) {
   EXPECT_FALSE(terminal_.raw());
 }
 
+TEST_F(Console, GuestThatTakesNothing_CanBeLeft) {
+  Connect();
+  // More than the socket and what is kept hold together.
+  for (int i = 0; i < 600; ++i) {
+    terminal_.Type(std::string(1024, 'x'));
+  }
+  terminal_.Type("\x1d.");
+  EXPECT_EQ(terminal_.Wait(), 0) << terminal_.shown();
+}
+
 TEST_F(Console, TerminalIsPutBackAfterASignal) {
   Connect();
   terminal_.Signal(SIGTERM);
