@@ -207,6 +207,7 @@ TEST_F(ServiceTest, SocketActivation_GivesItItsControlSocket) {
   auto process = StartBehind({"systemd-socket-activate", "--fdname=qmp", "-l", path}, "button",
                              {"--qmp", "unix:" + path});
   const std::string gyrectl = std::getenv("GYRECTL");
+  ASSERT_TRUE(ConnectTo(path)) << process.err();
   const auto status = RunProcess({gyrectl, "-s", path, "--json", "status"});
   EXPECT_EQ(status.exit_status, 0) << status.Describe() << process.err();
   EXPECT_THAT(status.out, HasSubstr("running"));
