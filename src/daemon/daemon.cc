@@ -32,7 +32,7 @@ Result<std::unique_ptr<Daemon>> Daemon::Init(Options options, ServiceEnvironment
   TRY(daemon->InitMainLoop());
   TRY(daemon->ConfigureAccelerator());
   TRY(daemon->CreateMachine());
-  TRY(daemon->CreateService());
+  daemon->CreateService();
   TRY(daemon->LoadGuest());
   TRY(daemon->Publish());
   daemon->TellReady();
@@ -127,15 +127,19 @@ Status Daemon::CreateMachine() {
   return {};
 }
 
-Status Daemon::CreateService() {
+void Daemon::CreateService() {
   ServiceConfig config{.socket = {},
                        .watchdog_ns = environment_.watchdog_ns,
                        .stop_timeout_ns = std::int64_t{options_.stop_timeout_s} * 1'000'000'000};
   if (!environment_.notify_socket.empty()) {
-    config.socket = TRY(NotifySocket::Open(environment_.notify_socket));
+    // Somebody's variable may have been left to us by mistake: a VM is not refused for it.
+    if (auto socket = NotifySocket::Open(environment_.notify_socket)) {
+      config.socket = *std::move(socket);
+    } else {
+      log::Warning("{}", socket.error().message());
+    }
   }
   service_ = std::make_unique<Service>(*loop_, machine_->lifecycle(), std::move(config));
-  return {};
 }
 
 Status Daemon::LoadGuest() {

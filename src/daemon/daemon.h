@@ -45,7 +45,7 @@ class Daemon {
   Status InitMainLoop();
   Status ConfigureAccelerator();
   Status CreateMachine();
-  Status CreateService();
+  void CreateService();
   Status LoadGuest();
   Status Publish();
   void TellReady();

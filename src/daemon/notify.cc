@@ -37,6 +37,9 @@ Result<NotifySocket> NotifySocket::Open(const std::string& address) {
   }
   NotifySocket socket;
   socket.fd_ = UniqueFd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket.fd_) {
+    return Fail(Error::Sys("socket", errno));
+  }
   ::setsockopt(socket.fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
   if (::connect(socket.fd_.get(), reinterpret_cast<const sockaddr*>(&peer), static_cast<socklen_t>(size)) !=
       0) {

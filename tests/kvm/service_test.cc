@@ -94,6 +94,12 @@ TEST_F(ServiceTest, StartThatFails_IsNeverReady) {
   EXPECT_EQ(manager_.Take(), "");
 }
 
+TEST_F(ServiceTest, ManagerThatIsGone_IsAWarning) {
+  auto process = StartBehind({"env", "NOTIFY_SOCKET=/nonexistent/notify"}, "button", {"--cmdline", "sleep"});
+  ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
+  EXPECT_THAT(process.err(), HasSubstr("NOTIFY_SOCKET=/nonexistent/notify: No such file"));
+}
+
 TEST_F(ServiceTest, FrozenLoopFeedsNoWatchdog) {
   auto process = StartService("button", {}, {"WATCHDOG_USEC=100000"});
   EXPECT_NE(manager_.WaitFor("READY=1"), "");
@@ -201,6 +207,7 @@ TEST_F(ServiceTest, SocketActivation_GivesItItsControlSocket) {
   auto process = StartBehind({"systemd-socket-activate", "--fdname=qmp", "-l", path}, "button",
                              {"--qmp", "unix:" + path});
   const std::string gyrectl = std::getenv("GYRECTL");
+  ASSERT_TRUE(ConnectTo(path)) << process.err();
   const auto status = RunProcess({gyrectl, "-s", path, "--json", "status"});
   EXPECT_EQ(status.exit_status, 0) << status.Describe() << process.err();
   EXPECT_THAT(status.out, HasSubstr("running"));

@@ -134,12 +134,13 @@ bool WriteAll(int fd, std::string_view text) {
 
 class Session {
  public:
-  Session(int port, int signals) : port_(port), signals_(signals) {}
+  Session(int port, int signals, bool terminal) : port_(port), signals_(signals), terminal_(terminal) {}
 
   // Until the user, a signal or the other side ends it; says which.
   Outcome<std::string> Run(const Deadline& deadline) {
     while (end_.empty()) {
-      const bool room = pending_.size() < kMostPending;
+      // A person must be able to leave even if the guest takes nothing; a pipe can wait.
+      const bool room = terminal_ || pending_.size() < kMostPending;
       std::array<pollfd, 3> fds = {
           pollfd{.fd = input_open_ && room ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0},
           pollfd{.fd = port_,
@@ -173,7 +174,7 @@ class Session {
       return;
     }
     const auto typed = escape_.Take({buffer.data(), static_cast<std::size_t>(got)});
-    pending_ += typed.bytes;
+    pending_ += pending_.size() < kMostPending ? typed.bytes : "";
     if (typed.help) {
       WriteAll(STDOUT_FILENO, EscapeFilter::kHelp);
     }
@@ -202,6 +203,7 @@ class Session {
 
   int port_;
   int signals_;
+  bool terminal_;
   EscapeFilter escape_;
   std::string pending_;
   std::string end_;
@@ -222,7 +224,7 @@ Outcome<void> RunConsole(Call& call) {
     if (terminal) {
       WriteAll(STDERR_FILENO, "connected; Ctrl-] . ends, Ctrl-] ? helps\r\n");
     }
-    end = Session(port.get(), signals.get()).Run(call.deadline);
+    end = Session(port.get(), signals.get(), terminal).Run(call.deadline);
   }
   if (terminal && end) {
     WriteAll(STDERR_FILENO, format("\ngyrectl: ended by {}\n", *end));

@@ -174,6 +174,16 @@ TEST_F(Console, TerminalIsPutBackWhenTheVmGoes) {
   EXPECT_FALSE(terminal_.raw());
 }
 
+TEST_F(Console, GuestThatTakesNothing_CanBeLeft) {
+  Connect();
+  // More than the socket and what is kept hold together.
+  for (int i = 0; i < 600; ++i) {
+    terminal_.Type(std::string(1024, 'x'));
+  }
+  terminal_.Type("\x1d.");
+  EXPECT_EQ(terminal_.Wait(), 0) << terminal_.shown();
+}
+
 TEST_F(Console, TerminalIsPutBackAfterASignal) {
   Connect();
   terminal_.Signal(SIGTERM);
@@ -189,9 +199,11 @@ TEST(Shell, CompletesAndRemembers) {
     return FakeServer::Return(request, {{"status", "paused"}});
   });
   const std::string home = "HOME=" + server.directory();
-  const std::vector<std::string> words = {"/usr/bin/env", "-u",          "XDG_STATE_HOME",
-                                          home,           "TERM=xterm",  std::getenv("GYRECTL"),
-                                          "-s",           server.path(), "shell"};
+  // libedit does not free the two words of a function that it was given.
+  const std::string leaks = "ASAN_OPTIONS=detect_leaks=0";
+  const std::vector<std::string> words = {"/usr/bin/env", "-u",         "XDG_STATE_HOME",       home,
+                                          leaks,          "TERM=xterm", std::getenv("GYRECTL"), "-s",
+                                          server.path(),  "shell"};
   {
     OnTerminal terminal(words);
     ASSERT_TRUE(terminal.WaitFor("gyre> ")) << terminal.shown();
