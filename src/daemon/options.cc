@@ -179,6 +179,21 @@ Status CheckUuid(std::string_view text) {
   return {};
 }
 
+// In a configuration file a value is cut at its commas, unless it is quoted.
+std::vector<std::string> JoinSettings(const std::vector<std::string>& words) {
+  std::vector<std::string> joined;
+  for (const auto& word : words) {
+    const bool is_setting =
+        word.starts_with("mode=") || word.starts_with("owner=") || word.starts_with("allow=");
+    if (is_setting && !joined.empty()) {
+      joined.back() += "," + word;
+    } else {
+      joined.push_back(word);
+    }
+  }
+  return joined;
+}
+
 Status Interpret(const Raw& raw, Options& options) {
   using machine::BootProtocol;
   if (options.boot.kernel_path.empty()) {
@@ -206,7 +221,7 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"error", log::Level::kError}}));
   TRY(ParseDevices(raw, options));
   TRY(CheckUuid(options.uuid));
-  for (const auto& socket : raw.qmp) {
+  for (const auto& socket : JoinSettings(raw.qmp)) {
     auto spec = control::ParseSocketSpec(socket);
     if (!spec) {
       return Fail(std::move(spec).error().Within("--qmp"));

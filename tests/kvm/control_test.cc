@@ -281,6 +281,60 @@ TEST_F(Control, DetachedDump_TellsItsEnd) {
   EXPECT_THAT(client.events, testing::ElementsAre("STOP", "DUMP_COMPLETED", "RESUME"));
 }
 
+// --- Transcripts ---
+
+// `expected` has "*" where anything may stand.
+bool Matches(const Json& expected, const Json& got) {  // NOLINT(misc-no-recursion)
+  if (expected == "*") {
+    return true;
+  }
+  if (!expected.is_object() || !got.is_object()) {
+    return expected == got;
+  }
+  for (const auto& [key, value] : expected.items()) {
+    if (!got.contains(key) || !Matches(value, got.at(key))) {
+      return false;
+    }
+  }
+  return expected.size() == got.size();
+}
+
+class Transcript : public Control, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(Transcript, IsWhatIsSaid) {
+  auto process = StartGuest("echo", With({"--paused", "--name", "vm"}));
+  auto client = Client::Connect(Socket());
+  ASSERT_TRUE(client.has_value());
+  std::ifstream file(std::string(GYRE_TRANSCRIPTS "/") + GetParam() + ".txt");
+  ASSERT_TRUE(file.is_open());
+  std::size_t lines = 0;
+  for (std::string line; std::getline(file, line); ++lines) {
+    if (line.starts_with("> ")) {
+      client->Put(line.substr(2) + "\n");
+    } else if (line.starts_with("< ")) {
+      const auto got = client->Next();
+      ASSERT_TRUE(got.has_value()) << line;
+      EXPECT_TRUE(Matches(Json::parse(line.substr(2)), *got)) << line << "\ngot: " << *got;
+    }
+  }
+  EXPECT_GT(lines, 10U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sessions, Transcript, ::testing::Values("lifecycle", "errors"),
+                         [](const auto& instance) { return std::string(instance.param); });
+
+TEST_F(Control, SocatAndJq_AreClients) {
+  for (const char* const tool : {"socat", "jq"}) {
+    if (RunProcess({"sh", "-c", std::string("command -v ") + tool}).exit_status != 0) {
+      GTEST_SKIP() << tool << " is not installed";
+    }
+  }
+  auto process = StartGuest("echo", With({"--paused"}));
+  EXPECT_TRUE(Client::Connect(Socket()).has_value());
+  const auto result = RunProcess({GYRE_TRANSCRIPTS "/../qmp_session.sh", Socket()});
+  EXPECT_EQ(result.exit_status, 0) << result.Describe();
+}
+
 // --- Beside QEMU ---
 
 // Objects by their keys, arrays by their first element, the rest by type; a number is a number.

@@ -40,6 +40,22 @@ TEST(Options, Trace_NamesItsFile) {
   EXPECT_EQ(std::get<Options>(*parsed).trace_file, "t.json");
 }
 
+TEST(Options, ControlSockets_AreKept) {
+  const auto parsed = Parse({"--kernel", "k", "--qmp", "unix:/run/a,mode=0600", "--qmp", "unix:@b", "--uuid",
+                             "01234567-89ab-cdef-0123-456789ABCDEF"});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  const auto& options = std::get<Options>(*parsed);
+  ASSERT_EQ(options.control_sockets.size(), 2U);
+  EXPECT_EQ(options.control_sockets[0].path, "/run/a");
+  EXPECT_EQ(options.control_sockets[0].mode, 0600U);
+  EXPECT_EQ(options.control_sockets[1].path, "@b");
+  EXPECT_EQ(options.uuid, "01234567-89ab-cdef-0123-456789ABCDEF");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--qmp", "tcp:1"}),
+            "--qmp: 'tcp:1' is neither unix:PATH, unix:@NAME nor fd:N");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--uuid", "1234"}),
+            "--uuid: '1234' is not of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+}
+
 TEST(Options, EachMistake_IsOneClearLine) {
   EXPECT_EQ(ErrorOf({}), "--kernel is required");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "0"}), "--memory: a guest needs some");
@@ -99,6 +115,16 @@ TEST_F(ConfigFile, HasTheSameNames_AndTheCommandLineWins) {
   EXPECT_TRUE(options.paused);
   EXPECT_EQ(options.machine.actions.reboot, machine::RebootAction::kShutdown);
   EXPECT_EQ(options.machine.actions.panic, machine::PanicAction::kNone);
+}
+
+TEST_F(ConfigFile, ControlSocket_MayBeUnquoted) {
+  Write("kernel=k\nqmp=unix:/run/a,mode=0600,allow=0\n");
+  const auto parsed = Parse({"--config", path_});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  const auto& options = std::get<Options>(*parsed);
+  ASSERT_EQ(options.control_sockets.size(), 1U);
+  EXPECT_EQ(options.control_sockets[0].mode, 0600U);
+  EXPECT_EQ(options.control_sockets[0].allowed.size(), 1U);
 }
 
 TEST_F(ConfigFile, UnknownName_IsRefused) {
