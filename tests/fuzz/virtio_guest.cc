@@ -31,7 +31,7 @@ constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its statu
 constexpr std::uint64_t kStatus = 0x8100;
 constexpr std::uint64_t kData = 0x9000;
 constexpr std::uint64_t kBase = 0xfeb00000;
-constexpr std::size_t kImageSize = 64 * 1024;
+constexpr std::size_t kImageSize = 64 * kKiB;
 
 class Script {
  public:
