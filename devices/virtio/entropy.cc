@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <array>
-#include <vector>
+#include <span>
 
 #include "devices/virtio/modules.h"
 #include "devices/virtio/token_bucket.h"
@@ -55,18 +55,23 @@ class Entropy final : public VirtioDevice {
  private:
   std::int64_t Now() const { return loop().Now(loop::ClockType::kRealtime); }
 
-  // The kernel writes into guest memory itself. Fewer bytes than asked for are no error.
+  // The kernel writes into guest memory itself, and stops early where a signal or the
+  // ring's own work waits for this thread. Fewer bytes than asked for are no error.
   static std::uint32_t Fill(const Chain& chain) {
-    std::uint64_t filled = 0;
+    std::uint64_t left = kMostAtOnce;
     for (const iovec& piece : chain.writable()) {
-      const std::size_t size = std::min<std::uint64_t>(piece.iov_len, kMostAtOnce - filled);
-      const ssize_t got = size == 0 ? 0 : ::getrandom(piece.iov_base, size, 0);
-      filled += got > 0 ? static_cast<std::uint64_t>(got) : 0;
-      if (got < static_cast<ssize_t>(piece.iov_len)) {
-        break;
+      std::span<std::byte> room(static_cast<std::byte*>(piece.iov_base),
+                                std::min<std::uint64_t>(piece.iov_len, left));
+      while (!room.empty()) {
+        const ssize_t got = ::getrandom(room.data(), room.size(), 0);
+        if (got <= 0) {
+          return static_cast<std::uint32_t>(kMostAtOnce - left);
+        }
+        room = room.subspan(static_cast<std::size_t>(got));
+        left -= static_cast<std::uint64_t>(got);
       }
     }
-    return static_cast<std::uint32_t>(filled);
+    return static_cast<std::uint32_t>(kMostAtOnce - left);
   }
 
   TokenBucket bucket_;

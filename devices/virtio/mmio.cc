@@ -8,6 +8,7 @@
 #include <bit>
 #include <utility>
 
+#include "gyre/base/check.h"
 #include "gyre/memory/address_space.h"
 
 namespace gyre::virtio {
@@ -77,8 +78,8 @@ memory::RegionPtr MmioTransport::NewRegion(memory::Topology& topology) {
                                               .impl = {.min = 4, .max = 4, .unaligned = false},
                                               .lock = memory::LockPolicy::kNone});
   // Within a container of their own these cannot fail.
-  (void)whole->Add(0, control);
-  (void)whole->Add(kDataPath, data_region_, 1);
+  CHECK(whole->Add(0, control).has_value());
+  CHECK(whole->Add(kDataPath, data_region_, 1).has_value());
   return whole;
 }
 

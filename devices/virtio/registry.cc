@@ -7,11 +7,11 @@
 namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
-  static const std::array kModules = {
+  static const std::array modules = {
       &BlockModule(),
       &EntropyModule(),
   };
-  return kModules;
+  return modules;
 }
 
 }  // namespace gyre::virtio

@@ -80,6 +80,7 @@ VirtioBus::~VirtioBus() = default;
 
 std::vector<VirtioSlot> VirtioBus::slots() const {
   std::vector<VirtioSlot> all;
+  all.reserve(slots_.size());
   for (unsigned i = 0; i < slots_.size(); ++i) {
     all.push_back(VirtioSlotAt(i, acpi_));
   }

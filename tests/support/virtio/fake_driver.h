@@ -72,13 +72,18 @@ class FakeDriver {
   FakeDriver(std::byte* memory, const QueueLayout& layout, RingFeatures features)
       : memory_(memory), layout_(layout), features_(features) {}
   std::byte* At(GuestAddress area, std::uint64_t offset) const { return memory_ + area.value() + offset; }
+  // The formats keep it aligned.
+  template <typename T>
+  T* Place(GuestAddress area, std::uint64_t offset) const {
+    return static_cast<T*>(static_cast<void*>(At(area, offset)));  // NOLINT(bugprone-casting-through-void)
+  }
   template <typename T>
   T Load(GuestAddress area, std::uint64_t offset) const {
-    return __atomic_load_n(static_cast<T*>(static_cast<void*>(At(area, offset))), __ATOMIC_SEQ_CST);
+    return __atomic_load_n(Place<T>(area, offset), __ATOMIC_SEQ_CST);
   }
   template <typename T>
   void Store(GuestAddress area, std::uint64_t offset, T value) {
-    __atomic_store_n(static_cast<T*>(static_cast<void*>(At(area, offset))), value, __ATOMIC_SEQ_CST);
+    __atomic_store_n(Place<T>(area, offset), value, __ATOMIC_SEQ_CST);
   }
   void WriteDescriptor(std::byte* to, const RawDescriptor& descriptor, bool packed_order) const;
 

@@ -22,6 +22,7 @@ using test::Buffer;
 constexpr std::uint32_t kRead = 0, kWrite = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13;
 constexpr int kOk = 0, kIoError = 1, kUnsupported = 2;
 constexpr std::uint64_t kImageSize = 1 << 20;
+constexpr std::uint64_t kSector = 512;
 
 const Module& DiskModule() {
   return **std::ranges::find(Modules(), "disk", [](const Module* module) { return module->option; });
@@ -128,8 +129,8 @@ TEST_F(Block, S_5_2_6_WritesAndReadsBackInEveryCacheModeAndRing) {
       EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 4096}, Buffer{kData + 4096, 4096}}), kOk);
       EXPECT_EQ(written, 1U);
       EXPECT_EQ(Request(kFlush, 0, {}), kOk);
-      EXPECT_EQ(Content(16 * 512, 8192), std::string(8192, 'w'));
-      EXPECT_EQ(Content(16 * 512 + 8192, 1), "a");
+      EXPECT_EQ(Content(16 * kSector, 8192), std::string(8192, 'w'));
+      EXPECT_EQ(Content(16 * kSector + 8192, 1), "a");
       EXPECT_EQ(Request(kRead, 15, std::array{Buffer{kData, 512, true}, Buffer{kData + 512, 512, true}}),
                 kOk);
       EXPECT_EQ(written, 1025U);
@@ -158,7 +159,7 @@ TEST_F(Block, S_2_7_4_AnyFramingOfARequestIsTheSame) {
   Kick();
   AwaitUsed();
   EXPECT_EQ(memory.host()[kData], std::byte{kOk});
-  EXPECT_EQ(Content(3 * 512, 512), std::string(512, 'q'));
+  EXPECT_EQ(Content(3 * kSector, 512), std::string(512, 'q'));
 }
 
 TEST_F(Block, CacheNoneTakesBuffersThatAreNotAligned) {
@@ -185,12 +186,12 @@ TEST_F(Block, S_5_2_6_GetIdGivesTheSerial) {
 TEST_F(Block, S_5_2_6_DiscardFreesAndWriteZeroesZeroes) {
   Make();
   EXPECT_EQ(Ranges(kDiscard, {Range{8, 0, 8, 0}, Range{32, 0, 8, 0}}), kOk);
-  EXPECT_EQ(Content(7 * 512, 512), std::string(512, 'a'));
+  EXPECT_EQ(Content(7 * kSector, 512), std::string(512, 'a'));
   EXPECT_EQ(Ranges(kWriteZeroes, {Range{1, 0, 2, 0}, Range{64, 0, 8, 1}}), kOk);
   EXPECT_EQ(Content(512, 1024), std::string(1024, '\0'));
   EXPECT_EQ(Content(0, 512), std::string(512, 'a'));
-  EXPECT_EQ(Content(3 * 512, 512), std::string(512, 'a'));
-  EXPECT_EQ(Content(64 * 512, 4096), std::string(4096, '\0'));
+  EXPECT_EQ(Content(3 * kSector, 512), std::string(512, 'a'));
+  EXPECT_EQ(Content(64 * kSector, 4096), std::string(4096, '\0'));
   struct stat status{};
   ASSERT_EQ(::stat(path.c_str(), &status), 0);
   EXPECT_EQ(status.st_size, static_cast<off_t>(kImageSize));
@@ -332,7 +333,7 @@ TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {
   RunPending();
   RunPending();
   Unplug();
-  const std::string content = Content(8 * 512, 4096);
+  const std::string content = Content(8 * kSector, 4096);
   EXPECT_TRUE(content == std::string(4096, 'z') || content == std::string(4096, 'a'));
 }
 
