@@ -205,7 +205,8 @@ TEST_F(Control, BadArguments_AreRefusedAndDoNothing) {
 TEST_F(Control, EachQuery_Answers) {
   auto process = StartGuest("echo", With({"--cpus", "2"}));
   auto client = Talk();
-  for (const auto& command : client.Run("query-commands")["return"]) {
+  const Json commands = client.Run("query-commands")["return"];
+  for (const auto& command : commands) {
     const std::string name = command["name"];
     if (!name.contains("query-") || name == "query-stats") {
       continue;
@@ -240,7 +241,8 @@ TEST_F(Control, Schema_IsClosed) {
       EXPECT_TRUE(known(member["type"])) << entry;
     }
   }
-  for (const auto& command : client.Run("query-commands")["return"]) {
+  const Json commands = client.Run("query-commands")["return"];
+  for (const auto& command : commands) {
     EXPECT_TRUE(known(command["name"]));
   }
 }
