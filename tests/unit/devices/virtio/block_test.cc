@@ -31,9 +31,7 @@ const Module& DiskModule() {
 // The clocks stand, but files and io_uring are the host's own.
 class Block : public DeviceTest {
  protected:
-  Block() {
-    std::ofstream(image) << std::string(kImageSize, 'a');
-  }
+  Block() { std::ofstream(image) << std::string(kImageSize, 'a'); }
   ~Block() override {
     Unplug();
     ::unlink(image.c_str());
