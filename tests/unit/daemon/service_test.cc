@@ -192,7 +192,8 @@ TEST_F(ServiceTest, PausedGuest_IsNotAsked) {
 }
 
 TEST(NotifySocket, OtherAddresses_AreRefused) {
-  for (const std::string address : {"", "relative", "@", "vsock:2:1", std::string(200, '/').c_str()}) {
+  for (const std::string& address :
+       std::vector<std::string>{"", "relative", "@", "vsock:2:1", std::string(200, '/')}) {
     EXPECT_FALSE(NotifySocket::Open(address)) << address;
   }
 }
