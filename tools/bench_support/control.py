@@ -24,19 +24,19 @@ def add_arguments(parser):
     parser.set_defaults(run=run)
 
 
-def _command(peer, build, socket, state):
+def _command(peer, build, guest, socket, state):
     idle = state == "idle"
     if peer == "gyre":
-        return [build / GYRED, "--kernel", build / GUEST, "--serial", "null", "--memory", "64M", "--qmp",
+        return [build / GYRED, "--kernel", guest, "--serial", "null", "--memory", "64M", "--qmp",
                 f"unix:{socket}"] + (["--paused"] if idle else [])
     return ["qemu-system-x86_64", "-M", "microvm", "-accel", "kvm", "-m", "64", "-display", "none", "-kernel",
-            build / GUEST, "-serial", "null", "-qmp", f"unix:{socket},server=on,wait=off"] + (["-S"] if idle else [])
+            guest, "-serial", "null", "-qmp", f"unix:{socket},server=on,wait=off"] + (["-S"] if idle else [])
 
 
-def _sample(peer, build, state, requests):
+def _sample(peer, build, guest, state, requests):
     with tempfile.TemporaryDirectory() as directory:
         socket = pathlib.Path(directory) / "s"
-        with subprocess.Popen(_command(peer, build, socket, state), stdin=subprocess.DEVNULL,
+        with subprocess.Popen(_command(peer, build, guest, socket, state), stdin=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as process:
             try:
                 end = time.monotonic() + PATIENCE
@@ -53,17 +53,15 @@ def _sample(peer, build, state, requests):
 
 
 def run(arguments):
-    build = arguments.build
-    if build is None:
-        for target in (CLIENT, GYRED, GUEST):
-            build = building.compile("release", target)
+    build = arguments.build or building.compile("release", CLIENT, GYRED)
+    guest = (arguments.build or building.compile("gcc", GUEST)) / GUEST
     samples = {}
     facts = host.facts(ROOT)
     try:
         for _ in range(arguments.rounds):
             for state in ("idle", "exits"):
                 for peer in ("gyre", "qemu"):
-                    for name, value in _sample(peer, build, state, arguments.requests).items():
+                    for name, value in _sample(peer, build, guest, state, arguments.requests).items():
                         samples.setdefault((state, name, peer), []).append(value)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
