@@ -29,7 +29,12 @@ std::unexpected<Failure> HostFailure(const std::string& what) {
 class NewFile {
  public:
   static Outcome<NewFile> Create(const std::string& path, bool replace) {
-    if (!replace && ::access(path.c_str(), F_OK) == 0) {
+    struct stat there = {};
+    const bool is_there = ::stat(path.c_str(), &there) == 0;
+    if (is_there && !S_ISREG(there.st_mode)) {
+      return Fail(Exit::kUsage, format("{} is there, and is not a file that could be replaced", path));
+    }
+    if (is_there && !replace) {
       return Fail(Exit::kUsage, format("{} is there already (--force replaces it)", path));
     }
     NewFile file(path, replace);

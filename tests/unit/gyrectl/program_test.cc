@@ -1,5 +1,6 @@
 // gyrectl itself, as a user runs it, against a server of ours.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -168,6 +169,13 @@ TEST_F(DumpTest, WritesTheFileWhenItIsWhole) {
   EXPECT_EQ(Ctl(server_.path(), {"dump", file_}).exit_status, 2);
   EXPECT_EQ(Ctl(server_.path(), {"dump", file_, "--force"}).exit_status, 0);
   EXPECT_EQ(Content(file_), "CORE");
+}
+
+TEST_F(DumpTest, OverWhatIsNoFile_IsRefusedEvenByForce) {
+  ASSERT_EQ(::mkfifo(file_.c_str(), 0600), 0);
+  const auto result = Ctl(server_.path(), {"dump", file_, "--force"});
+  EXPECT_EQ(result.exit_status, 2) << result.Describe();
+  EXPECT_TRUE(std::filesystem::is_fifo(file_));
 }
 
 TEST_F(DumpTest, ThatFails_LeavesNothing) {

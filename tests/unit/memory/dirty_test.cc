@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "gyre/base/unique_fd.h"
+#include "gyre/memory/dma.h"
 #include "tests/unit/memory/fakes.h"
 
 namespace gyre::memory {
@@ -219,6 +220,25 @@ TEST_F(DirtyTest, Writes_ByDispatchAreMarkedAndThoseThatChangeNothingAreNot) {
   space.Read(cache, GuestAddress(20 * kPageSize), out);
   EXPECT_EQ(Marked(*ram), "1,5,6,9");
   EXPECT_EQ(Marked(*rom->ram()), "");
+}
+
+TEST_F(DirtyTest, Writes_OfDevicesAreMarkedOnceTheyHaveLanded) {
+  StartClean();
+  Dma dma(space);
+  ASSERT_TRUE(dma.Write(GuestAddress((2 * kPageSize) - 4), std::array<std::byte, 8>{}));
+  EXPECT_EQ(Marked(*ram), "1,2");
+  DmaMapping mapping;
+  ASSERT_EQ(dma.Map(GuestAddress(10 * kPageSize), 4 * kPageSize, DmaDirection::kToGuest, mapping),
+            DmaResult::kOk);
+  EXPECT_EQ(Marked(*ram), "");  // nothing has been written yet
+  mapping.NoteWritten(0, kPageSize + 1, kPageSize);
+  EXPECT_EQ(Marked(*ram), "11,12");
+}
+
+TEST_F(DirtyTest, PagesThatAreGivenBack_AreMarked) {
+  StartClean();
+  ASSERT_TRUE(ram->Discard(4 * kPageSize, 2 * kPageSize));
+  EXPECT_EQ(Marked(*ram), "4,5");
 }
 
 TEST_F(DirtyTest, Writes_ByGuestRamAreMarked) {
