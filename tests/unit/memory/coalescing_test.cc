@@ -194,8 +194,8 @@ TEST_F(CoalescingTest, LateListener_IsReplayedAndShownTheEnd) {
 
 TEST_F(CoalescingTest, SpaceWithTheSameRoot_HasTheSame) {
   ASSERT_TRUE(region->AddCoalescing(0, 0x10));
-  AddressSpace twin{world.topology, "twin", root};
   ZoneMirror other;
+  AddressSpace twin{world.topology, "twin", root};
   ASSERT_TRUE(twin.AddListener(other));
   EXPECT_EQ(other.Describe(), "1000-100f ");
   ASSERT_TRUE(region->AddCoalescing(0x20, 0x10));
