@@ -1,8 +1,10 @@
 #include "src/control/core_file.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/procfs.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,7 +13,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "gyre/base/format.h"
 #include "gyre/base/types.h"
+#include "gyre/base/unique_fd.h"
 
 namespace gyre::control {
 namespace {
@@ -183,20 +187,54 @@ std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span
   return out;
 }
 
+namespace {
+
+// What is written to. Anything but a file may make a write wait for whoever reads, which must not hold up
+// gyred's end: such a thing is opened anew, since its flags belong to all who share the description, or, as
+// a socket, asked each time.
+class Sink {
+ public:
+  explicit Sink(int fd) : fd_(fd) {
+    struct stat file = {};
+    if (::fstat(fd, &file) != 0 || S_ISREG(file.st_mode)) {
+      return;
+    }
+    piece_ = kPipePiece;
+    socket_ = S_ISSOCK(file.st_mode);
+    if (!socket_) {
+      own_ = UniqueFd(
+          ::open(format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+      fd_ = own_ ? own_.get() : fd;
+    }
+  }
+  int fd() const { return fd_; }
+  ssize_t Write(std::span<const std::byte> bytes) const {
+    const std::size_t size = std::min(bytes.size(), piece_);
+    return socket_ ? ::send(fd_, bytes.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                   : ::write(fd_, bytes.data(), size);
+  }
+
+ private:
+  int fd_;
+  UniqueFd own_;
+  bool socket_ = false;
+  std::size_t piece_ = kPiece;
+};
+
+}  // namespace
+
 Status WriteAll(int fd, std::span<const std::byte> bytes, const std::atomic<bool>& cancelled,
                 std::atomic<std::uint64_t>& progress) {
-  struct stat file = {};
-  const bool regular = ::fstat(fd, &file) == 0 && S_ISREG(file.st_mode);
-  const std::size_t piece = regular ? kPiece : kPipePiece;
+  const Sink sink(fd);
   while (!bytes.empty()) {
     if (cancelled.load(std::memory_order_relaxed)) {
       return Fail(Error::Host("cancelled: gyred is about to end"));
     }
-    pollfd entry{.fd = fd, .events = POLLOUT, .revents = 0};
+    pollfd entry{.fd = sink.fd(), .events = POLLOUT, .revents = 0};
     if (::poll(&entry, 1, kLookMs) == 0) {
       continue;
     }
-    const ssize_t put = ::write(fd, bytes.data(), std::min(bytes.size(), piece));
+    const ssize_t put = sink.Write(bytes);
     if (put < 0 && errno != EINTR && errno != EAGAIN) {
       return Fail(Error::Sys("write", errno));
     }

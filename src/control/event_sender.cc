@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "gyre/base/check.h"
+#include "gyre/base/log.h"
 #include "src/control/request.h"
 
 namespace gyre::control {
@@ -42,10 +42,23 @@ constexpr std::array kDumpMembers{Member{"result", &kDumpResult, "how it ended"}
                                   Member{"error", &kString, "why it failed", kOptional}};
 constexpr Type kDumpData = ObjectType("DumpCompletedInfo", kDumpMembers);
 
+constexpr std::array<std::string_view, 2> kRecipients{"hypervisor", "guest"};
+constexpr Type kRecipient = EnumType("MemoryFailureRecipient", kRecipients);
+constexpr std::array<std::string_view, 4> kFailureActions{"ignore", "inject", "fatal", "reset"};
+constexpr Type kFailureAction = EnumType("MemoryFailureAction", kFailureActions);
+constexpr std::array kFlagMembers{Member{"action-required", &kBoolean, "somebody has met it"},
+                                  Member{"recursive", &kBoolean, "while another was being served"}};
+constexpr Type kFlags = ObjectType("MemoryFailureFlags", kFlagMembers);
+constexpr std::array kFailureMembers{Member{"recipient", &kRecipient, "whose memory it is"},
+                                     Member{"action", &kFailureAction, "what is done about it"},
+                                     Member{"flags", &kFlags, "more of it"}};
+constexpr Type kFailureData = ObjectType("MemoryFailureInfo", kFailureMembers);
+
 constexpr std::array kEvents{
     EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
     EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
+    EventKind{"MEMORY_FAILURE", "Hardware has lost a part of guest memory.", &kFailureData},
     EventKind{"POWERDOWN", "The guest has been asked to power off."},
     EventKind{"RESET", "The VM is reset.", &kCauseData},
     EventKind{"RESUME", "The guest runs; sent before its first instruction."},
@@ -66,6 +79,11 @@ struct DataOf {
   Json operator()(const machine::WatchdogEvent& event) const {
     return {{"action", machine::Name(event.action)}};
   }
+  Json operator()(const machine::MemoryFailureEvent& event) const {
+    return {{"recipient", "guest"},
+            {"action", event.action_required ? "fatal" : "ignore"},
+            {"flags", {{"action-required", event.action_required}, {"recursive", false}}}};
+  }
   Json operator()(const auto&) const { return Json::object(); }
 };
 
@@ -77,7 +95,9 @@ Json EventData(const Event& event) { return std::visit(DataOf{}, event); }
 
 void EventSender::Send(std::string_view name, const Json& data) {
   const auto* const kind = std::ranges::find(kEvents, name, &EventKind::name);
-  CHECK(kind != kEvents.end());
+  if (kind == kEvents.end()) {  // a fault of ours, which no client is to see as the VM's end
+    return log::Error("control: there is no event {}", name);
+  }
   auto line = std::make_shared<const std::string>(WriteEvent(name, data, loop_.Now(loop::ClockType::kHost)));
   if (kind->least_interval_ns == 0) {
     sink_(line);

@@ -27,7 +27,6 @@ Result<OutputFile> OutputFile::Create(std::string path) {
     if (!fd) {
       return Fail(CannotOpen(path, errno));
     }
-    (void)::fcntl(fd.get(), F_SETFL, O_WRONLY);
     return OutputFile(std::move(fd));
   }
   std::string temporary = path + ".XXXXXX";

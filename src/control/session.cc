@@ -58,6 +58,7 @@ void Session::SendEvent(const std::shared_ptr<const std::string>& line) {
 void Session::StopReading() {
   OnIoSide([](Session& self) {
     self.reading_ = false;
+    self.stopped_ = true;
     self.UpdateWatch();
   });
 }
@@ -75,9 +76,13 @@ void Session::Attach() {
 
 void Session::OnReady(unsigned events) {
   const auto self = shared_from_this();
+  const loop::EventLoop* const loop = loop_;
   if ((events & loop::Watch::kWrite) != 0) {
     Flush();
     Process();
+    if (loop_ != loop) {
+      return;  // the rest is another thread's now
+    }
   }
   if ((events & loop::Watch::kRead) != 0) {
     Read();
@@ -88,7 +93,7 @@ void Session::OnReady(unsigned events) {
 }
 
 void Session::Read() {
-  if (closed_ || !reading_ || !MayProcess()) {
+  if (closed_ || !reading_ || !input_.empty() || !MayProcess()) {
     return;
   }
   std::array<char, kReadSize> bytes;  // NOLINT: filled by the call
@@ -135,7 +140,7 @@ void Session::TakeFds(const msghdr& message) {
 }
 
 bool Session::MayProcess() const {
-  return !closed_ && outstanding_ < (oob_ ? kQueueLimit : 1) && unread() < kPauseUnread;
+  return !closed_ && !stopped_ && outstanding_ < (oob_ ? kQueueLimit : 1) && unread() < kPauseUnread;
 }
 
 void Session::Process() {
@@ -143,18 +148,19 @@ void Session::Process() {
     return;
   }
   processing_ = true;
-  std::string_view rest = input_;
-  while (!rest.empty() && MayProcess()) {
-    auto parsed = parser_.Next(rest);
-    if (!parsed) {
-      break;
+  // Output that is flushed may make room for what waits behind it: nobody else would come back to that.
+  do {
+    std::string_view rest = input_;
+    while (!rest.empty() && MayProcess()) {
+      if (auto parsed = parser_.Next(rest)) {
+        Handle(*std::move(parsed));
+      }
     }
-    Handle(*std::move(parsed));
-  }
-  input_.erase(0, input_.size() - rest.size());
+    input_.erase(0, input_.size() - rest.size());
+    Flush();
+  } while (!input_.empty() && MayProcess());
   processing_ = false;
-  Flush();
-  if (!closed_ && client_.oob && !oob_ && outstanding_ == 0) {
+  if (!closed_ && !oob_ && client_.oob && outstanding_ == 0) {
     return MoveToMonitorThread();
   }
   UpdateWatch();
@@ -257,7 +263,7 @@ void Session::UpdateWatch() {
 
 // A client that has said all that it wanted gets its replies, and then its end.
 void Session::EndIfDone() {
-  if (!reading_ && outstanding_ == 0 && unread() == 0) {
+  if (!reading_ && outstanding_ == 0 && unread() == 0 && (stopped_ || input_.empty())) {
     Close();
   }
 }

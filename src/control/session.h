@@ -115,7 +115,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::size_t outstanding_ = 0;  // in-band requests without their reply
   bool oob_ = false;
   bool processing_ = false;
-  bool reading_ = true;
+  bool reading_ = true;   // the client has not ended its input
+  bool stopped_ = false;  // by StopReading: nothing more is executed
   bool closed_ = false;
 
   ClientState client_;

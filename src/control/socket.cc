@@ -175,15 +175,27 @@ Status RemoveStale(const SocketSpec& spec, const Address& address) {
 }
 
 // Nobody gets in between: connections are refused until listen.
-Status SetPermissions(const SocketSpec& spec) {
+Status SetOwner(const SocketSpec& spec) {
   const char* const path = spec.path.c_str();
   const bool has_owner = spec.owner || spec.group;
   constexpr auto kUnchanged = static_cast<uid_t>(-1);
-  if (has_owner && ::chown(path, spec.owner.value_or(kUnchanged), spec.group.value_or(kUnchanged)) != 0) {
+  if (has_owner && ::lchown(path, spec.owner.value_or(kUnchanged), spec.group.value_or(kUnchanged)) != 0) {
     return Fail(Error::Sys(format("{}: owner", spec.Describe()), errno, ErrorKind::kUsage));
   }
-  if (::chmod(path, spec.mode) != 0) {
+  return {};
+}
+
+// The file gets the socket's mode, less the process's mask: changed by its path it could be another by then.
+Status BindTo(const UniqueFd& fd, const SocketSpec& spec, const Address& address, bool abstract) {
+  if (!abstract && ::fchmod(fd.get(), spec.mode) != 0) {
     return Fail(Error::Sys(format("{}: mode", spec.Describe()), errno, ErrorKind::kUsage));
+  }
+  const mode_t mask = ::umask(0);
+  const int result = ::bind(fd.get(), address.get(), address.size);
+  const int error = errno;
+  ::umask(mask);
+  if (result != 0) {
+    return Fail(Error::Sys(format("bind {}", spec.Describe()), error, ErrorKind::kUsage));
   }
   return {};
 }
@@ -229,11 +241,9 @@ Result<UniqueFd> ListeningSocket::Bind(const SocketSpec& spec) {
     TRY(RemoveStale(spec, address));
   }
   UniqueFd fd = TRY(NewSocket());
-  if (::bind(fd.get(), address.get(), address.size) != 0) {
-    return Fail(Error::Sys(format("bind {}", spec.Describe()), errno, ErrorKind::kUsage));
-  }
+  TRY(BindTo(fd, spec, address, abstract));
   if (!abstract) {
-    if (auto done = SetPermissions(spec); !done) {
+    if (auto done = SetOwner(spec); !done) {
       ::unlink(spec.path.c_str());
       return Fail(std::move(done).error());
     }
@@ -271,12 +281,19 @@ Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
     return Fail(std::move(fd).error());
   }
   ListeningSocket socket(std::move(spec), *std::move(fd));
-  TRY(socket.NoteFile());
+  TRY(socket.NoteName());
   return socket;
 }
 
-Status ListeningSocket::NoteFile() {
-  if (spec_.path.empty() || spec_.path.starts_with('@')) {
+// One that was handed to us may have an abstract name as well.
+Status ListeningSocket::NoteName() {
+  sockaddr_un address{};
+  socklen_t size = sizeof(address);
+  if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return Fail(Error::Sys(spec_.Describe(), errno));
+  }
+  abstract_ = size > offsetof(sockaddr_un, sun_path) && address.sun_path[0] == '\0';
+  if (spec_.path.empty() || abstract_) {
     return {};
   }
   struct stat file = {};
@@ -303,7 +320,7 @@ UniqueFd ListeningSocket::Accept() const {
 
 // A file's mode is its rule; an abstract name and a file with `allow` have this one.
 bool ListeningSocket::Allows(const Peer& peer) const {
-  if (spec_.allowed.empty() && !spec_.path.starts_with('@')) {
+  if (spec_.allowed.empty() && !abstract_) {
     return true;
   }
   return peer.uid == 0 || peer.uid == ::geteuid() || peer.uid == spec_.owner ||

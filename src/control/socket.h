@@ -58,12 +58,13 @@ class ListeningSocket {
   ListeningSocket(SocketSpec spec, UniqueFd fd) : spec_(std::move(spec)), fd_(std::move(fd)) {}
   static Result<UniqueFd> Bind(const SocketSpec& spec);
   static Result<UniqueFd> Adopt(const SocketSpec& spec);
-  Status NoteFile();
+  Status NoteName();
 
   SocketSpec spec_;
   UniqueFd fd_;
   dev_t device_ = 0;  // of the file that we made
   ino_t inode_ = 0;   // 0: none
+  bool abstract_ = false;
 };
 
 }  // namespace gyre::control

@@ -11,6 +11,9 @@ void Workers::Run(Work work, Done done) {
   if (cancelled_.load(std::memory_order_relaxed)) {
     return done(Refuse("gyred is about to end"));
   }
+  if (workers_.size() >= kMost) {
+    return done(Refuse("Too many long commands at once"));
+  }
   auto worker = std::make_unique<Worker>();
   worker->done = std::move(done);
   Worker* const self = worker.get();

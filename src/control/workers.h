@@ -22,7 +22,10 @@ class Workers {
   Workers& operator=(const Workers&) = delete;
   ~Workers() { Stop(); }
 
-  // `done` is called on the main loop's thread with what `work` has returned.
+  static constexpr std::size_t kMost = 16;
+
+  // `done` is called on the main loop's thread with what `work` has returned; at once, with a refusal, if
+  // as many as there may be are at work.
   void Run(Work work, Done done);
   // Cancels and waits for all; each `done` is called. None is started afterwards.
   void Stop();

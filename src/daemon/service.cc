@@ -51,7 +51,8 @@ void Service::Look() {
   told_ = state;
   log::SetState(Name(state));
   TellState();
-  if (ending_ && !IsLive(state)) {
+  // A memory dump pauses the guest and lets it go on.
+  if (ending_ && !IsLive(state) && state != machine::RunState::kSaveVm) {
     lifecycle_.RequestKill(signo_, pid_);
   }
 }

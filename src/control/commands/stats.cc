@@ -1,6 +1,12 @@
 // Statistics: KVM's own, as the kernel describes them, and gyre's counters.
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "gyre/kvm/inspect.h"
 #include "src/control/commands/families.h"
@@ -151,14 +157,19 @@ const Json* RequestOf(const Json& arguments, std::string_view provider) {
   return found == providers->end() ? nullptr : &*found;
 }
 
-bool IsWanted(const Json& names, std::string_view name) {
-  return names.is_null() || std::ranges::find(names, Json(name)) != names.end();
+// Nothing: all of them.
+using Wanted = std::optional<std::set<std::string, std::less<>>>;
+
+Wanted WantedBy(const Json& arguments, const char* key) {
+  const auto names = arguments.find(key);
+  return names == arguments.end() ? Wanted() : names->get<std::set<std::string, std::less<>>>();
 }
 
-Result<Json> ResultOf(Services& services, std::string_view provider, const Json& request,
+bool IsWanted(const Wanted& names, std::string_view name) { return !names || names->contains(name); }
+
+Result<Json> ResultOf(Services& services, std::string_view provider, const Wanted& names,
                       std::optional<unsigned> vcpu) {
   const auto statistics = TRY(Read(services, provider, vcpu));
-  const Json names = request.value("names", Json());
   Json values = Json::array();
   for (const auto& statistic : statistics) {
     if (IsWanted(names, statistic.name)) {
@@ -177,7 +188,7 @@ std::vector<std::optional<unsigned>> Targets(const Call& call) {
   if (call.Text("target") == "vm") {
     return {std::nullopt};
   }
-  const Json paths = call.arguments.value("vcpus", Json());
+  const Wanted paths = WantedBy(call.arguments, "vcpus");
   std::vector<std::optional<unsigned>> targets;
   for (unsigned i = 0; i < call.services.machine->vcpus().count(); ++i) {
     if (IsWanted(paths, VcpuPath(i))) {
@@ -188,14 +199,16 @@ std::vector<std::optional<unsigned>> Targets(const Call& call) {
 }
 
 Outcome QueryStats(Call& call) {
+  std::vector<std::pair<std::string_view, Wanted>> requests;
+  for (const std::string_view provider : kProviders) {
+    if (const Json* const request = RequestOf(call.arguments, provider)) {
+      requests.emplace_back(provider, WantedBy(*request, "names"));
+    }
+  }
   Json results = Json::array();
   for (const auto target : Targets(call)) {
-    for (const auto provider : kProviders) {
-      const Json* const request = RequestOf(call.arguments, provider);
-      if (request == nullptr) {
-        continue;
-      }
-      auto result = ResultOf(call.services, provider, *request, target);
+    for (const auto& [provider, names] : requests) {
+      auto result = ResultOf(call.services, provider, names, target);
       if (!result) {
         return Refuse(result.error());
       }

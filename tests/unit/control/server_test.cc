@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <utility>
+#include <variant>
 
 #include "gyre/base/format.h"
 #include "tests/unit/control/client.h"
@@ -207,6 +210,22 @@ TEST_F(Qmp, RequestsInOneWrite_AreAnsweredInOrder) {
   }
 }
 
+// What waits behind a reply that had to be flushed first was looked at only when the client said more.
+TEST_F(Qmp, RequestsBehindLargeReplies_AreAnsweredWithoutAnotherByte) {
+  auto client = ConnectAndNegotiate();
+  std::string many;
+  for (int i = 0; i < 20; ++i) {
+    many += R"({"execute": "big"}{"execute": "count"})";
+  }
+  EXPECT_EQ(client.Put(many), many.size());
+  (void)Read(client, 40);
+  EXPECT_EQ(executed, 20);
+  EXPECT_EQ(client.Put(many), many.size());
+  client.EndInput();
+  (void)Read(client, 40);
+  EXPECT_EQ(executed, 40);
+}
+
 TEST_F(Qmp, EachByteAlone_IsUnderstood) {
   auto client = ConnectAndNegotiate();
   for (const char byte : EchoRequest("slow")) {
@@ -364,6 +383,23 @@ TEST_F(Qmp, OutOfBand_WaitsBehindAFullQueue) {
   EXPECT_THAT(Read(client, Session::kQueueLimit + 1), testing::Contains(R"({"return": {}, "id": "oob"})"));
 }
 
+// The end answers the one that is being executed; what waits behind it must find no machine that is gone.
+TEST_F(Qmp, OutOfBandBehindAFullQueueAtTheEnd_IsNotExecuted) {
+  auto client = ConnectAndNegotiate(true);
+  std::string requests = R"({"execute": "work"})";
+  for (std::size_t i = 1; i < Session::kQueueLimit; ++i) {
+    requests += R"({"execute": "count"})";
+  }
+  client.Put(requests + R"({"exec-oob": "where"})");
+  for (int i = 0; i < 20; ++i) {
+    Poll();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  server_->Retire();
+  server_.reset();
+  EXPECT_EQ(oob_thread, std::thread::id());
+}
+
 TEST_F(Qmp, EventsAndRepliesOnTheMonitorThread_KeepTheirOrder) {
   auto client = ConnectAndNegotiate(true);
   for (int i = 0; i < 20; ++i) {
@@ -427,6 +463,25 @@ TEST_F(Qmp, Listening_TakesClientsAndLeavesNoFile) {
 // --- Events that may not come too often ---
 
 class EventRates : public loop::ManualTimeTest {};
+
+template <std::size_t... I>
+void ExpectAllKnown(std::index_sequence<I...> /*each*/) {
+  const auto known = [](const machine::Event& event) {
+    return std::ranges::find(AllEvents(), std::string_view(Name(event)), &EventKind::name) !=
+           AllEvents().end();
+  };
+  (..., [&] {
+    const machine::Event event(std::in_place_index<I>);
+    EXPECT_TRUE(known(event)) << Name(event);
+    EXPECT_TRUE(EventData(event).is_object());
+  }());
+}
+
+// One that was not in the table ended gyred.
+TEST(Events, EachThatTheMachineEmits_IsKnownToClients) {
+  ExpectAllKnown(std::make_index_sequence<std::variant_size_v<machine::Event>>());
+  EXPECT_EQ(EventData(machine::MemoryFailureEvent{.action_required = true})["action"], "fatal");
+}
 
 TEST_F(EventRates, FirstAtOnceLastDelayed) {
   std::vector<std::string> sent;

@@ -133,6 +133,19 @@ TEST_F(Listening, AbstractName_IsNoFile) {
   EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 54321, .gid = 5}));
 }
 
+// As after a restart, when the service manager hands over what it has kept.
+TEST_F(Listening, AbstractNameThatIsHandedOver_IsForNobodyElse) {
+  const std::string name = "@gyre-test-handed-" + std::to_string(::getpid());
+  const auto first = ListeningSocket::Open(*ParseSocketSpec("unix:" + name));
+  ASSERT_TRUE(first) << first.error().message();
+  SocketSpec spec;
+  spec.fd = ::dup(first->fd());
+  const auto socket = ListeningSocket::Open(spec);
+  ASSERT_TRUE(socket) << socket.error().message();
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = ::geteuid(), .gid = 5}));
+  EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 54321, .gid = 5}));
+}
+
 TEST_F(Listening, Allow_IsForThoseUsersAlone) {
   const auto socket = ListeningSocket::Open(Spec(",mode=0666,allow=1234"));
   ASSERT_TRUE(socket);
