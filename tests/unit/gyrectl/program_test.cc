@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -150,12 +151,12 @@ class DumpTest : public ::testing::Test {
       EXPECT_EQ(request["arguments"]["protocol"], "fd:gyrectl-dump");
     }
     if (request["execute"] == "query-dump") {
-      const char* const state = looks_++ == 0 ? "active" : end_;
+      const char* const state = looks_++ == 0 ? "active" : end_.load();
       return FakeServer::Return(request, {{"status", state}, {"completed", 1}, {"total", 4}});
     }
     return FakeServer::Return(request, Json::object());
   }
-  const char* end_ = "completed";
+  std::atomic<const char*> end_ = "completed";  // read by the server's thread
   int looks_ = 0;
   FakeServer server_{[this](const Json& request) { return Serve(request); }};
   std::string file_ = server_.directory() + "/core";
