@@ -15,6 +15,7 @@ void MmioTransport::Reset() {
   loop_.WaitForIo([this] { return device_->Idle(); });
   drain_.Cancel();
   FinishReset();
+  EndHolds();
 }
 
 MmioState MmioTransport::Save() const {

@@ -29,7 +29,7 @@ namespace gyre::virtio {
 // write returns. The vCPU is not blocked meanwhile; it can be paused.
 struct CallerHold {
   std::function<void()> hold;     // the calling vCPU, if any
-  std::function<void()> release;  // all that were held; main loop's thread
+  std::function<void()> release;  // gives one hold back; once for each, whatever became of the reset
 };
 
 // What a save of a device in the middle of its life holds (the rings are in guest memory).
@@ -128,6 +128,8 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void AddEventFds();
   void FinishReset();
   void FinishStops();
+  void Hold();
+  void EndHolds();
   void ServeDrain();
   Setup* selected();
   const Setup* selected() const;
@@ -141,6 +143,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   DataPath data_path_{*this};
   memory::RegionPtr data_region_;  // where ioeventfds are
   loop::BottomHalf drain_;
+  unsigned holds_ = 0;  // not given back yet
   bool resetting_ = false;
 
   std::uint8_t status_ = 0;  // but for NEEDS_RESET
