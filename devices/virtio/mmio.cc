@@ -421,7 +421,6 @@ bool MmioTransport::StopSelected() {
 void MmioTransport::Hold() {
   ++holds_;
   hold_.hold();
-  drain_.Schedule();
 }
 
 void MmioTransport::EndHolds() {
@@ -456,16 +455,18 @@ void MmioTransport::FinishReset() {
   resetting_ = false;
 }
 
-// What a vCPU is held for.
+// What a vCPU is held for; not yet, as long as there is something in flight (QueueDrained).
 void MmioTransport::ServeDrain() {
-  const auto done = [this] {
-    bool idle = true;
-    for (unsigned i = 0; i < queues_.size(); ++i) {
-      idle = idle && (!(resetting_ || queues_[i].stopping) || device_->Idle(i));
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    if ((resetting_ || queues_[i].stopping) && !device_->Idle(i)) {
+      return;
     }
-    return idle;
-  };
-  loop_.WaitForIo(done);
+  }
+  FinishPending();
+}
+
+void MmioTransport::FinishPending() {
+  drain_.Cancel();
   if (resetting_) {
     FinishReset();
   } else {

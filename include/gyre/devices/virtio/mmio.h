@@ -68,7 +68,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   // --- With the VM; main loop's thread, no vCPU runs.
   // No chain is taken any more.
   void Stop() { device_->SetRunning(false); }
-  // What is in flight completes, and the driver can see it.
+  // What is in flight completes, and the driver can see it; a reset that waited for that is complete.
   void Drain();
   void Start() { device_->SetRunning(true); }
   // Stopped and drained. Load: after Reset, and false if it is not what this device can be in.
@@ -85,6 +85,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void InterruptQueue(unsigned queue) override;
   void ConfigChanged() override;
   void NeedsReset() override;
+  void QueueDrained() override { drain_.Schedule(); }
 
   struct Counters {
     std::uint64_t refused_writes = 0;  // that the state, or the specification, forbids
@@ -131,6 +132,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void Hold();
   void EndHolds();
   void ServeDrain();
+  void FinishPending();
   Setup* selected();
   const Setup* selected() const;
   std::uint8_t status() const;

@@ -313,8 +313,9 @@ TEST_F(Block, AResetWithRequestsInFlightWaitsForThem) {
     mmio.Kick(0);
     RunPending();
     mmio.Write(test::MmioDriver::kStatus, 0);
-    for (int i = 0; i < 1000 && status() != 0; ++i) {
+    for (int i = 0; i < 5000 && status() != 0; ++i) {
       RunPending();
+      ::usleep(i > 100 ? 1000 : 0);
     }
     ASSERT_EQ(status(), 0U);
     EXPECT_EQ(holds, releases);

@@ -311,6 +311,50 @@ TEST_F(Mmio, AMachineResetGivesBackWhatADevicesResetHolds) {
   EXPECT_EQ(releases, 1);
 }
 
+TEST_F(Mmio, AStopCompletesAResetThatIsPending) {
+  Bring(0);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kStatus, 0);
+  transport->Stop();
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  later.Schedule();
+  transport->Drain();
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(releases, 1);
+  transport->Start();
+  Bring(0);
+  EXPECT_EQ(refused(), 0U) << "the driver's next writes";
+  EXPECT_NE(status() & MmioDriver::kDriverOk, 0U);
+  EXPECT_EQ(releases, 1);
+}
+
+TEST_F(Mmio, AResetDoesNotKeepTheLoopFromServingOthers) {
+  Bring(0);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kStatus, 0);
+  bool served = false;
+  loop::BottomHalf control(*loop_, [&served] { served = true; });
+  control.Schedule();
+  Settle();
+  EXPECT_TRUE(served);
+  EXPECT_NE(status(), 0U);
+  std::exchange(device->held[0], std::move(device->held[1])).Complete(0);
+  device->held.pop_back();
+  Settle();
+  EXPECT_NE(status(), 0U) << "one is in flight still";
+  EXPECT_EQ(releases, 0);
+  device->CompleteAll();
+  Settle();
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(releases, 1);
+  EXPECT_FALSE(rings[0]->TakeUsed());
+  EXPECT_EQ(line.edges, 0);
+}
+
 TEST_F(Mmio, S_2_6_1_AnIdleQueuesResetLeavesTheOtherInFlight) {
   Bring(kFeatureRingReset);
   rings[0]->Offer(std::array{Buffer{kData, 8}});
