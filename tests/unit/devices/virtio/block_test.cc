@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -321,6 +322,64 @@ TEST_F(Block, AResetWithRequestsInFlightWaitsForThem) {
     EXPECT_EQ(holds, releases);
   }
   transport->Reset();
+}
+
+// Of pieces of 16 MiB, an operation each.
+TEST_F(Block, AResetEndsALargeRequestWithThePieceAtWork) {
+  std::filesystem::resize_file(image, 256 * kMiB);
+  Make();
+  Bring(0, 256);
+  PutHeader(kRead, 0);
+  std::vector<Buffer> buffers{{kHeader, 16, false}};
+  buffers.insert(buffers.end(), 250, Buffer{0x100000, 0x100000, true});
+  buffers.push_back({kStatus, 1, true});
+  rings[0]->Offer(buffers);
+  mmio.Kick(0);
+  RunPending();
+  const auto before = loop_->stats().operations;
+  mmio.Write(test::MmioDriver::kStatus, 0);
+  for (int i = 0; i < 5000 && status() != 0; ++i) {
+    RunPending();
+    ::usleep(i > 100 ? 1000 : 0);
+  }
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(holds, 1);
+  EXPECT_EQ(releases, 1);
+  EXPECT_LT(loop_->stats().operations - before, 8U) << "there were 15 more pieces";
+}
+
+TEST_F(Block, S_5_2_6_2_AWriteOfADriverWithoutFlushIsStable) {
+  for (const std::string cache : {"writeback", "unsafe"}) {
+    std::array<std::uint64_t, 2> operations{};
+    for (const bool flush : {false, true}) {
+      Make(",cache=" + cache, flush ? 1U << 9 : 0U);
+      const auto before = loop_->stats().operations;
+      for (int i = 0; i < 20; ++i) {
+        EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 512}}), kOk);
+        EXPECT_EQ(Ranges(kWriteZeroes, {Range{8, 0, 8, 0}}), kOk);
+      }
+      operations.at(flush ? 1 : 0) = loop_->stats().operations - before;
+    }
+    if (cache == "writeback") {
+      EXPECT_GE(operations[0], operations[1] + 40) << "an fdatasync each";
+    } else {
+      EXPECT_LT(operations[0], operations[1] + 20);
+    }
+  }
+}
+
+TEST_F(Block, S_5_2_6_2_ARangeBeyondTheLimitsThatAreToldIsRefused) {
+  std::filesystem::resize_file(image, 256 * kMiB);
+  Make();
+  for (const unsigned field : {36U, 48U}) {
+    EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(field), 131072U);
+    EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(field + 4), 4U);
+  }
+  for (const std::uint32_t type : {kDiscard, kWriteZeroes}) {
+    EXPECT_EQ(Ranges(type, {Range{0, 0, 131073, 0}}), kIoError);
+    EXPECT_EQ(Ranges(type, std::vector<Range>(5, Range{0, 0, 8, 0})), kIoError);
+    EXPECT_EQ(Ranges(type, std::vector<Range>(4, Range{0, 0, 131072, 0})), kOk);
+  }
 }
 
 TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {
