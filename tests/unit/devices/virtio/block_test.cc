@@ -13,6 +13,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/memory/dirty.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
 namespace gyre::virtio {
@@ -380,6 +381,25 @@ TEST_F(Block, S_5_2_6_2_ARangeBeyondTheLimitsThatAreToldIsRefused) {
     EXPECT_EQ(Ranges(type, std::vector<Range>(5, Range{0, 0, 8, 0})), kIoError);
     EXPECT_EQ(Ranges(type, std::vector<Range>(4, Range{0, 0, 131072, 0})), kOk);
   }
+}
+
+// The status is behind what the used length tells of, and a read may fail after it has written.
+TEST_F(Block, AllThatAFailedRequestWritesIsMarkedDirty) {
+  Make();
+  Bring(0);
+  ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+  auto& dirty = memory.topology.dirty();
+  ASSERT_TRUE(dirty.Start(memory::DirtyClient::kSnapshot));
+  ASSERT_TRUE(dirty.TakeAll(memory::DirtyClient::kSnapshot, *memory.block));
+  EXPECT_EQ(Request(kRead, 7, std::array{Buffer{0x180000, 512, true}, Buffer{0x190000, 512, true}}),
+            kIoError);
+  EXPECT_LT(written, 1025U);
+  const auto pages = dirty.TakeAll(memory::DirtyClient::kSnapshot, *memory.block);
+  ASSERT_TRUE(pages);
+  EXPECT_TRUE(pages->Test(0x180000 / kPageSize));
+  EXPECT_TRUE(pages->Test(kStatus / kPageSize));
+  EXPECT_FALSE(pages->Test(0x1a0000 / kPageSize));
+  dirty.Stop(memory::DirtyClient::kSnapshot);
 }
 
 TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {
