@@ -90,10 +90,15 @@ class Block final : public VirtioDevice {
         return Served::kAll;
       }
       idle_.pop_back();
-      task->Start(std::move(*chain));
+      task->Start(std::move(*chain), stopped(index));
     }
     waiting_[index] = true;
     return Served::kLater;
+  }
+  void OnActivate(std::uint64_t driver_features) override {
+    const CacheMode cache = disk_->options.cache;
+    disk_->sync_each =
+        (driver_features & kBlockFlush) == 0 && (cache == CacheMode::kNone || cache == CacheMode::kWriteback);
   }
 
  private:

@@ -18,6 +18,9 @@ constexpr std::size_t kZeroBlock = 4096;
 constexpr std::size_t kZeroBlocks = memory::DmaMapping::kMaxPieces;
 alignas(4096) constexpr std::array<std::byte, kZeroBlock> kZeros{};
 
+// Of a transfer, handed to the kernel at once: it cannot be called off meanwhile.
+constexpr std::uint64_t kMaxPiece = 16 * kMiB;
+
 bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (alignment - 1)) == 0; }
 
 }  // namespace
@@ -27,8 +30,9 @@ BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(Block
       idle_(std::move(idle)),
       op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
 
-void BlockTask::Start(Chain chain) {
+void BlockTask::Start(Chain chain, const bool& stopped) {
   chain_ = std::move(chain);
+  stopped_ = &stopped;
   memory_->guest = chain_->memory();
   data_written_ = 0;
   ++disk_.requests;
@@ -75,7 +79,8 @@ std::optional<BlockStatus> BlockTask::PrepareTransfer(std::uint64_t sector) {
   left_ = write ? chain_->readable_size() - sizeof(BlockHeader) : chain_->writable_size() - 1;
   data_offset_ = write ? sizeof(BlockHeader) : 0;
   step_ = write ? Step::kWrite : Step::kRead;
-  if (left_ % kSectorSize != 0 || !Within(sector, left_) || (write && disk_.options.readonly)) {
+  if (left_ % kSectorSize != 0 || left_ > Disk::kMaxTransfer || !Within(sector, left_) ||
+      (write && disk_.options.readonly)) {
     return BlockStatus::kIoError;
   }
   offset_ = sector * kSectorSize;
@@ -118,6 +123,15 @@ BlockStatus BlockTask::GetId() {
 
 // --- Carrying out ---
 
+// After the first step.
+void BlockTask::Continue() {
+  if (*stopped_) {
+    Finish(BlockStatus::kIoError);
+  } else {
+    Issue();
+  }
+}
+
 void BlockTask::Issue() {
   switch (step_) {
     case Step::kRead:
@@ -142,7 +156,8 @@ bool BlockTask::FitsDirect() const {
 
 void BlockTask::IssueTransfer() {
   vectors_.clear();
-  AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_, left_, vectors_);
+  AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
+              std::min(left_, kMaxPiece), vectors_);
   int fd = disk_.image.fd.get();
   if (disk_.image.direct) {
     if (FitsDirect()) {
@@ -163,7 +178,7 @@ void BlockTask::IssueRange() {
   while (left_ == 0) {
     if (range_ == range_count_) {
       // fallocate(2) is not made durable by O_DSYNC.
-      if (disk_.options.cache != CacheMode::kWritethrough) {
+      if (disk_.options.cache != CacheMode::kWritethrough && !disk_.sync_each) {
         return Finish(BlockStatus::kOk);
       }
       step_ = Step::kSync;
@@ -200,7 +215,7 @@ void BlockTask::IssueZeros() {
 
 void BlockTask::Done(std::int32_t result) {
   if (result == -EINTR) {
-    return Issue();
+    return Continue();
   }
   switch (step_) {
     case Step::kRead:
@@ -210,7 +225,12 @@ void BlockTask::Done(std::int32_t result) {
       }
       data_written_ += step_ == Step::kRead ? static_cast<std::uint64_t>(result) : 0;
       Advance(static_cast<std::uint64_t>(result));
-      return left_ == 0 ? Finish(BlockStatus::kOk) : Issue();
+      if (left_ == 0 && step_ == Step::kWrite && disk_.sync_each) {
+        step_ = Step::kSync;
+      } else if (left_ == 0) {
+        return Finish(BlockStatus::kOk);
+      }
+      return Continue();
     case Step::kSync:
       return result < 0 ? Fail(result) : Finish(BlockStatus::kOk);
     case Step::kAllocate:
@@ -225,19 +245,23 @@ void BlockTask::RangeDone(std::int32_t result) {
       return Fail(result);
     }
     Advance(static_cast<std::uint64_t>(result));
-    return Issue();
+    return Continue();
   }
-  if (result == -EOPNOTSUPP && type_ == BlockRequest::kWriteZeroes) {
-    disk_.zero_range = disk_.zero_range && Punches(ranges_.at(range_ - 1));
+  // EINVAL: a block device cannot do it to a part of its own, larger, sectors.
+  const bool cannot = result == -EOPNOTSUPP || result == -EINVAL;
+  if (cannot && type_ == BlockRequest::kWriteZeroes) {
+    if (result == -EOPNOTSUPP && !Punches(ranges_.at(range_ - 1))) {
+      disk_.zero_range = false;
+    }
     step_ = Step::kWriteZeros;
-    return Issue();
+    return Continue();
   }
   // A discard is a hint: where the host cannot, it is done by not being done.
-  if (result < 0 && result != -EOPNOTSUPP) {
+  if (result < 0 && !cannot) {
     return Fail(result);
   }
   left_ = 0;
-  Issue();
+  Continue();
 }
 
 void BlockTask::Advance(std::uint64_t bytes) {

@@ -19,14 +19,19 @@ namespace gyre::virtio {
 
 // What all requests of a disk share.
 struct Disk {
-  static constexpr std::uint32_t kMaxRanges = 16;              // of one discard or write zeroes
-  static constexpr std::uint32_t kMaxRangeSectors = 1U << 21;  // 1 GiB
+  // What one request may ask for, so that it ends in bounded time: whoever stops the VM or
+  // resets the device waits for it.
+  static constexpr std::uint32_t kMaxRanges = 4;               // of one discard or write zeroes
+  static constexpr std::uint32_t kMaxRangeSectors = 1U << 17;  // 64 MiB
+  static constexpr std::uint64_t kMaxTransfer = kGiB;          // no driver sends as much
 
   ImageOptions options;
   BlockImage image;
   bool discard = true;
   std::array<std::byte, kBlockIdSize> id{};
 
+  // The driver knows of no flush: it takes what is completed for stable (5.2.6.2).
+  bool sync_each = false;
   bool zero_range = true;  // fallocate(2) has it here
   std::uint64_t requests = 0;
   std::uint64_t malformed = 0;    // answered, but not what a driver sends
@@ -42,8 +47,8 @@ class BlockTask {
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
 
-  // May answer before it returns.
-  void Start(Chain chain);
+  // May answer before it returns. Once `stopped` is true, nothing of it is begun any more and it fails.
+  void Start(Chain chain, const bool& stopped);
 
  private:
   // What the kernel needs until it is done with an operation.
@@ -57,6 +62,7 @@ class BlockTask {
   std::optional<BlockStatus> PrepareRanges();
   BlockStatus GetId();
   void Issue();
+  void Continue();
   void IssueTransfer();
   void IssueRange();
   void IssueZeros();
@@ -74,6 +80,7 @@ class BlockTask {
   std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   loop::AsyncOp op_;
   std::optional<Chain> chain_;
+  const bool* stopped_ = nullptr;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left

@@ -16,7 +16,8 @@ struct VirtioDevice::Runner {
         index(number),
         serve(
             owner.loop(), [this] { Serve(); }, loop::Tier::kIo),
-        flush(owner.loop(), [this] { Flush(); }, loop::Tier::kIo) {}
+        flush(
+            owner.loop(), [this] { Flush(); }, loop::Tier::kIo) {}
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
   void Remove();
@@ -70,7 +71,17 @@ void VirtioDevice::Runner::Serve() {
   }
 }
 
+// The driver of a queue that was stopped may have given its memory away, as far as it knows.
 void VirtioDevice::Runner::Flush() {
+  if (stopped) {
+    if (queue) {
+      queue->DropCompleted();
+    }
+    if (queue && queue->in_flight() == 0) {
+      device.transport_->QueueDrained();
+    }
+    return;
+  }
   if (queue && queue->Flush()) {
     device.transport_->InterruptQueue(index);
   }
@@ -170,6 +181,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 
 int VirtioDevice::kick_fd(unsigned index) const { return runners_.at(index)->kick.get(); }
 

@@ -274,8 +274,7 @@ bool MmioTransport::WriteStatus(std::uint32_t value) {
       FinishReset();
     } else {
       resetting_ = true;
-      hold_.hold();
-      drain_.Schedule();
+      Hold();
     }
     return true;
   }
@@ -414,16 +413,26 @@ bool MmioTransport::StopSelected() {
   if (device_->Idle(queue_select_)) {
     FinishStops();
   } else {
-    hold_.hold();
-    drain_.Schedule();
+    Hold();
   }
   return true;
 }
 
-// 2.6.1.1: the queue is as after a reset of the device.
+void MmioTransport::Hold() {
+  ++holds_;
+  hold_.hold();
+}
+
+void MmioTransport::EndHolds() {
+  for (; holds_ != 0; --holds_) {
+    hold_.release();
+  }
+}
+
+// 2.6.1.1: the queue is as after a reset of the device. Another one may have something in flight still.
 void MmioTransport::FinishStops() {
   for (unsigned i = 0; i < queues_.size(); ++i) {
-    if (queues_[i].stopping) {
+    if (queues_[i].stopping && device_->Idle(i)) {
       device_->RemoveQueue(i);
       queues_[i] = {.layout = {}, .event_fd = queues_[i].event_fd};
     }
@@ -446,22 +455,24 @@ void MmioTransport::FinishReset() {
   resetting_ = false;
 }
 
-// What a vCPU is held for.
+// What a vCPU is held for; not yet, as long as there is something in flight (QueueDrained).
 void MmioTransport::ServeDrain() {
-  const auto done = [this] {
-    bool idle = true;
-    for (unsigned i = 0; i < queues_.size(); ++i) {
-      idle = idle && (!(resetting_ || queues_[i].stopping) || device_->Idle(i));
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    if ((resetting_ || queues_[i].stopping) && !device_->Idle(i)) {
+      return;
     }
-    return idle;
-  };
-  loop_.WaitForIo(done);
+  }
+  FinishPending();
+}
+
+void MmioTransport::FinishPending() {
+  drain_.Cancel();
   if (resetting_) {
     FinishReset();
   } else {
     FinishStops();
   }
-  hold_.release();
+  EndHolds();
 }
 
 MmioTransport::Counters MmioTransport::counters() const {

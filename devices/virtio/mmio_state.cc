@@ -7,14 +7,15 @@ namespace gyre::virtio {
 
 void MmioTransport::Drain() {
   loop_.WaitForIo([this] { return device_->Idle(); });
+  FinishPending();
   device_->FlushQueues();
 }
 
 void MmioTransport::Reset() {
   device_->StopQueues();
   loop_.WaitForIo([this] { return device_->Idle(); });
-  drain_.Cancel();
-  FinishReset();
+  resetting_ = true;
+  FinishPending();
 }
 
 MmioState MmioTransport::Save() const {

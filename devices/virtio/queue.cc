@@ -178,12 +178,10 @@ bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()
 void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   // The guest never learns of more than it has room for, whatever a device says.
   written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
-  std::uint64_t left = written;
+  // More may be written than that: a status behind a short read, or before an error. All of it counts as dirty.
   const auto pieces = parts->buffers.pieces();
-  for (std::size_t i = parts->readable_pieces; i < pieces.size() && left != 0; ++i) {
-    const std::uint64_t part = std::min<std::uint64_t>(left, pieces[i].iov_len);
-    parts->buffers.NoteWritten(i, 0, part);
-    left -= part;
+  for (std::size_t i = parts->readable_pieces; i < pieces.size(); ++i) {
+    parts->buffers.NoteWritten(i, 0, pieces[i].iov_len);
   }
   --in_flight_;
   if (attached_) {

@@ -7,6 +7,7 @@
 #include <climits>
 #include <utility>
 
+#include "gyre/base/check.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
 #include "src/machine/acpi/tables.h"
@@ -22,7 +23,7 @@ constexpr unsigned kLeastDirtyRing = 1024;
 constexpr unsigned kMostDirtyRing = 65'536;
 
 std::uint64_t HostMemory() {
-  struct sysinfo info{};
+  struct sysinfo info {};
   ::sysinfo(&info);
   return static_cast<std::uint64_t>(info.totalram) * info.mem_unit;
 }
@@ -74,7 +75,8 @@ Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, 
       system_root_(memory::MemoryRegion::NewContainer(topology_, "system", memory::kWholeSpace)),
       io_root_(memory::MemoryRegion::NewContainer(topology_, "io", 64 * kKiB)),
       memory_space_(topology_, "memory", system_root_),
-      io_space_(topology_, "I/O", io_root_) {
+      io_space_(topology_, "I/O", io_root_),
+      holds_end_(loop, [this] { ReleaseHeldVcpus(); }) {
   topology_.dirty().NoteRunning(false);
 }
 
@@ -118,8 +120,8 @@ Machine::~Machine() {
 }
 
 Status Machine::CreateVm(const kvm::System& system) {
-  vm_ = TRY(kvm::Vm::Create(
-      system, {.ioapic_pins = Pins(config_), .dirty_ring_entries = config_.dirty_ring_size}));
+  vm_ = TRY(
+      kvm::Vm::Create(system, {.ioapic_pins = Pins(config_), .dirty_ring_entries = config_.dirty_ring_size}));
   return {};
 }
 
@@ -179,12 +181,26 @@ Status Machine::CreateVirtio() {
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
-      .hold = {.hold = [this] { StopCurrentVcpu(); }, .release = [this] { ReleaseHeldVcpus(); }},
+      .hold = {.hold = [this] { HoldCurrentVcpu(); },
+               // Later: this may be in the middle of a stop or of the machine's reset.
+               .release =
+                   [this] {
+                     CHECK(holds_ != 0);
+                     if (--holds_ == 0) {
+                       holds_end_.Schedule();
+                     }
+                   }},
       .acpi = config_.acpi};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
 }
 
+void Machine::HoldCurrentVcpu() {
+  ++holds_;
+  StopCurrentVcpu();
+}
+
+// Once the last device has done what it holds vCPUs for: it is not known which holds which.
 // Whoever serves a request that is pending lets the vCPUs go on, or does not. What they
 // have posted and nobody has looked at yet may be such a request: a vCPU that is
 // paused for a triple fault must not go on.
@@ -192,7 +208,7 @@ void Machine::ReleaseHeldVcpus() {
   if (vcpus_) {
     ServeVcpuEvents();
   }
-  if (vcpus_ && lifecycle_.state() == RunState::kRunning && !lifecycle_.RequestsPending()) {
+  if (vcpus_ && holds_ == 0 && lifecycle_.state() == RunState::kRunning && !lifecycle_.RequestsPending()) {
     vcpus_->ResumeAll();
   }
 }
@@ -323,7 +339,9 @@ void Machine::PauseVcpus() {
 
 void Machine::ResumeVcpus() {
   topology_.dirty().NoteRunning(true);
-  vcpus_->ResumeAll();
+  if (holds_ == 0) {  // else when the last one ends
+    vcpus_->ResumeAll();
+  }
 }
 
 void Machine::StopCurrentVcpu() {

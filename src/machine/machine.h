@@ -76,6 +76,7 @@ class Machine final : private LifecycleTarget {
   Status CreateMemory();
   Status CreateDevices();
   Status CreateVirtio();
+  void HoldCurrentVcpu();
   void ReleaseHeldVcpus();
   Status CreateVcpus(const kvm::System& system);
   Status ConnectListeners();
@@ -116,6 +117,8 @@ class Machine final : private LifecycleTarget {
   std::vector<TableBlob> tables_;
   std::unique_ptr<kvm::Vm> vm_;
   std::unique_ptr<Platform> platform_;
+  unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
+  loop::BottomHalf holds_end_;
   std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;

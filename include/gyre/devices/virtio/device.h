@@ -40,6 +40,8 @@ class Transport {
   virtual void ConfigChanged() = 0;
   // A driver broke a rule: nothing goes on until it resets the device (2.1.2). Any thread, no lock.
   virtual void NeedsReset() = 0;
+  // A queue that was stopped has nothing in flight any more. Its loop.
+  virtual void QueueDrained() = 0;
 };
 
 struct DeviceContext {
@@ -90,7 +92,7 @@ class VirtioDevice {
   void Deactivate();
   // With the VM. What is kicked while it does not run is served when it runs again.
   void SetRunning(bool running);
-  // Shows drivers what is completed, now.
+  // Shows drivers what is completed, now; but for queues that were stopped.
   void FlushQueues();
   // An eventfd; a write is a kick of the queue. Any thread.
   int kick_fd(unsigned index) const;
@@ -109,6 +111,9 @@ class VirtioDevice {
   virtual void OnActivate(std::uint64_t driver_features) { (void)driver_features; }
   virtual void OnDeactivate() {}
   void ServeAgain(unsigned index);
+  // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
+  // Where it is stays; it goes false again with the next ring.
+  const bool& stopped(unsigned index) const;
   Transport* transport() const { return transport_; }
   loop::MainLoop& loop() const { return context_.loop; }
 

@@ -29,7 +29,7 @@ namespace gyre::virtio {
 // write returns. The vCPU is not blocked meanwhile; it can be paused.
 struct CallerHold {
   std::function<void()> hold;     // the calling vCPU, if any
-  std::function<void()> release;  // all that were held; main loop's thread
+  std::function<void()> release;  // gives one hold back; once for each, whatever became of the reset
 };
 
 // What a save of a device in the middle of its life holds (the rings are in guest memory).
@@ -68,7 +68,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   // --- With the VM; main loop's thread, no vCPU runs.
   // No chain is taken any more.
   void Stop() { device_->SetRunning(false); }
-  // What is in flight completes, and the driver can see it.
+  // What is in flight completes, and the driver can see it; a reset that waited for that is complete.
   void Drain();
   void Start() { device_->SetRunning(true); }
   // Stopped and drained. Load: after Reset, and false if it is not what this device can be in.
@@ -85,6 +85,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void InterruptQueue(unsigned queue) override;
   void ConfigChanged() override;
   void NeedsReset() override;
+  void QueueDrained() override { drain_.Schedule(); }
 
   struct Counters {
     std::uint64_t refused_writes = 0;  // that the state, or the specification, forbids
@@ -128,7 +129,10 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void AddEventFds();
   void FinishReset();
   void FinishStops();
+  void Hold();
+  void EndHolds();
   void ServeDrain();
+  void FinishPending();
   Setup* selected();
   const Setup* selected() const;
   std::uint8_t status() const;
@@ -141,6 +145,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   DataPath data_path_{*this};
   memory::RegionPtr data_region_;  // where ioeventfds are
   loop::BottomHalf drain_;
+  unsigned holds_ = 0;  // not given back yet
   bool resetting_ = false;
 
   std::uint8_t status_ = 0;  // but for NEEDS_RESET

@@ -149,6 +149,8 @@ class Queue {
 
   // Shows the driver all that was completed since the last, in one step. True if it is to be interrupted.
   bool Flush();
+  // The same, but shows nothing: the queue is about to go.
+  void DropCompleted() { flush_due_ = false; }
 
   const QueueLayout& layout() const { return layout_; }
   QueuePosition position() const;

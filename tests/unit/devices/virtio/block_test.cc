@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/memory/dirty.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
 namespace gyre::virtio {
@@ -313,13 +315,91 @@ TEST_F(Block, AResetWithRequestsInFlightWaitsForThem) {
     mmio.Kick(0);
     RunPending();
     mmio.Write(test::MmioDriver::kStatus, 0);
-    for (int i = 0; i < 1000 && status() != 0; ++i) {
+    for (int i = 0; i < 5000 && status() != 0; ++i) {
       RunPending();
+      ::usleep(i > 100 ? 1000 : 0);
     }
     ASSERT_EQ(status(), 0U);
     EXPECT_EQ(holds, releases);
   }
   transport->Reset();
+}
+
+// Of pieces of 16 MiB, an operation each.
+TEST_F(Block, AResetEndsALargeRequestWithThePieceAtWork) {
+  std::filesystem::resize_file(image, 256 * kMiB);
+  Make();
+  Bring(0, 256);
+  PutHeader(kRead, 0);
+  std::vector<Buffer> buffers{{kHeader, 16, false}};
+  buffers.insert(buffers.end(), 250, Buffer{0x100000, 0x100000, true});
+  buffers.push_back({kStatus, 1, true});
+  rings[0]->Offer(buffers);
+  mmio.Kick(0);
+  RunPending();
+  const auto before = loop_->stats().operations;
+  mmio.Write(test::MmioDriver::kStatus, 0);
+  for (int i = 0; i < 5000 && status() != 0; ++i) {
+    RunPending();
+    ::usleep(i > 100 ? 1000 : 0);
+  }
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(holds, 1);
+  EXPECT_EQ(releases, 1);
+  EXPECT_LT(loop_->stats().operations - before, 8U) << "there were 15 more pieces";
+}
+
+TEST_F(Block, S_5_2_6_2_AWriteOfADriverWithoutFlushIsStable) {
+  for (const std::string cache : {"writeback", "unsafe"}) {
+    std::array<std::uint64_t, 2> operations{};
+    for (const bool flush : {false, true}) {
+      Make(",cache=" + cache, flush ? 1U << 9 : 0U);
+      const auto before = loop_->stats().operations;
+      for (int i = 0; i < 20; ++i) {
+        EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 512}}), kOk);
+        EXPECT_EQ(Ranges(kWriteZeroes, {Range{8, 0, 8, 0}}), kOk);
+      }
+      operations.at(flush ? 1 : 0) = loop_->stats().operations - before;
+    }
+    if (cache == "writeback") {
+      EXPECT_GE(operations[0], operations[1] + 40) << "an fdatasync each";
+    } else {
+      EXPECT_LT(operations[0], operations[1] + 20);
+    }
+  }
+}
+
+TEST_F(Block, S_5_2_6_2_ARangeBeyondTheLimitsThatAreToldIsRefused) {
+  std::filesystem::resize_file(image, 256 * kMiB);
+  Make();
+  for (const unsigned field : {36U, 48U}) {
+    EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(field), 131072U);
+    EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(field + 4), 4U);
+  }
+  for (const std::uint32_t type : {kDiscard, kWriteZeroes}) {
+    EXPECT_EQ(Ranges(type, {Range{0, 0, 131073, 0}}), kIoError);
+    EXPECT_EQ(Ranges(type, std::vector<Range>(5, Range{0, 0, 8, 0})), kIoError);
+    EXPECT_EQ(Ranges(type, std::vector<Range>(4, Range{0, 0, 131072, 0})), kOk);
+  }
+}
+
+// The status is behind what the used length tells of, and a read may fail after it has written.
+TEST_F(Block, AllThatAFailedRequestWritesIsMarkedDirty) {
+  Make();
+  Bring(0);
+  ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+  auto& dirty = memory.topology.dirty();
+  ASSERT_TRUE(dirty.Start(memory::DirtyClient::kSnapshot));
+  ASSERT_TRUE(dirty.TakeAll(memory::DirtyClient::kSnapshot, *memory.block));
+  EXPECT_EQ(Request(kRead, 7, std::array{Buffer{0x180000, 512, true}, Buffer{0x190000, 512, true}}),
+            kIoError);
+  EXPECT_LT(written, 1025U);
+  const auto pages = dirty.TakeAll(memory::DirtyClient::kSnapshot, *memory.block);
+  ASSERT_TRUE(pages);
+  EXPECT_TRUE(pages->Test(0x180000 / kPageSize));
+  EXPECT_TRUE(pages->Test(kStatus / kPageSize));
+  EXPECT_FALSE(pages->Test(0x1a0000 / kPageSize));
+  dirty.Stop(memory::DirtyClient::kSnapshot);
 }
 
 TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {

@@ -51,6 +51,30 @@ TEST_F(Entropy, ARequestGetsAtMost64KiB) {
   EXPECT_EQ(rings[0]->TakeUsed(), (test::Used{id, 64 << 10}));
 }
 
+TEST_F(Entropy, ABatchIsServedInPartsOf256KiB) {
+  Make("on");
+  Bring(0, 64);
+  for (int i = 0; i < 10; ++i) {
+    rings[0]->Offer(std::array{Buffer{kData, 64 << 10, true}});
+  }
+  const auto count = [this] {
+    int used = 0;
+    while (rings[0]->TakeUsed()) {
+      ++used;
+    }
+    return used;
+  };
+  mmio.Kick(0);
+  int total = 0;
+  for (int i = 0; i < 20; ++i) {
+    RunPending();
+    const int used = count();
+    EXPECT_LE(used, 4);
+    total += used;
+  }
+  EXPECT_EQ(total, 10);
+}
+
 TEST_F(Entropy, S_5_4_6_ARequestWithoutRoomGetsNothing) {
   Make("on");
   Bring(0);

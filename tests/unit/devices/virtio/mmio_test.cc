@@ -228,7 +228,8 @@ TEST_F(Mmio, S_2_4_AResetWaitsForWhatIsInFlightAndHoldsTheCaller) {
   EXPECT_NE(status(), 0U);
   mmio.Write(MmioDriver::kStatus, 0);
   mmio.Write(MmioDriver::kQueueSel, 1);
-  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(releases, 1);
@@ -245,7 +246,8 @@ TEST_F(Mmio, S_2_6_1_AQueueIsResetAlone) {
   mmio.Write(MmioDriver::kQueueReset, 1);
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReset), 1U) << "as long as it goes on";
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 1U);
-  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(releases, 1);
@@ -272,6 +274,102 @@ TEST_F(Mmio, S_2_6_1_WithoutTheFeatureAQueueIsNotReset) {
   mmio.Write(MmioDriver::kQueueReady, 0);
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
   mmio.Write(MmioDriver::kQueueReady, 1);
+  EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
+}
+
+TEST_F(Mmio, EveryHoldIsGivenBackOnce) {
+  Bring(kFeatureRingReset);
+  for (unsigned queue = 0; queue < 2; ++queue) {
+    rings[queue]->Offer(std::array{Buffer{kData, 8}});
+    Kick(queue);
+  }
+  for (unsigned queue = 0; queue < 2; ++queue) {
+    mmio.Write(MmioDriver::kQueueSel, queue);
+    mmio.Write(MmioDriver::kQueueReset, 1);
+  }
+  EXPECT_EQ(holds, 2);
+  EXPECT_EQ(releases, 0);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  later.Schedule();
+  Settle();
+  EXPECT_EQ(releases, 2);
+}
+
+TEST_F(Mmio, AMachineResetGivesBackWhatADevicesResetHolds) {
+  Bring(0);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kStatus, 0);
+  EXPECT_EQ(holds, 1);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  later.Schedule();
+  transport->Reset();
+  EXPECT_EQ(releases, 1);
+  Settle();
+  EXPECT_EQ(releases, 1);
+}
+
+TEST_F(Mmio, AStopCompletesAResetThatIsPending) {
+  Bring(0);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kStatus, 0);
+  transport->Stop();
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  later.Schedule();
+  transport->Drain();
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(releases, 1);
+  transport->Start();
+  Bring(0);
+  EXPECT_EQ(refused(), 0U) << "the driver's next writes";
+  EXPECT_NE(status() & MmioDriver::kDriverOk, 0U);
+  EXPECT_EQ(releases, 1);
+}
+
+TEST_F(Mmio, AResetDoesNotKeepTheLoopFromServingOthers) {
+  Bring(0);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kStatus, 0);
+  bool served = false;
+  loop::BottomHalf control(*loop_, [&served] { served = true; });
+  control.Schedule();
+  Settle();
+  EXPECT_TRUE(served);
+  EXPECT_NE(status(), 0U);
+  std::exchange(device->held[0], std::move(device->held[1])).Complete(0);
+  device->held.pop_back();
+  Settle();
+  EXPECT_NE(status(), 0U) << "one is in flight still";
+  EXPECT_EQ(releases, 0);
+  device->CompleteAll();
+  Settle();
+  EXPECT_EQ(status(), 0U);
+  EXPECT_EQ(releases, 1);
+  EXPECT_FALSE(rings[0]->TakeUsed());
+  EXPECT_EQ(line.edges, 0);
+}
+
+TEST_F(Mmio, S_2_6_1_AnIdleQueuesResetLeavesTheOtherInFlight) {
+  Bring(kFeatureRingReset);
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  mmio.Write(MmioDriver::kQueueSel, 0);
+  mmio.Write(MmioDriver::kQueueReset, 1);
+  mmio.Write(MmioDriver::kQueueSel, 1);
+  mmio.Write(MmioDriver::kQueueReset, 1);  // another vCPU's
+  EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
+  mmio.Write(MmioDriver::kQueueSel, 0);
+  EXPECT_EQ(mmio.Read(MmioDriver::kQueueReset), 1U);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  later.Schedule();
+  Settle();
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
 }
 
@@ -325,7 +423,8 @@ TEST_F(Mmio, WhileTheVmStandsNothingIsTakenAndNothingIsLost) {
   rings[0]->Offer(std::array{Buffer{kData, 8}});
   Kick();
   transport->Stop();
-  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(
+      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   transport->Drain();
   EXPECT_TRUE(rings[0]->TakeUsed()) << "drained, and shown";
