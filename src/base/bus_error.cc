@@ -204,6 +204,10 @@ BusErrorGuard& BusErrorGuard::operator=(BusErrorGuard&& other) noexcept {
   return *this;
 }
 
+bool BusErrorGuard::exchanged() const {
+  return entry_ != nullptr && entry_->exchanged.load(std::memory_order_acquire) != 0;
+}
+
 BusErrorGuard::~BusErrorGuard() {
   if (entry_ != nullptr) {
     const MutexLock lock(table_mutex);

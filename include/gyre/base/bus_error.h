@@ -71,6 +71,9 @@ class BusErrorGuard {
   BusErrorGuard& operator=(const BusErrorGuard&) = delete;
   ~BusErrorGuard();
 
+  // Whether pages of it have been exchanged: what is behind the memory is no more what it shows there.
+  bool exchanged() const;
+
   struct Entry;
 
  private:
