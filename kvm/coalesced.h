@@ -25,8 +25,8 @@ class CoalescedRing final : public memory::CoalescedQueue {
   // The kernel's page, in the mapping of any vCPU. Before the guest runs.
   void Attach(std::byte* page) { ring_.store(page, std::memory_order_release); }
 
-  // What waits is made, in its order; nothing is put off since `Flush` is at it on
-  // another thread. Any thread; takes the big lock if something waits.
+  // What waits is made, in its order; nothing is put off since `Flush` is at it on another
+  // thread, which keeps the big lock meanwhile. Any thread; takes the lock if something waits.
   void Drain() {
     if (used_.load(std::memory_order_acquire) && Waiting()) {
       DrainLocked();

@@ -28,6 +28,9 @@ class FirstError {
   Status status_;
 };
 
+// Whether this thread is within a region's handler (dispatch).
+bool HandlerAtWork();
+
 inline constexpr std::size_t kCacheLine = 64;
 
 // What a commit changes in one address space.

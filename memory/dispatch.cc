@@ -58,6 +58,7 @@ class HandlerMark {
   HandlerMark& operator=(const HandlerMark&) = delete;
   ~HandlerMark() { innermost = outer_; }
   bool reentered() const { return reentered_; }
+  static bool Any() { return innermost != nullptr; }
 
  private:
   static thread_local constinit const HandlerMark* innermost;
@@ -291,6 +292,8 @@ AccessResult AccessHandler(const MemoryRegion& region, std::uint64_t offset, con
 }
 
 }  // namespace
+
+bool HandlerAtWork() { return HandlerMark::Any(); }
 
 AccessResult AddressSpace::Read(ViewCache& cache, GuestAddress address, std::span<std::byte> out) {
   return Access(cache, address.value(),

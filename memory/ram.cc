@@ -53,13 +53,17 @@ auto RamBlock::Telling(Extent extent, const Step& step) {
 }
 
 int RamBlock::GiveBack(Extent extent) {
+  // A hole in the file does not show where a bus error has exchanged the file's pages for
+  // private ones; nobody knows where that is, and the file's own pages lose nothing by it.
+  const bool advise = return_ == Return::kAdvice || guard_.exchanged();
   return Telling(extent, [&] {
-    const int result = return_ == Return::kAdvice
-                           ? ::madvise(host() + extent.offset, extent.size, MADV_DONTNEED)
-                           : ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                         static_cast<off_t>(extent.offset), static_cast<off_t>(extent.size));
+    int result = advise ? ::madvise(host() + extent.offset, extent.size, MADV_DONTNEED) : 0;
+    if (result == 0 && return_ == Return::kHole) {
+      result = ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           static_cast<off_t>(extent.offset), static_cast<off_t>(extent.size));
+    }
     const int error = result == 0 ? 0 : errno;
-    if (error == 0) {
+    if (error == 0 || advise) {
       MarkDirty(extent.offset, extent.size);
     }
     return error;

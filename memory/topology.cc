@@ -32,8 +32,10 @@ Topology::~Topology() {
 void Topology::BeginTransaction() {
   big_lock_.AssertHeld();
   CHECK(!applying_);
-  if (depth_ == 0) {
-    FlushCoalesced();  // what the guest wrote before the change reaches what it wrote to
+  // What the guest wrote before the change reaches what it wrote to. A handler's own vCPU
+  // has had its writes made; others' are later ones, and to enter that handler they are refused.
+  if (depth_ == 0 && !HandlerAtWork()) {
+    FlushCoalesced();
   }
   ++depth_;
 }

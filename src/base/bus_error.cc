@@ -170,9 +170,8 @@ void BusErrors::Post(const BusError& error) {
 }
 
 std::vector<BusError> BusErrors::Take() {
-  // Before the records: one that is posted meanwhile leaves both set.
+  // Before the records: one that is posted meanwhile leaves it set.
   DrainEventFd(event_fd_.get());
-  lost_.store(false, std::memory_order_seq_cst);
   std::vector<BusError> errors;
   for (Record& record : records_) {
     if (record.state.load(std::memory_order_acquire) == State::kReady) {
@@ -203,6 +202,10 @@ BusErrorGuard& BusErrorGuard::operator=(BusErrorGuard&& other) noexcept {
   BusErrorGuard taken(std::move(other));
   std::swap(entry_, taken.entry_);
   return *this;
+}
+
+bool BusErrorGuard::exchanged() const {
+  return entry_ != nullptr && entry_->exchanged.load(std::memory_order_acquire) != 0;
 }
 
 BusErrorGuard::~BusErrorGuard() {

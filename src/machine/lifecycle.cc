@@ -1,5 +1,7 @@
 #include "src/machine/lifecycle.h"
 
+#include <utility>
+
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
 
@@ -155,7 +157,13 @@ void Lifecycle::WatchdogExpired() {
 }
 
 void Lifecycle::GuestCrashed() {
-  LogIfFailed(VmStop(RunState::kInternalError));
+  if (IsLive(state())) {
+    LogIfFailed(VmStop(RunState::kInternalError));
+  } else if (!NeedsReset(state())) {
+    // Found while the VM stands: it must not be continued as if nothing were.
+    held_stop_.reset();
+    SetStateOrLog(RunState::kInternalError);
+  }
   if (actions_.crash == CrashAction::kExitFailure) {
     force_poweroff_.store(true, std::memory_order_relaxed);
     RequestShutdown(ShutdownCause::kHostError, kExitGuestCrash);
@@ -237,6 +245,7 @@ void Lifecycle::Reset(ShutdownCause cause) {
   }
   (void)reset_.Take();
   (void)vmstop_.TakeIf(RunState::kGuestPanicked);
+  held_stop_.reset();
   if (const auto done = target_.ResetMachine(); !done) {
     log::Error("reset: {}", done.error().message());
     force_poweroff_.store(true, std::memory_order_relaxed);
@@ -273,7 +282,8 @@ Status Lifecycle::VmStart() {
   if (NeedsReset(state())) {
     return Fail(Error::Host("Resetting the Virtual Machine is required"));
   }
-  if (const auto pending = vmstop_.Take(); IsLive(state())) {
+  const auto pending = vmstop_.Take();
+  if (IsLive(state())) {
     // Suspended, it stays so until it is woken. A stop that was asked for and is overtaken: clients still see
     // the pair.
     if (pending) {
@@ -282,9 +292,17 @@ Status Lifecycle::VmStart() {
     }
     return {};
   }
+  if (pending && state() == RunState::kSaveVm) {
+    held_stop_ = pending;
+  }
   const RunState next = was_suspended_ ? RunState::kSuspended : RunState::kRunning;
   if (!IsLegal(state(), next)) {
     return SetState(next);
+  }
+  if (const auto stop = std::exchange(held_stop_, std::nullopt); stop && IsLegal(next, *stop)) {
+    // Its STOP was sent when the saving began. No vCPU runs and no handler is told.
+    TRY(SetState(next));
+    return SetState(*stop);
   }
   events_.Emit(ResumeEvent{});
   TRY(SetState(next));
@@ -304,9 +322,14 @@ Status Lifecycle::DoStop(RunState state, bool send_stop) {
   loop_.big_lock().AssertHeld();
   const RunState from = this->state();
   if (!IsLive(from)) {
+    // A client's stop says itself that the VM stays in save-vm, whence `cont` leads on.
+    if (from == RunState::kSaveVm && state != RunState::kPaused) {
+      held_stop_ = state;
+    }
     return {};
   }
   TRY(SetState(state));
+  held_stop_.reset();
   was_suspended_ = from == RunState::kSuspended;
   if (from == RunState::kRunning) {
     target_.PauseVcpus();

@@ -75,7 +75,8 @@ class Lifecycle {
   void GuestCrashLoaded();
   // The guest has not pinged its watchdog. Main loop's thread.
   void WatchdogExpired();
-  // A vCPU met something that it cannot go on from. Main loop's thread.
+  // A vCPU or a device met something that the guest cannot go on from; only a reset leads
+  // on, whatever state it was found in. Main loop's thread.
   void GuestCrashed();
 
   // Something was asked for that ShouldExit has still to serve, and with which no vCPU
@@ -88,7 +89,8 @@ class Lifecycle {
   // The error says why not: a state that needs a reset first, or a handler's, and
   // then the VM is stopped again.
   Status VmStart();
-  // Nothing if the VM is not live. Stopped whatever is returned: an error is a handler's.
+  // Nothing if the VM is not live; but from save-vm, VmStart leads to `state` then, unless it is paused.
+  // Stopped whatever is returned: an error is a handler's.
   Status VmStop(RunState state);
   // As VmStop, without a STOP event.
   void VmShutdown();
@@ -136,6 +138,7 @@ class Lifecycle {
   Actions actions_;
   std::atomic<RunState> state_{RunState::kPrelaunch};
   bool was_suspended_ = false;
+  std::optional<RunState> held_stop_;  // asked for in save-vm, taken by VmStart
   int exit_status_ = kExitClean;
 
   Slot<ShutdownCause> shutdown_;

@@ -358,16 +358,18 @@ Status Machine::ResetMachine() {
   for (const auto& event : vcpus_->TakeEvents()) {
     log::Debug("before the reset: {}", event.detail);
   }
-  // Nor what it met in its memory: whatever is wrong there still is met again.
-  (void)bus_errors_->Take();
   virtio_->Reset();
+  // Nor what it met in its memory, when its devices' I/O has ended: whatever is wrong
+  // there still is met again.
+  (void)TakeFatalBusError();
+  bus_errors_->Forget();
   platform_->Reset();
   const kvm::EntryState entry = TRY(image_->Place(ram_, DescribeToGuest()));
   for (const auto& tables : tables_) {
     TRY(ram_.Write(GuestAddress(tables.base), tables.bytes));
   }
-  if (const auto errors = bus_errors_->Take(); !errors.empty()) {
-    return Fail(Error::Host(Describe(errors.front())));
+  if (const auto error = TakeFatalBusError(); error || bus_errors_->lost()) {
+    return Fail(Error::Host(error ? Describe(*error) : "a bus error on guest memory"));
   }
   TRY(vm_->ResetClock());
   return vcpus_->ResetAll(entry);

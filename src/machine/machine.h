@@ -87,6 +87,8 @@ class Machine final : private LifecycleTarget {
   std::string Describe(const BusError& error) const;
   std::string Describe(const kvm::VcpuEvent& failure) const;
   void ServeBusErrors();
+  // While the guest is reset: the first that somebody met, if any; clients are told of hardware's.
+  std::optional<BusError> TakeFatalBusError();
   // True if a file of guest RAM has been cut short, which has been served then.
   bool ServeLostFile();
   void MemoryFailed(const std::string& what, bool hardware, bool used);

@@ -35,9 +35,30 @@ std::string Machine::Describe(const kvm::VcpuEvent& failure) const {
 }
 
 void Machine::ServeBusErrors() {
+  bool used = false;
   for (const BusError& error : bus_errors_->Take()) {
+    used = used || error.used;
     MemoryFailed(Describe(error), error.hardware, error.used);
   }
+  // One that found no room: no vCPU goes on, and nobody else would say why.
+  if (!used && bus_errors_->lost()) {
+    MemoryFailed("a bus error on guest memory", false, true);
+  }
+}
+
+std::optional<BusError> Machine::TakeFatalBusError() {
+  std::optional<BusError> fatal;
+  for (const BusError& error : bus_errors_->Take()) {
+    if (error.hardware) {
+      events_.Emit(MemoryFailureEvent{.action_required = error.used});
+    }
+    if (!error.used) {
+      log::Warning("{}: not used yet; the guest goes on", Describe(error));
+    } else if (!fatal) {
+      fatal = error;
+    }
+  }
+  return fatal;
 }
 
 // A guest whose memory is cut off under it falls over in ways that say nothing of

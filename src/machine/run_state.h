@@ -1,5 +1,5 @@
-// The run states and the edges between them, as the seed's system has them
-// (names as QMP reports them). Pure data. Any thread.
+// The run states and the edges between them, as the seed's system has them (names as
+// QMP reports them), and those to internal-error. Pure data. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ inline constexpr unsigned kRunStates = 16;
 std::string_view Name(RunState state);
 std::optional<RunState> RunStateByName(std::string_view name);
 
-// A state may always stay what it is.
+// A state may always stay what it is. Beyond the seed's edges, each but shutdown, which
+// needs a reset as well, leads to internal-error.
 bool IsLegal(RunState from, RunState to);
 // The guest may be executing, or sleeping of its own will.
 constexpr bool IsLive(RunState state) { return state == RunState::kRunning || state == RunState::kSuspended; }

@@ -34,8 +34,10 @@ class BusErrors {
 
   // Readable while there is something to take.
   int event_fd() const { return event_fd_.get(); }
-  // Whether there is one to take that somebody met, so that memory is not what it was. One load.
+  // Whether somebody has met one, taken or not, so that memory is not what it was. One load.
   bool lost() const { return lost_.load(std::memory_order_acquire); }
+  // Memory is being made anew: it is not lost, unless another one is met from here on.
+  void Forget() { lost_.store(false, std::memory_order_seq_cst); }
   // Keeps the first few until they are taken: one is enough to stop a VM.
   void Post(const BusError& error);
   std::vector<BusError> Take();
@@ -68,6 +70,9 @@ class BusErrorGuard {
   BusErrorGuard(const BusErrorGuard&) = delete;
   BusErrorGuard& operator=(const BusErrorGuard&) = delete;
   ~BusErrorGuard();
+
+  // Whether pages of it have been exchanged: what is behind the memory is no more what it shows there.
+  bool exchanged() const;
 
   struct Entry;
 

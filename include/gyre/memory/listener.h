@@ -31,7 +31,9 @@ class CoalescedQueue {
  public:
   virtual ~CoalescedQueue() = default;
   // Makes those that wait, in their order, through the address spaces. Nothing if it
-  // is at that already: a write's handler may come here again. Big lock held.
+  // is at that already: a write's handler may come here again. Big lock held, and kept: a
+  // handler of a coalesced write must not give it up (no I/O is waited for), else another
+  // thread takes what is half made for made.
   virtual void Flush() = 0;
 };
 

@@ -81,6 +81,8 @@ TEST_F(MemoryFailureTest, WhileMemoryIsLost_NoVcpuEnters) {
   ASSERT_TRUE(AwaitThat([&] { return vcpus->all_paused(); }));
   EXPECT_EQ(Ram<std::uint32_t>(0x5000), 0U);
   EXPECT_EQ(errors->Take().size(), 1U);
+  EXPECT_TRUE(errors->lost());
+  errors->Forget();
   vcpus->ResumeAll();
   EXPECT_TRUE(AwaitChange(0x5000));
 }

@@ -320,6 +320,72 @@ TEST_F(LifecycleTest, GuestCrash_StopsInInternalErrorAndEndsOnlyIfAsked) {
   EXPECT_EQ(lifecycle_->exit_status(), kExitGuestCrash);
 }
 
+// Found while the VM stands: `cont` must not run what is left of the guest.
+TEST_F(LifecycleTest, GuestCrashWhileStopped_NeedsAReset) {
+  for (const RunState stopped : {RunState::kPaused, RunState::kSaveVm, RunState::kIoError, RunState::kDebug,
+                                 RunState::kWatchdog, RunState::kGuestPanicked, RunState::kPrelaunch}) {
+    SCOPED_TRACE(Name(stopped));
+    Make({.crash = CrashAction::kPause});
+    if (stopped != RunState::kPrelaunch) {
+      ASSERT_TRUE(lifecycle_->VmStart());
+      ASSERT_TRUE(lifecycle_->VmStop(stopped));
+    }
+    ASSERT_EQ(lifecycle_->state(), stopped);
+    Took();
+    lifecycle_->GuestCrashed();
+    EXPECT_EQ(lifecycle_->state(), RunState::kInternalError);
+    const auto started = lifecycle_->VmStart();
+    ASSERT_FALSE(started);
+    EXPECT_EQ(started.error().message(), "Resetting the Virtual Machine is required");
+    EXPECT_THAT(Took(), IsEmpty());
+    lifecycle_->RequestReset(ShutdownCause::kHostQmpSystemReset);
+    EXPECT_FALSE(lifecycle_->ShouldExit());
+    EXPECT_TRUE(lifecycle_->VmStart());
+    EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+  }
+}
+
+TEST_F(LifecycleTest, GuestCrashWhileSuspended_NeedsAReset) {
+  Make({.crash = CrashAction::kPause});
+  ASSERT_TRUE(lifecycle_->VmStart());
+  lifecycle_->RequestSuspend();
+  EXPECT_FALSE(lifecycle_->ShouldExit());
+  ASSERT_EQ(lifecycle_->state(), RunState::kSuspended);
+  lifecycle_->GuestCrashed();
+  EXPECT_EQ(lifecycle_->state(), RunState::kInternalError);
+  EXPECT_FALSE(lifecycle_->WakeUp(WakeupReason::kRtc));
+  EXPECT_FALSE(lifecycle_->VmStart());
+}
+
+// What was asked for while the VM was saved is what the end of the saving leads to.
+TEST_F(LifecycleTest, StopWhileSaved_IsWhatTheEndLeadsTo) {
+  for (const bool served : {true, false}) {
+    SCOPED_TRACE(served);
+    Make({.panic = PanicAction::kPause});
+    ASSERT_TRUE(lifecycle_->VmStart());
+    ASSERT_TRUE(lifecycle_->VmStop(RunState::kSaveVm));
+    lifecycle_->RequestVmStop(RunState::kGuestPanicked);
+    if (served) {
+      EXPECT_FALSE(lifecycle_->ShouldExit());
+    }
+    EXPECT_EQ(lifecycle_->state(), RunState::kSaveVm);
+    Took();
+    EXPECT_TRUE(lifecycle_->VmStart());
+    EXPECT_EQ(lifecycle_->state(), RunState::kGuestPanicked);
+    EXPECT_THAT(Took(), IsEmpty());
+    EXPECT_TRUE(lifecycle_->VmStart());  // it was held once
+    EXPECT_THAT(Took(), ElementsAre("RESUME", "resume"));
+  }
+}
+
+TEST_F(LifecycleTest, ClientsStopWhileSaved_IsNotHeldAgainstItsContinue) {
+  ASSERT_TRUE(lifecycle_->VmStart());
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kSaveVm));
+  ASSERT_TRUE(lifecycle_->VmStop(RunState::kPaused));
+  ASSERT_TRUE(lifecycle_->VmStart());
+  EXPECT_EQ(lifecycle_->state(), RunState::kRunning);
+}
+
 // Pausing gives the big lock up: what happens meanwhile is asked for by the target.
 TEST_F(LifecycleTest, ExitDuringAResetsPause_EndsBeforeTheGuestRunsAgain) {
   ASSERT_TRUE(lifecycle_->VmStart());

@@ -37,6 +37,14 @@ TEST(RunState, PausedOrPanickedToShutdown_IsIllegal) {
   EXPECT_FALSE(IsLegal(kShutdown, kRunning));
 }
 
+// An extension of the seed's table, whose own edges there are those of inmigrate, finish-migrate and running.
+TEST(RunState, EveryStateButShutdown_LeadsToInternalError) {
+  for (unsigned i = 0; i < kRunStates; ++i) {
+    const auto from = static_cast<RunState>(i);
+    EXPECT_EQ(IsLegal(from, kInternalError), from != kShutdown) << Name(from);
+  }
+}
+
 TEST(RunState, TheOrdinaryLife_IsLegal) {
   const RunState life[] = {kPrelaunch, kRunning, kPaused,   kRunning,
                            kSuspended, kRunning, kShutdown, kPrelaunch};

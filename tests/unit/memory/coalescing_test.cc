@@ -274,6 +274,21 @@ TEST_F(CoalescingTest, AccessToARegionThatAsksForIt_ComesAfterWhatWaits) {
   EXPECT_EQ(byte, 2);
 }
 
+// What waits for a handler that is at work would be refused, and be lost.
+TEST_F(CoalescingTest, TransactionOfAHandler_RefusesItNoWrite) {
+  ASSERT_TRUE(region->AddCoalescing(0, 0x10));
+  handler.on_write = [&] {
+    handler.on_write = nullptr;
+    queue.writes = {{0x1001, 2}};
+    const Transaction transaction(world.topology);
+  };
+  const std::uint8_t byte = 7;
+  (void)space.Write(cache, GuestAddress(0x1020), std::as_bytes(std::span(&byte, 1)));
+  EXPECT_THAT(handler.writes, ElementsAre("20=7"));
+  queue.Flush();
+  EXPECT_THAT(handler.writes, ElementsAre("20=7", "1=2"));
+}
+
 // A write that is made may ask for the same again.
 TEST_F(CoalescingTest, FlushWithinAFlush_EndsAndKeepsTheOrder) {
   ASSERT_TRUE(region->AddCoalescing(0, 0x10));

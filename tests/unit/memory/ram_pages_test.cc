@@ -188,6 +188,30 @@ TEST(Failure, OfATruncatedFile_IsToldAsThat) {
   EXPECT_THAT(block->DescribeFailure(0, true), HasSubstr("hardware"));
 }
 
+// The page that stands where the file's was is no part of the file, where holes are made.
+TEST(Failure, PagesThatWereExchanged_AreClearedAndDiscardedAsTheOthers) {
+  for (const bool clear : {true, false}) {
+    SCOPED_TRACE(clear);
+    const std::string path = testing::TempDir() + "gyre-exchanged-" + std::to_string(::getpid());
+    const auto errors = BusErrors::Create().value();
+    const auto block =
+        RamBlock::New("ram", {.size = kSize, .backend = RamBackend::kFile, .share = true, .path = path})
+            .value();
+    block->Guard(*errors);
+    ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(kMiB)), 0);
+    std::memset(block->host(), 0x5a, 2 * kMiB);
+    ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(kSize)), 0);
+    ::unlink(path.c_str());
+    ASSERT_FALSE(errors->Take().empty());
+    ASSERT_EQ(block->host()[kMiB], std::byte{0x5a});
+    ASSERT_TRUE(clear ? block->Clear() : block->Discard(0, 2 * kMiB));
+    EXPECT_EQ(block->host()[0], std::byte{0});
+    EXPECT_EQ(block->host()[kMiB], std::byte{0});
+    EXPECT_EQ(block->host()[2 * kMiB - 1], std::byte{0});
+    EXPECT_TRUE(errors->Take().empty());
+  }
+}
+
 // An image that PlaceFile has mapped, cut short while the guest lives.
 TEST(Failure, OfAnImageThatStandsInRam_IsTold) {
   const auto errors = BusErrors::Create().value();
