@@ -98,6 +98,7 @@ void EventLoop::Impl::AssertMayChangeSources() const {
 }
 
 bool EventLoop::Impl::PrepareAll() {
+  sources.ForgetFiles(ring);
   if (!wakeup_polled && ring.space() > 0) {
     ring.PollEveryTime(kWakeupToken, wakeup.fd(), POLLIN);
     wakeup_polled = true;

@@ -243,6 +243,8 @@ std::uint64_t Ring::prepared() const { return state_->prepared.load(std::memory_
 
 unsigned Ring::space() const { return io_uring_sq_space_left(&state_->ring); }
 
+unsigned Ring::unsubmitted() const { return io_uring_sq_ready(&state_->ring); }
+
 void Ring::PollOnce(Token token, int fd, unsigned events) {
   io_uring_sqe* sqe = state_->NextSqe();
   io_uring_prep_poll_add(sqe, fd, events);

@@ -74,6 +74,8 @@ class Ring {
 
   // How many operations can be prepared before the next Submit or Wait.
   unsigned space() const;
+  // How many have been prepared that the kernel has not taken.
+  unsigned unsubmitted() const;
 
   // Prepare an operation; space() must not be 0. `events` are those of poll(2).
   void PollOnce(Token token, int fd, unsigned events);
@@ -82,6 +84,7 @@ class Ring {
   void Start(Token token, const Operation& operation);
   // Registers a file, so that operations need not look its fd up. Nothing where the kernel does not take it;
   // the fd is as good then. The kernel holds the file until it is forgotten and its operations are done.
+  // Before it is forgotten, they have been submitted.
   FileSlot RegisterFile(int fd);
   void ForgetFile(unsigned slot);
   // Withdraws an operation; its completion (-ECANCELED, or what came first) still arrives.

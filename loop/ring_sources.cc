@@ -4,6 +4,17 @@
 
 namespace gyre::loop {
 
+// An operation that the kernel could not take yet may name a slot.
+void RingSources::ForgetFiles(Ring& ring) {
+  if (ring.unsubmitted() != 0) {
+    return;
+  }
+  for (const unsigned slot : to_forget_) {
+    ring.ForgetFile(slot);
+  }
+  to_forget_.clear();
+}
+
 bool RingSources::Prepare(Ring& ring) {
   // Withdrawals first: a new watch on the same fd must not meet the old one's poll.
   std::size_t withdrawn = 0;
@@ -11,10 +22,6 @@ bool RingSources::Prepare(Ring& ring) {
     ring.Cancel(to_withdraw_[withdrawn++]);
   }
   to_withdraw_.erase(to_withdraw_.begin(), to_withdraw_.begin() + static_cast<std::ptrdiff_t>(withdrawn));
-  for (const unsigned slot : to_forget_) {
-    ring.ForgetFile(slot);
-  }
-  to_forget_.clear();
   while (!to_prepare_.empty() && ring.space() > 0) {
     to_prepare_.PopFront().Prepare(ring);
   }

@@ -39,9 +39,11 @@ class RingSources {
   // Cancels an operation; its last completion still comes, to its owner unless Disown was called.
   void Withdraw(Token token) { to_withdraw_.push_back(token); }
 
-  // The ring no longer keeps the file, from the next Prepare on.
+  // The ring no longer keeps the file, from the next ForgetFiles on.
   void ForgetFile(unsigned slot) { to_forget_.push_back(slot); }
 
+  // Before anything is prepared; nothing while there are operations that are still to be submitted.
+  void ForgetFiles(Ring& ring);
   // Prepares what fits into the ring; false if some did not.
   bool Prepare(Ring& ring);
   bool HasReady(Tier tier) const { return !ready_[Index(tier)].empty() || !batch_[Index(tier)].empty(); }

@@ -147,8 +147,8 @@ class MemoryRegion : public std::enable_shared_from_this<MemoryRegion> {
   // Of kIo. Writes to [offset, offset + size) need not reach the handler at once: the
   // kernel may keep them, in their order, until any vCPU exits or a transaction
   // begins. For registers whose writes mean nothing before another access, and whose
-  // handler keeps the big lock (CoalescedQueue::Flush). Each such range costs a grace period when it comes and when it goes (ARCHITECTURE.md, "Order
-  // of KVM calls"). Refused where it would wrap.
+  // handler keeps the big lock (CoalescedQueue::Flush). Each such range costs a grace period when it comes
+  // and when it goes (ARCHITECTURE.md, "Order of KVM calls"). Refused where it would wrap.
   Status AddCoalescing(std::uint64_t offset, std::uint64_t size);
   void ClearCoalescing();
 

@@ -2,6 +2,9 @@
 #include <cerrno>
 
 #include "async_op_fixture.h"
+#include "loop/call_meter.h"
+#include "loop/ring.h"
+#include "loop/ring_sources.h"
 
 namespace gyre::loop {
 namespace {
@@ -87,6 +90,28 @@ TEST_F(RegisteredFileTest, MoreThanTheRingTakes_AllWork) {
   const RegisteredFile later(loop(), file.get());
   Poll();
   EXPECT_TRUE(later.registered());
+}
+
+// An operation stays unsubmitted if io_uring_enter(2) fails.
+TEST(RingSourcesTest, FileForgotten_WhileAnOperationOnItIsUnsubmitted_IsKeptUntilItIs) {
+  Ring ring = Ring::Create().value();
+  CallMeter meter;
+  RingSources sources(meter);
+  const Pipe pipe;
+  const FileSlot slot = ring.RegisterFile(pipe.write_end.get());
+  ASSERT_TRUE(slot);
+  const Bytes out = ToBytes("x");
+  ring.Start(7, {.kind = OpKind::kWrite, .file_slot = slot, .memory = out.data(), .size = 1, .offset = 0});
+  sources.ForgetFile(*slot);
+  sources.ForgetFiles(ring);
+  std::vector<Completion> completions;
+  while (completions.empty()) {
+    ASSERT_EQ(ring.Wait(1'000'000'000, completions), 0);
+  }
+  EXPECT_EQ(completions[0].result, 1);
+  EXPECT_EQ(ring.unsubmitted(), 0U);
+  sources.ForgetFiles(ring);
+  EXPECT_EQ(ring.RegisterFile(pipe.write_end.get()), slot);  // free again
 }
 
 TEST_F(RegisteredFileTest, OfNoFd_IsNotRegisteredAndItsOperationsSaySo) {
