@@ -15,8 +15,10 @@
 namespace gyre::ctl {
 namespace {
 
-constexpr std::size_t kMaxEvents = 4096;  // kept for NextEvent; the oldest go
-constexpr int kBusyMs = 20;               // between attempts at a server whose backlog is full
+// Kept for NextEvent, as text; the oldest go.
+constexpr std::size_t kMaxEvents = 4096;
+constexpr std::size_t kMaxEventBytes = std::size_t{4} << 20;
+constexpr int kBusyMs = 20;  // between attempts at a server whose backlog is full
 
 std::string Reason(int error) { return std::generic_category().message(error); }
 
@@ -92,16 +94,17 @@ Outcome<Json> Client::Execute(const std::string& command, const Json& arguments,
     if (!message) {
       return Fail(Exit::kTimeout, format("{}: no answer in time", command));
     }
-    if (message->contains("event")) {
-      Keep(*std::move(message));
-      if (deadline.passed()) {  // events without end are no answer
+    const bool event = message->contains("event");
+    const auto id = IntegerOf(*message, "id");
+    // The other: of a command that was not waited for any longer.
+    if (event || (id && *id > 0 && *id < last_id_)) {
+      if (deadline.passed()) {  // without end, they are no answer
         return Fail(Exit::kTimeout, format("{}: no answer in time", command));
       }
+      if (event) {
+        Keep(*message);
+      }
       continue;
-    }
-    const auto id = IntegerOf(*message, "id");
-    if (id && *id > 0 && *id < last_id_) {
-      continue;  // of a command that was not waited for any longer
     }
     if (message->contains("id") && id != last_id_) {
       return Fail(Exit::kBroken, format("{}: the server answers something else", command));
@@ -126,15 +129,21 @@ Outcome<std::optional<Json>> Client::NextEvent(const Deadline& deadline) {
     if (message->contains("event")) {
       return message;
     }
+    if (deadline.passed()) {  // what is no event may come without end
+      return std::nullopt;
+    }
   }
-  Json event = std::move(events_.front());
+  Json event = Json::parse(events_.front(), nullptr, false);
+  event_bytes_ -= events_.front().size();
   events_.pop_front();
   return event;
 }
 
-void Client::Keep(Json event) {
-  events_.push_back(std::move(event));
-  if (events_.size() > kMaxEvents) {
+void Client::Keep(const Json& event) {
+  events_.push_back(ToText(event));
+  event_bytes_ += events_.back().size();
+  while (events_.size() > kMaxEvents || event_bytes_ > kMaxEventBytes) {
+    event_bytes_ -= events_.front().size();
     events_.pop_front();
   }
 }

@@ -22,7 +22,8 @@ class Client {
   // in last_error_class. `fd`: sent along (SCM_RIGHTS).
   Outcome<Json> Execute(const std::string& command, const Json& arguments, const Deadline& deadline,
                         int fd = -1);
-  // The next event; nothing if the deadline passes first. The server's end is kBroken.
+  // The next event; nothing if the deadline passes first. One that has come is returned even then. The
+  // server's end is kBroken.
   Outcome<std::optional<Json>> NextEvent(const Deadline& deadline);
 
   const Json& greeting() const { return greeting_; }
@@ -35,11 +36,12 @@ class Client {
   Outcome<std::size_t> SendSome(std::string_view text, int fd);
   // Nothing: the deadline passed.
   Outcome<std::optional<Json>> Receive(const Deadline& deadline);
-  void Keep(Json event);
+  void Keep(const Json& event);
 
   UniqueFd fd_;
   MessageReader reader_;
-  std::deque<Json> events_;
+  std::deque<std::string> events_;  // a parsed one may take many times its text
+  std::size_t event_bytes_ = 0;
   Json greeting_;
   std::string last_error_class_;
   std::int64_t last_id_ = 0;

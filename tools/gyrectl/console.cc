@@ -1,31 +1,24 @@
 // console: this terminal on the VM's serial port. The terminal is raw meanwhile
 // and is put back however it ends.
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <system_error>
 
 #include "gyre/base/format.h"
 #include "gyre/base/unique_fd.h"
 #include "tools/gyrectl/escape.h"
+#include "tools/gyrectl/serial.h"
 #include "tools/gyrectl/subcommand.h"
 
 namespace gyre::ctl {
 namespace {
 
 constexpr std::size_t kMostPending = 65536;  // typed, and not yet taken by the guest
-
-std::string Reason(int error) { return std::generic_category().message(error); }
 
 class RawTerminal {
  public:
@@ -49,64 +42,6 @@ class RawTerminal {
   termios before_{};
   bool terminal_;
 };
-
-// "unix:/run/x,server=on", "disconnected:unix:/run/x,server=on", "pty:/dev/pts/3": what can be opened of it.
-std::string PathOf(std::string_view filename) {
-  constexpr std::string_view kNobody = "disconnected:";
-  if (filename.starts_with(kNobody)) {
-    filename.remove_prefix(kNobody.size());
-  }
-  for (const std::string_view scheme : {"unix:", "pty:"}) {
-    if (filename.starts_with(scheme)) {
-      filename.remove_prefix(scheme.size());
-      return std::string(filename.substr(0, filename.find(',')));
-    }
-  }
-  return "";
-}
-
-// Where the serial port is: as asked for, as the VM tells, or in its directory.
-Outcome<std::string> FindSerial(Call& call) {
-  if (call.Has("serial")) {
-    return call.Value("serial");
-  }
-  const Deadline deadline = call.deadline.Earlier(Deadline::After(10));
-  if (auto client = Client::Connect(call.vm.socket, deadline)) {
-    const auto ports = client->Execute("query-chardev", Json::object(), deadline);
-    for (const Json& port : ports ? *ports : Json::array()) {
-      if (const auto path = PathOf(TextOf(port, "filename"));
-          TextOf(port, "label") == "serial0" && !path.empty()) {
-        return path;
-      }
-    }
-  }
-  const std::string usual = call.vm.directory + "/serial.sock";
-  if (!call.vm.directory.empty() && ::access(usual.c_str(), F_OK) == 0) {
-    return usual;
-  }
-  return Fail(Exit::kNoConnection,
-              "the VM's serial port is on no socket or pty (gyred's --serial); --serial SOCKET names one");
-}
-
-Outcome<UniqueFd> Open(const std::string& path) {
-  struct stat status = {};
-  if (::stat(path.c_str(), &status) == 0 && S_ISCHR(status.st_mode)) {
-    UniqueFd fd(::open(path.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
-    return fd ? Outcome<UniqueFd>(std::move(fd))
-              : Fail(Exit::kNoConnection, format("{}: {}", path, Reason(errno)));
-  }
-  sockaddr_un peer = {};
-  peer.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(peer.sun_path)) {
-    return Fail(Exit::kUsage, format("{}: too long for a socket's path", path));
-  }
-  std::memcpy(&peer.sun_path[0], path.data(), path.size());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof(peer)) != 0) {
-    return Fail(Exit::kNoConnection, format("{}: {}", path, Reason(errno)));
-  }
-  return fd;
-}
 
 UniqueFd WatchSignals() {
   sigset_t ends;
@@ -213,7 +148,7 @@ class Session {
 }  // namespace
 
 Outcome<void> RunConsole(Call& call) {
-  const UniqueFd port = TRY(Open(TRY(FindSerial(call))));
+  const UniqueFd port = TRY(OpenSerial(call));
   ::signal(SIGPIPE, SIG_IGN);
   const UniqueFd signals = WatchSignals();
   Outcome<std::string> end;

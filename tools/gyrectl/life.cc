@@ -31,7 +31,8 @@ std::string VersionText(const Json& greeting) {
 std::string StateText(const Output& output, std::string_view state) {
   const bool bad = state == "internal-error" || state == "io-error" || state == "guest-panicked";
   const Style style = bad ? Style::kBad : state == "running" ? Style::kGood : Style::kWarn;
-  return output.Styled(style, Harmless(state));
+  constexpr std::size_t kMostState = 64;  // characters, so that no table cuts its colour's end off
+  return output.Styled(style, Shortened(Harmless(state), kMostState));
 }
 
 Outcome<std::string> QueryState(Client& client, const Deadline& deadline) {

@@ -75,6 +75,21 @@ std::string Harmless(std::string_view text, bool lines) {
   return safe;
 }
 
+std::string Shortened(std::string text, std::size_t most) {
+  if (Width(text) <= most) {
+    return text;
+  }
+  std::size_t end = 0;
+  for (std::size_t width = 0; end < text.size(); ++end) {
+    width += Width(std::string_view(text).substr(end, 1));
+    if (width == most) {
+      break;
+    }
+  }
+  text.resize(end);
+  return text + "\xe2\x80\xa6";
+}
+
 std::string SizeText(std::uint64_t bytes) {
   constexpr std::array<std::string_view, 7> kUnits{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   std::size_t unit = 0;
@@ -88,6 +103,25 @@ std::string SizeText(std::uint64_t bytes) {
   const std::uint64_t tenths = rest * 10 / 1024;
   return tenths == 0 ? format("{} {}", whole, kUnits.at(unit))
                      : format("{}.{} {}", whole, tenths, kUnits.at(unit));
+}
+
+std::vector<std::string> Table::Bounded(std::vector<std::string> cells) {
+  if (cells.size() > kMostColumns) {
+    columns_left_out_ = std::max(columns_left_out_, cells.size() - kMostColumns);
+    cells.resize(kMostColumns);
+  }
+  for (auto& cell : cells) {
+    cell = Shortened(std::move(cell), kMostCell);
+  }
+  return cells;
+}
+
+void Table::Row(std::vector<std::string> cells) {
+  if (rows_.size() == kMostRows) {
+    ++rows_left_out_;
+    return;
+  }
+  rows_.push_back(Bounded(std::move(cells)));
 }
 
 std::string Table::Text(bool colour) const {
@@ -114,6 +148,10 @@ std::string Table::Text(bool colour) const {
   }
   for (const auto& row : rows_) {
     AppendRow(text, row, widths, right);
+  }
+  if (rows_left_out_ + columns_left_out_ > 0) {
+    text +=
+        format("({} rows and {} columns are left out; --json has them)\n", rows_left_out_, columns_left_out_);
   }
   return text;
 }

@@ -11,22 +11,34 @@ namespace gyre::ctl {
 
 // Control characters, C1 ones and broken UTF-8 become '?'; line ends and tabs stay if `lines`.
 std::string Harmless(std::string_view text, bool lines = false);
+// Its first characters and an ellipsis, `most` in all, where there are more than that.
+std::string Shortened(std::string text, std::size_t most);
 // "256 MiB", "1.5 GiB", "12 bytes".
 std::string SizeText(std::uint64_t bytes);
 
 enum class Style : std::uint8_t { kPlain, kBold, kGood, kWarn, kBad };
 
+// Every row is as wide as the widest, so that what a server can make of it is bounded: what is
+// beyond the limits is left out, and the last line tells.
 class Table {
  public:
+  static constexpr std::size_t kMostRows = 10'000;
+  static constexpr std::size_t kMostColumns = 64;
+  static constexpr std::size_t kMostCell = 256;  // characters
+
   // A column whose cells are all numbers is aligned to the right.
-  void Head(std::vector<std::string> cells) { head_ = std::move(cells); }
-  void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void Head(std::vector<std::string> cells) { head_ = Bounded(std::move(cells)); }
+  void Row(std::vector<std::string> cells);
   bool empty() const { return rows_.empty(); }
   std::string Text(bool colour) const;
 
  private:
+  std::vector<std::string> Bounded(std::vector<std::string> cells);
+
   std::vector<std::string> head_;
   std::vector<std::vector<std::string>> rows_;
+  std::size_t rows_left_out_ = 0;
+  std::size_t columns_left_out_ = 0;
 };
 
 class Output {

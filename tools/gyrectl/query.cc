@@ -61,9 +61,10 @@ struct Statistics {
       head.push_back(columns.size() == 1 ? "VALUE" : format("CPU {}", at));
     }
     table.Head(std::move(head));
+    const std::size_t shown = std::min(columns.size(), Table::kMostColumns - 1);  // the name has one
     for (const auto& [name, values] : rows) {
       std::vector<std::string> row = {name};
-      for (std::size_t at = 0; at < columns.size(); ++at) {
+      for (std::size_t at = 0; at < shown; ++at) {
         const auto found = values.find(at);
         row.push_back(found == values.end() ? "-" : found->second);
       }

@@ -15,6 +15,7 @@ constexpr const char* kHelp =
     "gyrectl's subcommands (gyrectl --help), and QMP's commands as NAME KEY=VALUE...\n"
     "Tab completes; exit or Ctrl-D leaves; quit ends the VM.\n";
 constexpr double kUsualTimeout = 10;  // seconds a QMP command
+constexpr double kEventsTime = 1;     // seconds of events before the next prompt
 
 // $XDG_STATE_HOME/gyre/history, or ~/.local/state's; none where that cannot be.
 std::string HistoryFile() {
@@ -91,15 +92,17 @@ Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double
   return command->run(own);
 }
 
-// What has come meanwhile; nothing is waited for.
+// What has come meanwhile; nothing is waited for. If they come without end, the rest is for the next time.
 Outcome<void> ShowEvents(Call& call) {
-  while (true) {
+  const Deadline enough = Deadline::After(kEventsTime);
+  while (!enough.passed()) {
     const auto event = TRY(call.client->NextEvent(Deadline::After(1e-9)));
     if (!event) {
       return {};
     }
     call.output.Print((call.output.json() ? ToText(*event) : EventLine(*event)) + "\n");
   }
+  return {};
 }
 
 }  // namespace

@@ -69,6 +69,9 @@ std::string EventLine(const Json& event) {
 Outcome<void> RunEvents(Call& call) {
   const std::uint64_t count = TRY(EventCount(call));
   for (std::uint64_t seen = 0; count == 0 || seen < count; ++seen) {
+    if (call.deadline.passed()) {  // they may come without end
+      return Fail(Exit::kTimeout, "no further event in time");
+    }
     auto event = call.client->NextEvent(call.deadline);
     if (!event && HungUp(event.error()) && count == 0) {
       return {};  // the VM's end is that of its events

@@ -82,6 +82,7 @@ say "both guests have powered off"
 
 systemctl start gyre@c.socket || fail "the socket"
 has SubState gyre@c dead || fail "c runs already"
+[ "$(stat -c %a:%U:%G /run/gyre/c/qmp.sock)" = 600:root:root ] || fail "others may talk to c"
 until_true 120 gyrectl --timeout 60 c status
 has SubState gyre@c running || fail "c was not started by its socket"
 gyrectl --timeout 60 c quit --wait || fail "gyrectl c quit"

@@ -99,17 +99,62 @@ TEST(Client, SilentServer_IsATimeout) {
   EXPECT_EQ(Client::Connect(mute.path(), Deadline::After(kShort)).error().exit, Exit::kTimeout);
 }
 
+// More than anybody reads within the deadlines here.
+std::string FloodOf(std::string_view message) {
+  std::string flood;
+  for (int i = 0; i < 2'000'000; ++i) {
+    flood += message;
+  }
+  return flood;
+}
+
 TEST(Client, EventsWithoutEnd_AreATimeoutToo) {
-  FakeServer server([](const Json&) {
-    std::string flood;
-    for (int i = 0; i < 2'000'000; ++i) {
-      flood += "{\"event\":\"X\"}\n";
-    }
-    return flood;
+  FakeServer server([](const Json& request) {
+    return FloodOf("{\"event\":\"X\"}\n") + FakeServer::Return(request, "too late");
   });
   auto client = Client::Connect(server.path(), Deadline::After(kPatience));
   ASSERT_TRUE(client);
   EXPECT_EQ(client->Execute("test", Json::object(), Deadline::After(kShort)).error().exit, Exit::kTimeout);
+}
+
+TEST(Client, LateAnswersWithoutEnd_AreATimeoutToo) {
+  FakeServer server([](const Json& request) {
+    return FloodOf("{\"return\":1,\"id\":1}\n") + FakeServer::Return(request, "too late");
+  });
+  auto client = Client::Connect(server.path(), Deadline::After(kPatience));
+  ASSERT_TRUE(client);
+  EXPECT_EQ(client->Execute("test", Json::object(), Deadline::After(kShort)).error().exit, Exit::kTimeout);
+}
+
+TEST(Client, WhatIsNoEventWithoutEnd_IsNoEventInTime) {
+  FakeServer server([](const Json& request) {
+    return FakeServer::Return(request, 1) + FloodOf("{\"id\":1}\n") + "{\"event\":\"TOO_LATE\"}\n";
+  });
+  auto client = Client::Connect(server.path(), Deadline::After(kPatience));
+  ASSERT_TRUE(client->Execute("test", Json::object(), Deadline::After(kPatience)));
+  const auto event = client->NextEvent(Deadline::After(kShort));
+  ASSERT_TRUE(event) << event.error().message;
+  EXPECT_FALSE(*event);
+}
+
+TEST(Client, KeepsFewEventsThatAreLong) {
+  constexpr int kEvents = 12;
+  FakeServer server([](const Json& request) {
+    std::string text;
+    for (int i = 0; i < kEvents; ++i) {
+      text +=
+          Json({{"event", "LONG"}, {"data", {{"number", i}, {"text", std::string(1 << 20, 'x')}}}}).dump();
+    }
+    return text + FakeServer::Return(request, 1);
+  });
+  auto client = Client::Connect(server.path(), Deadline::After(kPatience));
+  ASSERT_TRUE(client->Execute("test", Json::object(), Deadline::After(kPatience)));
+  std::vector<int> kept;
+  while (const auto event = client->NextEvent(Deadline::After(kShort)).value()) {
+    kept.push_back((*event)["data"]["number"]);
+  }
+  EXPECT_EQ(kept, (std::vector<int>{kEvents - 3, kEvents - 2,
+                                    kEvents - 1}));  // 4 MiB, less what is around the text
 }
 
 TEST(Client, AnswerThatCameTooLate_IsNotTakenForTheNext) {

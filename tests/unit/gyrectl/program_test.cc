@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "tests/support/process.h"
 #include "tests/unit/gyrectl/fake_server.h"
+#include "tools/gyrectl/new_file.h"
 
 namespace gyre::ctl {
 namespace {
@@ -133,6 +135,31 @@ TEST(ProgramEvents, FollowsUntilTheVmEnds) {
   EXPECT_EQ(Ctl(server.path(), {"events", "--count", "3", "--timeout", "0.2"}).exit_status, 4);
 }
 
+TEST(ProgramEvents, WithoutEnd_EndInTimeAllTheSame) {
+  std::string flood = kGreeting;
+  for (int i = 0; i < 2'000'000; ++i) {
+    flood += "{\"event\":\"X\"}\n";
+  }
+  FakeServer server(Answer, flood);
+  EXPECT_EQ(Ctl(server.path(), {"events", "--count", "1999999", "--timeout", "0.2"}).exit_status, 4);
+}
+
+TEST(ProgramStats, OfAHostileServer_AreCut) {
+  FakeServer server([](const Json& request) {
+    Json all = Json::array();
+    for (int i = 0; i < 1000; ++i) {
+      all.push_back({{"qom-path", "/cpu" + std::to_string(i)},
+                     {"provider", "kvm"},
+                     {"stats", {{{"name", "exits"}, {"value", std::string(1000, 'x')}}}}});
+    }
+    return FakeServer::Return(request, all);
+  });
+  const auto result = Ctl(server.path(), {"stats"});
+  EXPECT_TRUE(result.out.ends_with("(0 rows and 937 columns are left out; --json has them)\n"));
+  EXPECT_FALSE(result.out.contains(std::string(256, 'x')));
+  EXPECT_TRUE(result.out.contains(std::string(255, 'x')));
+}
+
 TEST(ProgramQuit, WaitsForTheEndIfAsked) {
   FakeServer server([asked = false](const Json& request) mutable {
     return std::exchange(asked, true) ? std::string(FakeServer::kHangUp)
@@ -177,6 +204,59 @@ TEST_F(DumpTest, OverWhatIsNoFile_IsRefusedEvenByForce) {
   const auto result = Ctl(server_.path(), {"dump", file_, "--force"});
   EXPECT_EQ(result.exit_status, 2) << result.Describe();
   EXPECT_TRUE(std::filesystem::is_fifo(file_));
+}
+
+class NewFileTest : public ::testing::TestWithParam<NewFile::Meanwhile> {
+ protected:
+  void SetUp() override { ASSERT_NE(::mkdtemp(directory_.data()), nullptr); }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+  std::vector<std::string> Names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
+      names.push_back(entry.path().filename());
+    }
+    return names;
+  }
+  std::string directory_ = "/tmp/gyrectl-test-XXXXXX";
+};
+
+TEST_P(NewFileTest, AppearsWhenItIsWhole_AndReplacesOnlyIfItMay) {
+  const std::string path = directory_ + "/core";
+  for (const bool replace : {false, true}) {
+    auto file = NewFile::Create(path, replace, GetParam());
+    ASSERT_TRUE(file) << file.error().message;
+    ASSERT_EQ(::write(file->fd(), "CORE", 4), 4);
+    EXPECT_FALSE(std::filesystem::exists(path));
+    std::ofstream(path) << "another's";  // meanwhile
+    const auto done = file->Publish();
+    EXPECT_EQ(done.has_value(), replace);
+    EXPECT_EQ(Content(path), replace ? "CORE" : "another's");
+    std::filesystem::remove(path);
+    auto again = NewFile::Create(path, replace, GetParam());
+    EXPECT_TRUE(again && again->Publish()) << replace;
+    std::filesystem::remove(path);
+  }
+  EXPECT_EQ(Names(), std::vector<std::string>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Meanwhile, NewFileTest,
+                         ::testing::Values(NewFile::Meanwhile::kNameless, NewFile::Meanwhile::kNamed),
+                         [](const auto& instance) {
+                           return instance.param == NewFile::Meanwhile::kNamed ? "Named" : "Nameless";
+                         });
+
+TEST(NewFile, PartsNames_CannotBeForeseen) {
+  std::string directory = "/tmp/gyrectl-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  {
+    const auto one = NewFile::Create(directory + "/core", false, NewFile::Meanwhile::kNamed);
+    const auto other = NewFile::Create(directory + "/core", false, NewFile::Meanwhile::kNamed);
+    EXPECT_TRUE(one && other);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory), {}), 2);
+    EXPECT_FALSE(std::filesystem::exists(directory + "/core.part-" + std::to_string(::getpid())));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(directory));
+  std::filesystem::remove_all(directory);
 }
 
 TEST_F(DumpTest, ThatFails_LeavesNothing) {

@@ -4,6 +4,7 @@
 #include <pty.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 
@@ -201,6 +202,70 @@ TEST_F(Console, TerminalIsPutBackAfterASignal) {
   terminal_.Signal(SIGTERM);
   EXPECT_EQ(terminal_.Wait(), 0);
   EXPECT_FALSE(terminal_.raw());
+}
+
+// gyrectl's console where the server names this as its serial port; what it says.
+int ConsoleOf(const std::string& filename, std::string& says, const std::vector<std::string>& more = {}) {
+  FakeServer server([&filename](const Json& request) {
+    return FakeServer::Return(request, {{{"label", "serial0"}, {"filename", filename}}});
+  });
+  std::vector<std::string> words = {std::getenv("GYRECTL"), "-s", server.path(), "console", "--timeout", "2"};
+  words.insert(words.end(), more.begin(), more.end());
+  OnTerminal terminal(words);
+  const int status = terminal.Wait();
+  terminal.WaitFor("gyrectl: ");
+  says = terminal.shown();
+  return status;
+}
+
+TEST(ConsolePlace, PtyThatIsNone_IsNotOpened) {
+  std::string directory = "/tmp/gyrectl-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  std::filesystem::create_symlink("/dev/null", directory + "/3");
+  for (const std::string& path : {std::string("/dev/null"), std::string("/dev/pts/../null"),
+                                  std::string("/dev/pts/ptmx"), directory + "/3"}) {
+    std::string says;
+    EXPECT_EQ(ConsoleOf("pty:" + path, says), 1) << path;
+    EXPECT_TRUE(says.contains("is no pty")) << says;
+  }
+  std::filesystem::remove_all(directory);
+}
+
+TEST(ConsolePlace, DeviceNamedAsASocket_IsNotOpened) {
+  std::string says;
+  EXPECT_EQ(ConsoleOf("unix:/dev/null,server=on", says), 3) << says;
+}
+
+TEST(ConsolePlace, Pty_IsOpened) {
+  int master = -1;
+  int slave = -1;
+  std::array<char, 64> name{};
+  ASSERT_EQ(::openpty(&master, &slave, name.data(), nullptr, nullptr), 0);
+  const UniqueFd owned(master);
+  const UniqueFd other(slave);
+  std::string says;
+  EXPECT_EQ(ConsoleOf(std::string("pty:") + name.data(), says), 4);
+  EXPECT_TRUE(says.contains("connected")) << says;
+}
+
+TEST(ConsolePlace, AnotherUsersSocket_IsOpenedOnlyIfTheUserNamesIt) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "a socket of another user takes root";
+  }
+  std::string directory = "/tmp/gyrectl-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  const std::string path = directory + "/serial";
+  ASSERT_EQ(::chmod(directory.c_str(), 0777), 0);
+  constexpr uid_t kNobody = 65534;
+  ASSERT_EQ(::seteuid(kNobody), 0);
+  SerialPort port(path);
+  ASSERT_EQ(::seteuid(0), 0);
+  std::string says;
+  EXPECT_EQ(ConsoleOf("unix:" + path, says), 1);
+  EXPECT_TRUE(says.contains("another user's socket")) << says;
+  EXPECT_TRUE(port.Accept());  // and hung up upon
+  EXPECT_EQ(ConsoleOf("unix:" + path, says, {"--serial", path}), 4) << says;
+  std::filesystem::remove_all(directory);
 }
 
 TEST(Shell, CompletesAndRemembers) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <set>
@@ -177,6 +178,26 @@ TEST(Output, AlignsTables) {
   table.Row({"long name", "3"});
   EXPECT_EQ(table.Text(false), "NAME       VALUE\n\xc3\xa4             12\nlong name      3\n");
   EXPECT_EQ(table.Text(true).substr(0, 4), "\x1b[1m");
+}
+
+TEST(Output, TableOfAHostileServer_IsCut) {
+  Table table;
+  table.Head(std::vector<std::string>(Table::kMostColumns + 5, "H"));
+  std::string longest;
+  for (std::size_t i = 0; i < Table::kMostCell + 1; ++i) {
+    longest += "\xc3\xa4";
+  }
+  table.Row({longest});
+  for (std::size_t i = 1; i < Table::kMostRows + 7; ++i) {
+    table.Row({"x"});
+  }
+  const std::string text = table.Text(false);
+  const std::string cut = longest.substr(0, 2 * (Table::kMostCell - 1)) + "\xe2\x80\xa6";
+  EXPECT_NE(text.find("\n" + cut + "\n"), std::string::npos);
+  EXPECT_EQ(std::ranges::count(text.substr(0, text.find('\n')), 'H'), std::ptrdiff_t{Table::kMostColumns});
+  EXPECT_EQ(std::ranges::count(text, '\n'), std::ptrdiff_t{1 + Table::kMostRows + 1});
+  EXPECT_TRUE(text.ends_with("(7 rows and 5 columns are left out; --json has them)\n"));
+  EXPECT_EQ(Shortened(longest, Table::kMostCell + 1), longest);
 }
 
 TEST(Output, SizesAndProgress) {
