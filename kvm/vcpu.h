@@ -44,7 +44,7 @@ struct VcpuShared {
   const BusErrors* bus_errors = nullptr;
   Mailbox& mailbox;
   CoalescedRing& coalesced;
-  unsigned coalesced_page = 0;  // in a vCPU's mapping
+  unsigned coalesced_page = 0;        // in a vCPU's mapping
   DirtyRings* dirty_rings = nullptr;  // null: none
 };
 

@@ -16,8 +16,7 @@ struct VirtioDevice::Runner {
         index(number),
         serve(
             owner.loop(), [this] { Serve(); }, loop::Tier::kIo),
-        flush(
-            owner.loop(), [this] { Flush(); }, loop::Tier::kIo) {}
+        flush(owner.loop(), [this] { Flush(); }, loop::Tier::kIo) {}
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
   void Remove();

@@ -178,7 +178,8 @@ bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()
 void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   // The guest never learns of more than it has room for, whatever a device says.
   written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
-  // More may be written than that: a status behind a short read, or before an error. All of it counts as dirty.
+  // More may be written than that: a status behind a short read, or before an error. All of it counts as
+  // dirty.
   const auto pieces = parts->buffers.pieces();
   for (std::size_t i = parts->readable_pieces; i < pieces.size(); ++i) {
     parts->buffers.NoteWritten(i, 0, pieces[i].iov_len);

@@ -23,7 +23,7 @@ constexpr unsigned kLeastDirtyRing = 1024;
 constexpr unsigned kMostDirtyRing = 65'536;
 
 std::uint64_t HostMemory() {
-  struct sysinfo info {};
+  struct sysinfo info{};
   ::sysinfo(&info);
   return static_cast<std::uint64_t>(info.totalram) * info.mem_unit;
 }

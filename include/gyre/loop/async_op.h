@@ -79,8 +79,8 @@ class AsyncOp {
   void Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset);
   void ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset);
   void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset);
-  void Sync(FileRef file);      // fsync
-  void DataSync(FileRef file);  // fdatasync
+  void Sync(FileRef file);                                                          // fsync
+  void DataSync(FileRef file);                                                      // fdatasync
   void Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate
   void Accept(FileRef listener);
   void Connect(FileRef file, const sockaddr& address,

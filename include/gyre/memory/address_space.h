@@ -36,8 +36,8 @@ class Topology {
   // Views of which something was rendered anew so far: a transaction whose edits
   // cannot show renders none.
   std::uint64_t renders() const { return renders_; }
-  // Flushed when a transaction begins that is not a handler's, before coalescing that has gone is forgotten, and
-  // before accesses that ask for it. Null: none. It is taken away before it goes.
+  // Flushed when a transaction begins that is not a handler's, before coalescing that has gone is forgotten,
+  // and before accesses that ask for it. Null: none. It is taken away before it goes.
   void SetCoalescedQueue(CoalescedQueue* queue) { coalesced_queue_ = queue; }
 
  private:

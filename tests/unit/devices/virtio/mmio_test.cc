@@ -228,8 +228,7 @@ TEST_F(Mmio, S_2_4_AResetWaitsForWhatIsInFlightAndHoldsTheCaller) {
   EXPECT_NE(status(), 0U);
   mmio.Write(MmioDriver::kStatus, 0);
   mmio.Write(MmioDriver::kQueueSel, 1);
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(releases, 1);
@@ -246,8 +245,7 @@ TEST_F(Mmio, S_2_6_1_AQueueIsResetAlone) {
   mmio.Write(MmioDriver::kQueueReset, 1);
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReset), 1U) << "as long as it goes on";
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 1U);
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(releases, 1);
@@ -289,8 +287,7 @@ TEST_F(Mmio, EveryHoldIsGivenBackOnce) {
   }
   EXPECT_EQ(holds, 2);
   EXPECT_EQ(releases, 0);
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(releases, 2);
@@ -302,8 +299,7 @@ TEST_F(Mmio, AMachineResetGivesBackWhatADevicesResetHolds) {
   Kick();
   mmio.Write(MmioDriver::kStatus, 0);
   EXPECT_EQ(holds, 1);
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   transport->Reset();
   EXPECT_EQ(releases, 1);
@@ -317,8 +313,7 @@ TEST_F(Mmio, AStopCompletesAResetThatIsPending) {
   Kick();
   mmio.Write(MmioDriver::kStatus, 0);
   transport->Stop();
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   transport->Drain();
   EXPECT_EQ(status(), 0U);
@@ -366,8 +361,7 @@ TEST_F(Mmio, S_2_6_1_AnIdleQueuesResetLeavesTheOtherInFlight) {
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
   mmio.Write(MmioDriver::kQueueSel, 0);
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReset), 1U);
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   Settle();
   EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
@@ -423,8 +417,7 @@ TEST_F(Mmio, WhileTheVmStandsNothingIsTakenAndNothingIsLost) {
   rings[0]->Offer(std::array{Buffer{kData, 8}});
   Kick();
   transport->Stop();
-  loop::BottomHalf later(
-      *loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
+  loop::BottomHalf later(*loop_, [this] { device->CompleteAll(); }, loop::Tier::kIo);
   later.Schedule();
   transport->Drain();
   EXPECT_TRUE(rings[0]->TakeUsed()) << "drained, and shown";
