@@ -80,6 +80,10 @@ class OnTerminal {
       Read(20);
     }
     pid_ = -1;
+    for (std::size_t before = SIZE_MAX; before != shown_.size();) {  // what it said last
+      before = shown_.size();
+      Read(20);
+    }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
   bool raw() const {
@@ -295,9 +299,9 @@ TEST(Shell, CompletesAndRemembers) {
   ASSERT_TRUE(again.WaitFor("gyre> "));
   constexpr const char* kUp = "\x1b[A";
   again.Type(std::string(kUp) + kUp + kUp + "\r");  // over exit and nonsense
-  // Before the prompt the terminal is not the editor's: it would take the key for an end of its own.
   EXPECT_TRUE(again.WaitFor("\"paused\"", "gyre> ")) << again.shown();
-  again.Type("\x04");
+  // Not Ctrl-D: a terminal that is not the editor's at that moment takes it for an end of its own.
+  again.Type("exit\r");
   EXPECT_EQ(again.Wait(), 0);
 }
 
