@@ -5,13 +5,11 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <string>
 #include <thread>
 #include <utility>
-#include <variant>
 
 #include "gyre/base/format.h"
 #include "tests/unit/control/client.h"
@@ -458,70 +456,6 @@ TEST_F(Qmp, Listening_TakesClientsAndLeavesNoFile) {
   EXPECT_THAT(Read(client, 1), ElementsAre(StartsWith(R"({"QMP": )")));
   server_.reset();
   EXPECT_FALSE(std::filesystem::exists(path));
-}
-
-// --- Events that may not come too often ---
-
-class EventRates : public loop::ManualTimeTest {};
-
-template <std::size_t... I>
-void ExpectAllKnown(std::index_sequence<I...> /*each*/) {
-  const auto known = [](const machine::Event& event) {
-    return std::ranges::find(AllEvents(), std::string_view(Name(event)), &EventKind::name) !=
-           AllEvents().end();
-  };
-  (..., [&] {
-    const machine::Event event(std::in_place_index<I>);
-    EXPECT_TRUE(known(event)) << Name(event);
-    EXPECT_TRUE(EventData(event).is_object());
-  }());
-}
-
-// One that was not in the table ended gyred.
-TEST(Events, EachThatTheMachineEmits_IsKnownToClients) {
-  ExpectAllKnown(std::make_index_sequence<std::variant_size_v<machine::Event>>());
-  EXPECT_EQ(EventData(machine::MemoryFailureEvent{.action_required = true})["action"], "fatal");
-}
-
-TEST_F(EventRates, FirstAtOnceLastDelayed) {
-  std::vector<std::string> sent;
-  EventSender events(loop(), [&sent](const auto& line) { sent.push_back(*line); });
-  const auto watchdog = [&events](std::string_view action) { events.Send("WATCHDOG", {{"action", action}}); };
-  watchdog("pause");
-  watchdog("debug");
-  watchdog("none");
-  ASSERT_EQ(sent.size(), 1U);
-  EXPECT_THAT(sent[0], HasSubstr(R"("action": "pause")"));
-  manual_time.Advance(loop::kSecond - 1);
-  Poll();
-  EXPECT_EQ(sent.size(), 1U);
-  manual_time.Advance(1);
-  Poll();
-  ASSERT_EQ(sent.size(), 2U);
-  EXPECT_THAT(sent[1], HasSubstr(R"("action": "none")"));
-  watchdog("reset");  // within a second of the delayed one
-  EXPECT_EQ(sent.size(), 2U);
-  manual_time.Advance(loop::kSecond);
-  Poll();
-  EXPECT_EQ(sent.size(), 3U);
-  manual_time.Advance(loop::kSecond);
-  Poll();
-  EXPECT_EQ(sent.size(), 3U);
-  watchdog("reset");
-  EXPECT_EQ(sent.size(), 4U);
-}
-
-TEST_F(EventRates, EmissionFromWithinAnEmission_IsAnEvent) {
-  std::vector<std::string> sent;
-  std::unique_ptr<EventSender> events;
-  events = std::make_unique<EventSender>(loop(), [&](const auto& line) {
-    sent.push_back(*line);
-    if (sent.size() == 1) {
-      events->Send("RESUME", Json::object());
-    }
-  });
-  events->Send("STOP", Json::object());
-  EXPECT_EQ(sent.size(), 2U);
 }
 
 }  // namespace
