@@ -47,10 +47,13 @@ Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
 }
 
 Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
-  auto device = TRY(config.module->create({.loop = board.loop, .memory = board.memory}, config.properties));
+  auto threads =
+      TRY(board.io_threads.Named(config.properties.Get(virtio::kIoThreadProperty.name).value_or("")));
+  auto device = TRY(config.module->create(
+      {.loop = board.loop, .memory = board.memory, .threads = std::move(threads)}, config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
-  slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop.big_lock());
+  slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
                                            slot.transport->NewRegion(board.topology), 1));
@@ -104,11 +107,13 @@ std::string VirtioBus::Report() const {
         i, transport.name(), counters.queue_interrupts, counters.config_interrupts, counters.notify_exits,
         counters.refused_writes, counters.needs_reset);
     for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
-      if (const virtio::Queue* const ring = transport.device().queue(queue)) {
-        text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
-                       ring->counters().chains, ring->counters().batches, ring->in_flight(),
-                       ring->counters().abandoned);
-      }
+      transport.device().OnLoop(queue, [&] {
+        if (const virtio::Queue* const ring = transport.device().queue(queue)) {
+          text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
+                         ring->counters().chains, ring->counters().batches, ring->in_flight(),
+                         ring->counters().abandoned);
+        }
+      });
     }
   }
   return text;

@@ -14,6 +14,7 @@
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 #include "src/machine/acpi/tables.h"
+#include "src/machine/io_threads.h"
 #include "src/machine/irq_fd_line.h"
 #include "src/machine/state_handlers.h"
 
@@ -35,6 +36,7 @@ class VirtioBus {
     memory::MemoryRegion& root;
     const memory::AddressSpace& memory;
     loop::MainLoop& loop;
+    const IoThreads& io_threads;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;
