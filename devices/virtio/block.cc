@@ -75,7 +75,11 @@ class Block final : public VirtioDevice {
                                .config_size = sizeof(BlockConfig)}),
         disk_(std::move(disk)),
         config_(Describe(*disk_, options)),
-        waiting_(options.queues) {}
+        waiting_(options.queues) {
+    for (unsigned i = 0; i < options.queues; ++i) {
+      lanes_.push_back(std::make_unique<BlockLane>(stopped(i), [this, i] { Hold(i); }));
+    }
+  }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
@@ -90,7 +94,7 @@ class Block final : public VirtioDevice {
         return Served::kAll;
       }
       idle_.pop_back();
-      task->Start(std::move(*chain), stopped(index));
+      task->Start(std::move(*chain), *lanes_[index]);
     }
     waiting_[index] = true;
     return Served::kLater;
@@ -123,6 +127,7 @@ class Block final : public VirtioDevice {
 
   std::unique_ptr<Disk> disk_;
   BlockConfig config_;
+  std::vector<std::unique_ptr<BlockLane>> lanes_;  // by queue
   std::vector<std::unique_ptr<BlockTask>> tasks_;
   std::vector<BlockTask*> idle_;
   std::vector<bool> waiting_;  // queues, for a task

@@ -22,7 +22,7 @@ struct VirtioDevice::Runner {
   void Remove();
   void Serve();
   void Flush();
-  bool MayServe() const { return queue && !stopped && device.active_ && device.running_; }
+  bool MayServe() const { return queue && !stopped && !held && device.active_ && device.running_; }
 
   VirtioDevice& device;
   const unsigned index;
@@ -32,11 +32,12 @@ struct VirtioDevice::Runner {
   loop::BottomHalf serve;
   loop::BottomHalf flush;
   bool stopped = false;
+  bool held = false;
   bool serving = false;
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
-  stopped = false;
+  stopped = held = false;
   queue.emplace(device.context_.memory, layout, features,
                 Queue::Owner{.broken = [this](Violation violation) { device.Broken(index, violation); },
                              .completed =
@@ -132,11 +133,14 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
   runners_.at(index)->Add(layout, features, position);
 }
 
-void VirtioDevice::StopQueue(unsigned index) { runners_.at(index)->stopped = true; }
+void VirtioDevice::StopQueue(unsigned index) {
+  runners_.at(index)->stopped = true;
+  GiveBack(index);
+}
 
 void VirtioDevice::StopQueues() {
   for (const auto& runner : runners_) {
-    runner->stopped = true;
+    StopQueue(runner->index);
   }
 }
 
@@ -166,9 +170,12 @@ void VirtioDevice::Deactivate() {
 
 void VirtioDevice::SetRunning(bool running) {
   running_ = running;
-  if (running) {
-    for (const auto& runner : runners_) {
+  for (const auto& runner : runners_) {
+    if (running) {
+      runner->held = false;
       runner->serve.Schedule();
+    } else {
+      GiveBack(runner->index);
     }
   }
 }
@@ -180,6 +187,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 
