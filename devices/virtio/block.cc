@@ -77,8 +77,11 @@ class Block final : public VirtioDevice {
                                .queue_size = kQueueSize,
                                .config_size = sizeof(BlockConfig)}),
         disk_(std::move(disk)),
-        config_(Describe(*disk_, options)),
-        lanes_(options.queues) {}
+        config_(Describe(*disk_, options)) {
+    for (unsigned i = 0; i < options.queues; ++i) {
+      lanes_.push_back(std::make_unique<Lane>(BlockLane{stopped(i), [this, i] { Hold(i); }}));
+    }
+  }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
@@ -87,19 +90,24 @@ class Block final : public VirtioDevice {
  protected:
   // All operations that one batch starts are handed to the kernel in one call, by the loop.
   Served Serve(unsigned index, Queue& queue) override {
-    Lane& lane = lanes_[index];
+    Lane& lane = *lanes_[index];
     while (BlockTask* const task = IdleTask(index)) {
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;
       }
       lane.idle.pop_back();
-      task->Start(std::move(*chain), stopped(index));
+      task->Start(std::move(*chain), lane.shared);
     }
     lane.waiting = true;
     return Served::kLater;
   }
-  void OnRemoveQueue(unsigned index) override { lanes_[index] = {}; }
+  void OnRemoveQueue(unsigned index) override {
+    Lane& lane = *lanes_[index];
+    lane.idle.clear();
+    lane.tasks.clear();
+    lane.waiting = false;
+  }
   void OnActivate(std::uint64_t driver_features) override {
     const CacheMode cache = disk_->options.cache;
     disk_->sync_each =
@@ -109,13 +117,14 @@ class Block final : public VirtioDevice {
  private:
   // A queue's requests, on its loop: what queues share is what Disk says.
   struct Lane {
+    BlockLane shared;
     std::vector<std::unique_ptr<BlockTask>> tasks;
     std::vector<BlockTask*> idle;
     bool waiting = false;  // for a task
   };
   // Null if all that the queue may have are at work.
   BlockTask* IdleTask(unsigned index) {
-    Lane& lane = lanes_[index];
+    Lane& lane = *lanes_[index];
     if (lane.idle.empty() && lane.tasks.size() < std::max(kMaxTasks / lanes_.size(), kLeastTasks)) {
       lane.tasks.push_back(std::make_unique<BlockTask>(
           loop(index), *disk_, [this, index](BlockTask& task) { TaskDone(index, task); }));
@@ -124,15 +133,16 @@ class Block final : public VirtioDevice {
     return lane.idle.empty() ? nullptr : lane.idle.back();
   }
   void TaskDone(unsigned index, BlockTask& task) {
-    lanes_[index].idle.push_back(&task);
-    if (std::exchange(lanes_[index].waiting, false)) {
+    Lane& lane = *lanes_[index];
+    lane.idle.push_back(&task);
+    if (std::exchange(lane.waiting, false)) {
       ServeAgain(index);
     }
   }
 
   std::unique_ptr<Disk> disk_;
   BlockConfig config_;
-  std::vector<Lane> lanes_;  // one a queue
+  std::vector<std::unique_ptr<Lane>> lanes_;  // one a queue
 };
 
 Result<CacheMode> ParseCache(const Properties& properties) {

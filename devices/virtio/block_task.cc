@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "gyre/base/bus_error.h"
 #include "gyre/base/checked.h"
 
 namespace gyre::virtio {
@@ -30,9 +31,9 @@ BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(Block
       idle_(std::move(idle)),
       op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
 
-void BlockTask::Start(Chain chain, const bool& stopped) {
+void BlockTask::Start(Chain chain, BlockLane& lane) {
   chain_ = std::move(chain);
-  stopped_ = &stopped;
+  lane_ = &lane;
   memory_->guest = chain_->memory();
   data_written_ = 0;
   ++disk_.requests;
@@ -125,7 +126,7 @@ BlockStatus BlockTask::GetId() {
 
 // After the first step.
 void BlockTask::Continue() {
-  if (*stopped_) {
+  if (lane_->stopped) {
     Finish(BlockStatus::kIoError);
   } else {
     Issue();
@@ -271,7 +272,24 @@ void BlockTask::Advance(std::uint64_t bytes) {
   left_ -= bytes;
 }
 
+// A page of the guest's that the host cannot give is no fault of the disk's: the VM is stopped for
+// it as if a vCPU had met it, and nobody gets an answer.
+bool BlockTask::FailsByGuestMemory(std::int32_t error) const {
+  if (error != -EFAULT && error != -EHWPOISON) {
+    return false;
+  }
+  bool lost = false;
+  for (const iovec& vector : vectors_) {
+    const std::span bytes(static_cast<std::byte*>(vector.iov_base), vector.iov_len);
+    lost = FindBusErrors(bytes, step_ == Step::kRead) || lost;
+  }
+  return lost;
+}
+
 void BlockTask::Fail(std::int32_t error) {
+  if (FailsByGuestMemory(error)) {
+    return Park();
+  }
   ++disk_.failed;
   if (std::uint64_t suppressed = 0; disk_.log_limit.Allow(&suppressed)) {
     log::Warning("disk {}: request {} at byte {}: {} ({} more not told)", disk_.options.path,
@@ -291,6 +309,17 @@ void BlockTask::Finish(BlockStatus status) {
   // What is reported as written is so from its start on: the status counts if the data does.
   const std::uint64_t written = room != 0 && data_written_ == room - 1 ? room : data_written_;
   chain_->Complete(static_cast<std::uint32_t>(std::min<std::uint64_t>(written, UINT32_MAX)));
+  GoIdle();
+}
+
+// To be tried again from its start, once the VM has stood.
+void BlockTask::Park() {
+  lane_->hold();
+  chain_->Park();
+  GoIdle();
+}
+
+void BlockTask::GoIdle() {
   chain_.reset();
   memory_->guest.reset();
   idle_(*this);

@@ -41,15 +41,23 @@ struct Disk {
   log::RateLimit log_limit;
 };
 
+// A queue's part of a disk; its loop's thread.
+struct BlockLane {
+  // Once it is true, nothing of a request is begun any more, and it fails.
+  const bool& stopped;
+  // Nothing is taken of the queue any more until the VM has stood, or is reset.
+  std::function<void()> hold;
+};
+
 class BlockTask {
  public:
-  // `idle` is called when the request is answered.
+  // `idle` is called when the request is answered, or back in its queue.
   BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle);
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
 
-  // May answer before it returns. Once `stopped` is true, nothing of it is begun any more and it fails.
-  void Start(Chain chain, const bool& stopped);
+  // May answer before it returns. `lane` outlives it.
+  void Start(Chain chain, BlockLane& lane);
 
  private:
   // What the kernel needs until it is done with an operation.
@@ -71,8 +79,11 @@ class BlockTask {
   void Done(std::int32_t result);
   void RangeDone(std::int32_t result);
   void Advance(std::uint64_t bytes);
+  bool FailsByGuestMemory(std::int32_t error) const;
   void Fail(std::int32_t error);
   void Finish(BlockStatus status);
+  void Park();
+  void GoIdle();
   bool Within(std::uint64_t sector, std::uint64_t bytes) const;
   bool FitsDirect() const;
 
@@ -81,7 +92,7 @@ class BlockTask {
   std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   loop::AsyncOp op_;
   std::optional<Chain> chain_;
-  const bool* stopped_ = nullptr;
+  BlockLane* lane_ = nullptr;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left

@@ -22,9 +22,10 @@ struct VirtioDevice::Runner {
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
   void Remove();
   void SetRunning(bool now);
+  void Stop();
   void Serve();
   void Flush();
-  bool MayServe() const { return queue && !stopped && running; }
+  bool MayServe() const { return queue && !stopped && !held && running; }
   // Asked with the big lock held, under which alone queues come and go.
   bool Idle() const { return !queue || queue->in_flight() == 0; }
 
@@ -37,11 +38,12 @@ struct VirtioDevice::Runner {
   loop::BottomHalf flush;
   bool running = false;
   bool stopped = false;
+  bool held = false;
   bool serving = false;
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
-  stopped = false;
+  stopped = held = false;
   running = device.running_;
   queue.emplace(device.context_.memory, layout, features,
                 Queue::Owner{.broken = [this](Violation violation) { device.Broken(index, violation); },
@@ -67,9 +69,18 @@ void VirtioDevice::Runner::Remove() {
 
 void VirtioDevice::Runner::SetRunning(bool now) {
   running = now;
-  if (now && queue) {
+  if (!now) {
+    return device.GiveBack(index);
+  }
+  held = false;
+  if (queue) {
     serve.Schedule();
   }
+}
+
+void VirtioDevice::Runner::Stop() {
+  stopped = true;
+  device.GiveBack(index);
 }
 
 void VirtioDevice::Runner::Serve() {
@@ -186,11 +197,11 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
 }
 
 void VirtioDevice::StopQueue(unsigned index) {
-  OnLoop(index, [&] { runners_.at(index)->stopped = true; });
+  OnLoop(index, [&] { runners_.at(index)->Stop(); });
 }
 
 void VirtioDevice::StopQueues() {
-  OnLoops([](Runner& runner) { runner.stopped = true; });
+  OnLoops([](Runner& runner) { runner.Stop(); });
 }
 
 bool VirtioDevice::Idle(unsigned index) const { return runners_.at(index)->Idle(); }
@@ -223,6 +234,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 

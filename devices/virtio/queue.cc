@@ -12,6 +12,13 @@ namespace {
 
 constexpr std::size_t kSpare = 64;  // chains' parts that are kept for the next
 
+void NoteWritten(const ChainParts& parts) {
+  const auto pieces = parts.buffers.pieces();
+  for (std::size_t i = parts.readable_pieces; i < pieces.size(); ++i) {
+    parts.buffers.NoteWritten(i, 0, pieces[i].iov_len);
+  }
+}
+
 std::byte* Bytes(const iovec& vector) { return static_cast<std::byte*>(vector.iov_base); }
 
 // Calls visit(piece's number, offset in it, its bytes, count) over [offset, offset + size) of the vectors.
@@ -99,6 +106,11 @@ std::size_t Chain::Write(std::uint64_t offset, std::span<const std::byte> in) {
                           });
 }
 
+void Chain::Park() {
+  CHECK(parts_ != nullptr);
+  queue_->Park(std::move(parts_));
+}
+
 void Chain::Complete(std::uint32_t written) {
   CHECK(parts_ != nullptr);
   queue_->Complete(std::move(parts_), written);
@@ -144,6 +156,13 @@ std::optional<Chain> Queue::Pop() {
   if (broken_ || budget_ == 0) {
     return std::nullopt;
   }
+  if (!parked_.empty()) {
+    auto first = std::move(parked_.front());
+    parked_.pop_front();
+    --budget_;
+    AddInFlight(1);
+    return Chain(*this, std::move(first));
+  }
   std::unique_ptr<ChainParts> parts;
   if (spare_.empty()) {
     parts = std::make_unique<ChainParts>();
@@ -166,9 +185,9 @@ std::optional<Chain> Queue::Pop() {
   AddInFlight(1);
   entries_in_flight_ += parts->entries;
   ++counters_.chains;
+  parts->number = next_number_++;
   if (features_.in_order) {
-    parts->slot = next_slot_++;
-    slots_[parts->slot % slots_.size()] = {.id = parts->id, .entries = parts->entries};
+    slots_[parts->number % slots_.size()] = {.id = parts->id, .entries = parts->entries};
   }
   return Chain(*this, std::move(parts));
 }
@@ -180,10 +199,7 @@ void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
   // More may be written than that: a status behind a short read, or before an error. All of it counts as
   // dirty.
-  const auto pieces = parts->buffers.pieces();
-  for (std::size_t i = parts->readable_pieces; i < pieces.size(); ++i) {
-    parts->buffers.NoteWritten(i, 0, pieces[i].iov_len);
-  }
+  NoteWritten(*parts);
   if (attached_) {
     if (features_.in_order) {
       CompleteInOrder(*parts, written);
@@ -202,6 +218,17 @@ void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   }
 }
 
+// What is in its buffers by now may be anything.
+void Queue::Park(std::unique_ptr<ChainParts> parts) {
+  NoteWritten(*parts);
+  const auto later = std::ranges::upper_bound(parked_, parts->number, {}, &ChainParts::number);
+  parked_.insert(later, std::move(parts));
+  AddInFlight(-1);
+  if (owner_.completed) {
+    owner_.completed();
+  }
+}
+
 void Queue::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) {
   entries_in_flight_ -= entries;
   ring_->PutUsed(id, entries, written);
@@ -209,10 +236,10 @@ void Queue::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t writt
 
 // 2.7.9, 2.8.8: used in the order in which they were made available; who is done early waits.
 void Queue::CompleteInOrder(const ChainParts& parts, std::uint32_t written) {
-  Slot& slot = slots_[parts.slot % slots_.size()];
+  Slot& slot = slots_[parts.number % slots_.size()];
   slot.written = written;
   slot.done = true;
-  for (; first_slot_ != next_slot_; ++first_slot_) {
+  for (; first_slot_ != next_number_; ++first_slot_) {
     const Slot& first = slots_[first_slot_ % slots_.size()];
     if (!first.done) {
       break;

@@ -25,7 +25,7 @@ struct ChainParts {
   std::size_t readable_pieces = 0;
   std::uint64_t readable_size = 0;
   std::uint64_t writable_size = 0;
-  std::uint64_t slot = 0;  // Queue's, if in order
+  std::uint64_t number = 0;  // Queue's: how many were taken before it
   memory::DmaMapping buffers;
   void Clear();
 };

@@ -82,22 +82,23 @@ bool Exchange(const Found& found, std::uintptr_t page) {
                    0) == static_cast<long>(start);
 }
 
-bool Serve(const siginfo_t& info) {
-  const auto address = std::bit_cast<std::uintptr_t>(info.si_addr);
-  const Found found = info.si_code > 0 ? Find(address) : Found();
-  if (found.entry == nullptr) {
-    return false;
-  }
-  const bool used = info.si_code != BUS_MCEERR_AO;
+bool Lose(const Found& found, std::uintptr_t address, bool hardware, bool used) {
   const std::uintptr_t page = address - ((address - found.start) % found.unit);
   if (used && !Exchange(found, page)) {
     return false;
   }
   found.errors->Post({.memory = std::bit_cast<const std::byte*>(found.start),
                       .offset = page - found.start,
-                      .hardware = info.si_code == BUS_MCEERR_AR || info.si_code == BUS_MCEERR_AO,
+                      .hardware = hardware,
                       .used = used});
   return true;
+}
+
+bool Serve(const siginfo_t& info) {
+  const auto address = std::bit_cast<std::uintptr_t>(info.si_addr);
+  const Found found = info.si_code > 0 ? Find(address) : Found();
+  const bool hardware = info.si_code == BUS_MCEERR_AR || info.si_code == BUS_MCEERR_AO;
+  return found.entry != nullptr && Lose(found, address, hardware, info.si_code != BUS_MCEERR_AO);
 }
 
 void OnBusError(int signal, siginfo_t* info, void*) {
@@ -149,6 +150,30 @@ Entry& FreeEntry() REQUIRES(table_mutex) {
 }
 
 }  // namespace
+
+// Page by page: the kernel fills the page tables as an access would, but answers where that would get a
+// signal (madvise(2), MADV_POPULATE_READ).
+bool FindBusErrors(std::span<std::byte> bytes, bool written) {
+  bool lost = false;
+  const auto start = std::bit_cast<std::uintptr_t>(bytes.data());
+  std::size_t unit = 0;
+  for (std::uintptr_t at = start; at - start < bytes.size(); at += unit) {
+    const Found found = Find(at);
+    if (found.entry == nullptr) {
+      return lost;
+    }
+    unit = found.unit - (at - found.start) % found.unit;
+    const std::uintptr_t page = at + unit - found.unit;
+    if (::madvise(std::bit_cast<void*>(page), found.unit,
+                  written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) {
+      continue;
+    }
+    if (errno == EFAULT || errno == EHWPOISON) {
+      lost = Lose(found, page, errno == EHWPOISON, true) || lost;
+    }
+  }
+  return lost;
+}
 
 Result<std::unique_ptr<BusErrors>> BusErrors::Create() {
   return std::unique_ptr<BusErrors>(new BusErrors(TRY(NewEventFd())));

@@ -57,6 +57,24 @@ TEST_F(MemoryFailure, TruncatedFileWithActionPause_LeavesTheProcessToBeAsked) {
   EXPECT_EQ(process.Wait().exit_status, kCleanEnd);
 }
 
+// Only the disk is told to write where nothing is any more: no vCPU ever touches that.
+TEST_F(MemoryFailure, LostPageThatADisksRequestMeets_EndsAsACrashNotAsADiskError) {
+  const std::string image = WriteTempFile("image", std::string(1 << 20, 'i'));
+  auto process =
+      StartGuest("disk", {"--log-level", "info", "--memory",
+                          "size=64M,backend=file,share=on,path=" + TempPath("ram"), "--disk", image});
+  ASSERT_TRUE(process.WaitForOutput("ready\n")) << process.err();
+  process.Write("read 3 50331648\n");
+  ASSERT_TRUE(process.WaitForOutput("read: 0 i\n")) << process.err();
+  ASSERT_EQ(::truncate(TempPath("ram").c_str(), 32 << 20), 0);
+  process.Write("read 4 50331648\n");
+  const auto result = process.Wait();
+  EXPECT_EQ(result.exit_status, kGuestCrash) << result.Describe();
+  EXPECT_THAT(result.err, HasSubstr("its file has been truncated to 33554432 bytes\n"));
+  EXPECT_THAT(result.err, Not(HasSubstr(" warning: ")));
+  EXPECT_THAT(result.out, Not(HasSubstr("read: 1")));
+}
+
 class FullFileSystem : public MemoryFailure {
  protected:
   void SetUp() override {

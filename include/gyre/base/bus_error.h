@@ -57,6 +57,12 @@ class BusErrors {
   std::array<Record, kRecords> records_;
 };
 
+// What the signal's handler does, for whoever has been told by the kernel that a page of
+// `bytes` cannot be had, instead of touching it: an error of EFAULT or EHWPOISON from a
+// system call that was given them. `written`: they were to be written, not read. Pages that
+// are not there are exchanged and posted; true if there was one in a guarded range. Any thread.
+bool FindBusErrors(std::span<std::byte> bytes, bool written);
+
 // Guards [memory, memory + size), whole pages of `unit` bytes, for its life: a bus
 // error there is posted to `errors`, which outlives it. The first one of the process
 // installs the signal's handler. The memory is unmapped after it. Any thread; the

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -90,6 +91,28 @@ TEST_F(BusErrorTest, AWriteMayGoOn) {
   // As many as are kept; more are not needed to stop a VM.
   EXPECT_EQ(errors->Take().size(), 8U);
   EXPECT_TRUE(errors->Take().empty());
+}
+
+// As for who has been answered EFAULT by the kernel.
+TEST_F(BusErrorTest, LookedFor_IsPostedAndExchangedWithoutASignal) {
+  const BusErrorGuard guard(mapping.bytes(), kPageSize, *errors);
+  CutTo(4);
+  for (const bool written : {false, true}) {
+    EXPECT_FALSE(FindBusErrors(mapping.bytes().first(4 * kPageSize), written));
+  }
+  EXPECT_TRUE(errors->Take().empty());
+  EXPECT_EQ(At(3), 'f');
+  EXPECT_TRUE(FindBusErrors(mapping.bytes().subspan(3 * kPageSize + 100, 2 * kPageSize), true));
+  auto taken = errors->Take();
+  ASSERT_EQ(taken.size(), 2U);
+  EXPECT_EQ(taken[0].offset, 4 * kPageSize);
+  EXPECT_EQ(taken[1].offset, 5 * kPageSize);
+  EXPECT_TRUE(taken[0].used && !taken[0].hardware);
+  EXPECT_TRUE(FindBusErrors(mapping.bytes().subspan(8 * kPageSize, 1), false));
+  EXPECT_EQ(errors->Take().size(), 1U);
+  EXPECT_FALSE(FindBusErrors(mapping.bytes().subspan(4 * kPageSize, 2 * kPageSize), false)) << "exchanged";
+  std::array<std::byte, 16> other{};
+  EXPECT_FALSE(FindBusErrors(other, true)) << "of memory that is not guarded nothing is said";
 }
 
 TEST_F(BusErrorTest, EachMailboxGetsItsOwn) {

@@ -122,7 +122,13 @@ class VirtioDevice {
   virtual void OnDeactivate() {}
   // The queue goes: so does all that the device has on its loop. On that loop.
   virtual void OnRemoveQueue(unsigned index) { (void)index; }
+  // The VM or the queue is about to stop: what the device has taken of it and not begun, it parks
+  // (Chain::Park). On the queue's loop.
+  virtual void GiveBack(unsigned index) { (void)index; }
   void ServeAgain(unsigned index);  // any thread
+  // Nothing is taken of the queue until the VM has stood and runs again, or the queue is made
+  // anew. On its loop.
+  void Hold(unsigned index);
   // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
   // Where it is stays; it goes false again with the next ring.
   const bool& stopped(unsigned index) const;

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -100,6 +101,11 @@ class Chain {
   // Copies to byte `offset` of the writable part on; as much as there is room for.
   std::size_t Write(std::uint64_t offset, std::span<const std::byte> in);
 
+  // Gives it back to the queue as it was taken: Pop gives it again, before any that it has
+  // not given yet, and in the order in which they were first taken. It is not in flight
+  // meanwhile. The chain is empty afterwards.
+  void Park();
+
   // Gives it back: the first `written` bytes of the writable part were written (2.7.8.2).
   // The driver sees it with the queue's next Flush. The chain is empty afterwards.
   void Complete(std::uint32_t written);
@@ -127,7 +133,7 @@ class Queue {
   struct Owner {
     // A rule was broken; at most once in a queue's life.
     std::function<void(Violation)> broken;
-    // Something was completed and a Flush is due; once until that.
+    // Something was completed and a Flush is due, once until that; or a chain was parked.
     std::function<void()> completed;
   };
 
@@ -141,7 +147,7 @@ class Queue {
   // Looks at the memory map anew and tells the driver not to kick; until EndBatch.
   // A batch gives at most as many chains as the ring has entries.
   void BeginBatch();
-  // The next chain; nothing if there is none, the batch is full, or the queue is broken.
+  // The next chain, parked ones first; nothing if there is none, the batch is full, or the queue is broken.
   // Each holds some memory: the device bounds how many it has at a time.
   std::optional<Chain> Pop();
   // True if the batch ended because it was full, or chains have come meanwhile: serve
@@ -156,8 +162,10 @@ class Queue {
   const QueueLayout& layout() const { return layout_; }
   QueuePosition position() const;
   bool broken() const { return broken_; }
-  // Chains. Who sees 0 from another thread sees what was done with the last one, but for its completion.
+  // Chains, but for parked ones. Who sees 0 from another thread sees what was done with the last one, but for
+  // its completion.
   std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_acquire); }
+  std::size_t parked() const { return parked_.size(); }
   const Counters& counters() const { return counters_; }
 
  private:
@@ -175,6 +183,7 @@ class Queue {
                      std::memory_order_release);
   }
   void Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written);
+  void Park(std::unique_ptr<ChainParts> parts);
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written);
   void CompleteInOrder(const ChainParts& parts, std::uint32_t written);
 
@@ -187,12 +196,13 @@ class Queue {
   bool broken_ = false;
   bool flush_due_ = false;
   std::uint32_t budget_ = 0;                 // chains that the batch may still give
-  std::atomic<std::uint32_t> in_flight_{0};  // one writer
+  std::atomic<std::uint32_t> in_flight_{0};  // chains; one writer
+  std::uint64_t next_number_ = 0;            // of the next chain that is taken from the ring
   std::uint32_t entries_in_flight_ = 0;      // ring entries taken and not yet put back as used
   std::uint64_t first_slot_ = 0;             // the number of slots_'s first
   std::vector<Slot> slots_;                  // a ring of layout_.size, if in order
-  std::uint64_t next_slot_ = 0;
   std::vector<std::unique_ptr<ChainParts>> spare_;
+  std::deque<std::unique_ptr<ChainParts>> parked_;  // by their numbers
   Counters counters_;
 };
 

@@ -1,5 +1,4 @@
 // The block device (virtio 1.2, 5.2) on real files, by the driver's side of its ring.
-#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,88 +10,15 @@
 #include <fstream>
 #include <string>
 
-#include "gyre/base/format.h"
-#include "gyre/devices/virtio/registry.h"
 #include "gyre/memory/dirty.h"
-#include "tests/unit/devices/virtio/transport_fixture.h"
+#include "tests/unit/devices/virtio/block_fixture.h"
 
 namespace gyre::virtio {
 namespace {
 
 using test::Buffer;
 
-constexpr std::uint32_t kRead = 0, kWrite = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13;
-constexpr int kOk = 0, kIoError = 1, kUnsupported = 2;
-constexpr std::uint64_t kImageSize = 1 << 20;
-constexpr std::uint64_t kSector = 512;
-
-const Module& DiskModule() {
-  return **std::ranges::find(Modules(), "disk", [](const Module* module) { return module->option; });
-}
-
-// The clocks stand, but files and io_uring are the host's own.
-class Block : public DeviceTest {
- protected:
-  Block() { std::ofstream(image) << std::string(kImageSize, 'a'); }
-  ~Block() override {
-    Unplug();
-    ::unlink(image.c_str());
-  }
-
-  Result<std::unique_ptr<VirtioDevice>> Open(const std::string& options) {
-    auto properties = Properties::Parse(format("path={}{}", path, options), DiskModule().properties);
-    if (!properties) {
-      return std::unexpected(properties.error());
-    }
-    return DiskModule().create(context(), *properties);
-  }
-  void Make(const std::string& options = "", std::uint64_t features = 0) {
-    Unplug();
-    auto device = Open(options);
-    ASSERT_TRUE(device) << device.error().message();
-    Plug(std::move(*device));
-    Bring(features);
-  }
-  bool DirectWorks() const {
-    return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)).get() >= 0;
-  }
-  void PutHeader(std::uint32_t type, std::uint64_t sector) {
-    std::memset(memory.host() + kHeader, 0, 16);
-    std::memcpy(memory.host() + kHeader, &type, 4);
-    std::memcpy(memory.host() + kHeader + 8, &sector, 8);
-    memory.host()[kStatus] = std::byte{0xee};
-  }
-  // Offers header, the buffers and a status byte; the answer, with what was written in `written`.
-  int Request(std::uint32_t type, std::uint64_t sector, std::span<const Buffer> data, unsigned queue = 0) {
-    PutHeader(type, sector);
-    std::vector<Buffer> buffers{{kHeader, 16, false}};
-    buffers.insert(buffers.end(), data.begin(), data.end());
-    buffers.push_back({kStatus, 1, true});
-    rings[queue]->Offer(buffers);
-    mmio.Kick(queue);
-    written = AwaitUsed(queue).written;
-    return std::to_integer<int>(memory.host()[kStatus]);
-  }
-  using Range = std::array<std::uint32_t, 4>;  // sector, its high half, sectors, flags
-  int Ranges(std::uint32_t type, const std::vector<Range>& ranges) {
-    std::memcpy(memory.host() + kData, ranges.data(), 16 * ranges.size());
-    return Request(type, 0, std::array{Buffer{kData, static_cast<std::uint32_t>(16 * ranges.size())}});
-  }
-  std::string Content(std::uint64_t offset, std::size_t size) const {
-    std::ifstream file(path);
-    std::string text(size, '\0');
-    file.seekg(static_cast<std::streamoff>(offset));
-    file.read(text.data(), static_cast<std::streamsize>(size));
-    return text;
-  }
-
-  static constexpr std::uint64_t kHeader = 0xb0000;
-  static constexpr std::uint64_t kStatus = 0xb0100;
-  // Removed at the end: not whatever `path` is by then.
-  const std::string image = testing::TempDir() + format("gyre-block-{}", ::getpid());
-  std::string path = image;
-  std::uint32_t written = 0;
-};
+class Block : public BlockFixture {};
 
 TEST_F(Block, S_5_2_4_TellsItsSizeAndItsLimits) {
   Make(",queues=3,block-size=4096");

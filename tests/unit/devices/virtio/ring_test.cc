@@ -71,6 +71,47 @@ TEST_P(BothRings, AnAbandonedChainIsCompletedEmptyAndCounted) {
   EXPECT_EQ(queue->counters().abandoned, 1U);
 }
 
+// For what is to be tried again: it stays the device's, and new ones wait behind it.
+TEST_P(BothRings, ParkedChainsComeAgainFirstAndInTheirOrder) {
+  Make(With({}));
+  std::vector<std::uint16_t> ids;
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    ids.push_back(driver->Offer(std::array{Buffer{kData + i, 8, true}}));
+  }
+  const auto first_byte = [](const Chain& chain) {
+    return static_cast<std::byte*>(chain.writable()[0].iov_base);
+  };
+  queue->BeginBatch();
+  auto a = queue->Pop();
+  auto b = queue->Pop();
+  auto c = queue->Pop();
+  ASSERT_TRUE(a && b && c);
+  c->Park();
+  b->Complete(1);
+  a->Park();
+  EXPECT_EQ(queue->in_flight(), 0U);
+  EXPECT_EQ(queue->parked(), 2U);
+  queue->Flush();
+  EXPECT_EQ(driver->TakeUsed(), (Used{ids[1], 1}));
+  EXPECT_FALSE(driver->TakeUsed());
+  queue->BeginBatch();
+  for (const std::uint64_t i : {0U, 2U, 3U}) {
+    auto chain = queue->Pop();
+    ASSERT_TRUE(chain);
+    EXPECT_EQ(first_byte(*chain), memory.host() + kData + i);
+    chain->Complete(2);
+  }
+  EXPECT_FALSE(queue->Pop());
+  queue->Flush();
+  for (const std::size_t i : {0U, 2U, 3U}) {
+    EXPECT_EQ(driver->TakeUsed(), (Used{ids[i], 2}));
+  }
+  EXPECT_EQ(queue->counters().chains, 4U);
+  driver->Offer(std::array{Buffer{kData, 8, true}});
+  Pop()->Park();
+  queue.reset();  // what is parked goes with it
+}
+
 TEST_P(BothRings, ManyRoundsOfManySizesComeBackInOrderOfCompletion) {
   Make(With({.indirect = true}), GetParam() ? 7 : 8);
   for (unsigned round = 0; round < 40'000; ++round) {
