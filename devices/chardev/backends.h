@@ -12,8 +12,9 @@ namespace gyre::devices {
 
 // The process's stdin and stdout.
 Result<std::unique_ptr<CharBackend>> NewStdioBackend(loop::MainLoop& loop);
-// Output only: the file is created (0640) or truncated.
-Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const std::string& path);
+// Output only: the file is created (0640), or else truncated or appended to.
+Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const std::string& path,
+                                                    bool append);
 // A new pseudo-terminal, raw; its slave is for whoever wants to open it.
 Result<std::unique_ptr<CharBackend>> NewPtyBackend(loop::MainLoop& loop);
 // A listening stream socket at `path` (0660), removed at destruction.

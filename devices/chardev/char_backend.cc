@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <bit>
 #include <charconv>
 #include <optional>
 #include <string_view>
@@ -9,20 +10,24 @@
 #include "devices/chardev/backends.h"
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
+#include "gyre/devices/ring_buffer.h"
 
 namespace gyre::devices {
 namespace {
 
 constexpr std::string_view kFilePrefix = "file:";
+constexpr std::string_view kAppendPrefix = "append:";
 constexpr std::string_view kUnixPrefix = "unix:";
 constexpr std::string_view kFdPrefix = "fd:";
+constexpr std::string_view kRingBuffer = "ringbuf";
+constexpr std::string_view kRingBufferPrefix = "ringbuf:";
 
 class NullBackend final : public CharBackend {
  public:
   std::size_t Write(std::span<const std::uint8_t> bytes) override { return bytes.size(); }
   void SetFrontend(CharFrontend* /*frontend*/) override {}
   void ResumeInput() override {}
-  std::string description() const override { return {}; }
+  std::string filename() const override { return "null"; }
 };
 
 // What follows `prefix`, if `spec` begins with it.
@@ -33,9 +38,9 @@ std::optional<std::string> After(std::string_view prefix, const std::string& spe
   return spec.substr(prefix.size());
 }
 
-Status CheckFilePath(const std::string& path) {
+Status CheckFilePath(std::string_view kind, const std::string& path) {
   if (path.empty() || path.contains('\0')) {
-    return Fail(Error::Usage("file: needs a path after it"));
+    return Fail(Error::Usage(format("{} needs a path after it", kind)));
   }
   return {};
 }
@@ -49,14 +54,31 @@ Result<int> ParseFd(const std::string& text) {
   return fd;
 }
 
+Result<std::size_t> ParseRingSize(const std::string& text) {
+  std::size_t size = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+  if (error != std::errc() || end != text.data() + text.size() || !std::has_single_bit(size) ||
+      size > RingBuffer::kMostSize) {
+    return Fail(Error::Usage(format("ringbuf:{}: the size must be a power of two, {} bytes at most", text,
+                                    RingBuffer::kMostSize)));
+  }
+  return size;
+}
+
 }  // namespace
 
 Status CheckCharSpec(const std::string& spec) {
-  if (spec == "stdio" || spec == "null" || spec == "pty") {
+  if (spec == "stdio" || spec == "null" || spec == "pty" || spec == kRingBuffer) {
     return {};
   }
-  if (const auto path = After(kFilePrefix, spec)) {
-    return CheckFilePath(*path);
+  for (const std::string_view kind : {kFilePrefix, kAppendPrefix}) {
+    if (const auto path = After(kind, spec)) {
+      return CheckFilePath(kind, *path);
+    }
+  }
+  if (const auto size = After(kRingBufferPrefix, spec)) {
+    (void)TRY(ParseRingSize(*size));
+    return {};
   }
   if (const auto path = After(kUnixPrefix, spec)) {
     return CheckUnixPath(*path);
@@ -65,14 +87,20 @@ Status CheckCharSpec(const std::string& spec) {
     (void)TRY(ParseFd(*number));
     return {};
   }
-  return Fail(Error::Usage(format("'{}' is none of stdio, null, file:PATH, pty, unix:PATH, fd:N", spec)));
+  return Fail(
+      Error::Usage(format("'{}' is none of stdio, null, file:PATH, append:PATH, pty, unix:PATH, fd:N, "
+                          "ringbuf[:SIZE]",
+                          spec)));
 }
 
-Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const std::string& path) {
+Result<std::unique_ptr<CharBackend>> NewFileBackend(loop::MainLoop& loop, const std::string& path,
+                                                    bool append) {
   IgnoreSigpipe();
   // O_NONBLOCK is for FIFOs and terminals: opening must not wait, nor writing.
-  auto fd = TRY(OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY, 0640));
-  return std::make_unique<FdBackend>(loop, CharFd{}, CharFd{.fd = std::move(fd)}, FdBackend::Options{});
+  auto fd =
+      TRY(OpenFile(path, O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC) | O_NONBLOCK | O_NOCTTY, 0640));
+  return std::make_unique<FdBackend>(loop, CharFd{}, CharFd{.fd = std::move(fd)},
+                                     FdBackend::Options{.filename = format("file:{}", path)});
 }
 
 Result<std::unique_ptr<CharBackend>> NewCharBackend(loop::MainLoop& loop, const std::string& spec) {
@@ -84,7 +112,16 @@ Result<std::unique_ptr<CharBackend>> NewCharBackend(loop::MainLoop& loop, const 
     return NewPtyBackend(loop);
   }
   if (const auto path = After(kFilePrefix, spec)) {
-    return NewFileBackend(loop, *path);
+    return NewFileBackend(loop, *path, false);
+  }
+  if (const auto path = After(kAppendPrefix, spec)) {
+    return NewFileBackend(loop, *path, true);
+  }
+  if (spec == kRingBuffer) {
+    return std::make_unique<RingBuffer>(RingBuffer::kUsualSize);
+  }
+  if (const auto size = After(kRingBufferPrefix, spec)) {
+    return std::make_unique<RingBuffer>(TRY(ParseRingSize(*size)));
   }
   if (const auto path = After(kUnixPrefix, spec)) {
     return NewUnixBackend(loop, *path);

@@ -1,6 +1,7 @@
 #include "devices/chardev/fd_backend.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -58,6 +59,14 @@ ssize_t WriteNow(const CharFd& to, std::span<const std::uint8_t> bytes) {
     bytes = bytes.first(std::min<std::size_t>(bytes.size(), 1));
   }
   return Uninterrupted([&] { return ::write(fd, bytes.data(), bytes.size()); });
+}
+
+WindowSize WindowSizeOf(int fd) {
+  winsize size = {};
+  if (::ioctl(fd, TIOCGWINSZ, &size) != 0) {
+    return {};
+  }
+  return {.columns = size.ws_col, .rows = size.ws_row};
 }
 
 void IgnoreSigpipe() {

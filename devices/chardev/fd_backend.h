@@ -31,6 +31,9 @@ struct CharFd {
 ssize_t ReadNow(const CharFd& from, std::span<std::uint8_t> bytes);
 ssize_t WriteNow(const CharFd& to, std::span<const std::uint8_t> bytes);
 
+// Of a terminal; zeros for anything else.
+WindowSize WindowSizeOf(int fd);
+
 // Ignores SIGPIPE for the process unless somebody has said otherwise: a pipe has
 // no other way to say that its reader has gone.
 void IgnoreSigpipe();
@@ -39,7 +42,7 @@ void IgnoreSigpipe();
 class FdBackend : public CharBackend {
  public:
   struct Options {
-    std::string description;
+    std::string filename;
     // Output that nobody takes for this long is dropped until somebody does; -1: it waits for ever.
     std::int64_t drop_after_ns = -1;
   };
@@ -49,7 +52,10 @@ class FdBackend : public CharBackend {
   std::size_t Write(std::span<const std::uint8_t> bytes) override;
   void SetFrontend(CharFrontend* frontend) override;
   void ResumeInput() override;
-  std::string description() const override { return options_.description; }
+  std::string filename() const override { return options_.filename; }
+
+ protected:
+  CharFrontend* frontend() const { return frontend_; }
 
  private:
   void OnReadable();

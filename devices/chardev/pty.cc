@@ -19,6 +19,7 @@ class PtyBackend final : public FdBackend {
  public:
   PtyBackend(loop::MainLoop& loop, CharFd input, CharFd output, UniqueFd slave, Options options)
       : FdBackend(loop, std::move(input), std::move(output), std::move(options)), slave_(std::move(slave)) {}
+  WindowSize size() const override { return WindowSizeOf(slave_.get()); }
 
  private:
   // Open here too, so that the master never reports a hang-up between clients.
@@ -50,7 +51,7 @@ Result<std::unique_ptr<CharBackend>> NewPtyBackend(loop::MainLoop& loop) {
   if (!writer) {
     return Fail(Error::Sys("pty: dup", errno));
   }
-  FdBackend::Options options{.description = std::string("pty ") + name.data(), .drop_after_ns = kNoReaderNs};
+  FdBackend::Options options{.filename = std::string("pty:") + name.data(), .drop_after_ns = kNoReaderNs};
   return std::make_unique<PtyBackend>(loop, CharFd{.fd = std::move(master)}, CharFd{.fd = std::move(writer)},
                                       std::move(slave), std::move(options));
 }

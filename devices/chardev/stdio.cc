@@ -84,7 +84,14 @@ class RawTerminal {
 class StdioBackend final : public FdBackend {
  public:
   StdioBackend(loop::MainLoop& loop, CharFd input, CharFd output)
-      : FdBackend(loop, std::move(input), std::move(output), {}), terminal_(STDIN_FILENO) {}
+      : FdBackend(loop, std::move(input), std::move(output), {.filename = "stdio"}),
+        terminal_(STDIN_FILENO) {}
+  WindowSize size() const override { return WindowSizeOf(STDIN_FILENO); }
+  void WindowChanged() override {
+    if (frontend() != nullptr) {
+      frontend()->Resized();
+    }
+  }
 
  private:
   RawTerminal terminal_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -33,6 +34,24 @@ sockaddr_un AddressOf(const std::string& path) {
 
 int ConnectTo(int fd, const sockaddr_un& address) {
   return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
+// Where a socket is bound: a path, "@NAME" in the abstract namespace, or nothing.
+std::string OwnAddress(int fd) {
+  sockaddr_un address = {};
+  socklen_t size = sizeof(address);
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      size <= offsetof(sockaddr_un, sun_path)) {
+    return {};
+  }
+  // A path of full length has no end of its own; a name has none ever.
+  std::string path(&address.sun_path[0],
+                   std::min<std::size_t>(size, sizeof(address)) - offsetof(sockaddr_un, sun_path));
+  if (path.front() == '\0') {
+    path.front() = '@';
+    return path;
+  }
+  return path.substr(0, path.find('\0'));
 }
 
 // Removes a socket that a dead process has left; one that answers is in use.
@@ -98,7 +117,8 @@ class UnixBackend final : public CharBackend {
         file_(file),
         listener_(std::move(listener)),
         accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }),
-        deliver_(loop, [this] { DeliverLeftOver(); }) {}
+        deliver_(loop, [this] { DeliverLeftOver(); }),
+        room_(loop, [this] { TellRoom(); }) {}
   UnixBackend(const UnixBackend&) = delete;
   UnixBackend& operator=(const UnixBackend&) = delete;
   ~UnixBackend() override;
@@ -106,7 +126,8 @@ class UnixBackend final : public CharBackend {
   std::size_t Write(std::span<const std::uint8_t> bytes) override;
   void SetFrontend(CharFrontend* frontend) override;
   void ResumeInput() override;
-  std::string description() const override { return "unix " + path_; }
+  std::string filename() const override { return "unix:" + path_; }
+  bool open() const override { return static_cast<bool>(client_.fd); }
   int listener() const override { return listener_.get(); }
 
  private:
@@ -118,6 +139,11 @@ class UnixBackend final : public CharBackend {
   void HangUp();
   void DropClient();
   void UpdateEvents();
+  void TellRoom();
+  void TellOpen();
+  // Each byte is for one client: none is forgotten while he reads, and no other one gets it.
+  bool stream() const { return frontend_ != nullptr && frontend_->use() == CharUse::kStream; }
+  std::size_t StreamRoom() const { return kRingSize - static_cast<std::size_t>(ring_.end() - sent_); }
 
   loop::MainLoop& loop_;
   const std::string path_;
@@ -125,12 +151,16 @@ class UnixBackend final : public CharBackend {
   UniqueFd listener_;
   loop::Watch accept_watch_;
   loop::BottomHalf deliver_;
+  loop::BottomHalf room_;
   CharFrontend* frontend_ = nullptr;
   OutputRing ring_;
 
   CharFd client_{.fd = {}, .mode = FdMode::kSocket};
   std::unique_ptr<loop::Watch> client_watch_;
   std::uint64_t sent_ = 0;               // the client's position in the output
+  bool told_open_ = false;               // what the frontend knows
+  bool gone_ = false;                    // a client has gone since
+  bool refused_ = false;                 // a stream's Write took less than all
   bool blocked_ = false;                 // the client's socket takes no more now
   bool wants_input_ = false;             // the frontend has room as far as we know
   bool input_ended_ = false;             // the client has shut its sending side down
@@ -147,9 +177,13 @@ UnixBackend::~UnixBackend() {
   }
 }
 
-// All counts as taken: the ring keeps what a slow client has not got yet, and
+// Of a terminal all counts as taken: the ring keeps what a slow client has not got yet, and
 // forgets the oldest when it must.
 std::size_t UnixBackend::Write(std::span<const std::uint8_t> bytes) {
+  if (stream() && bytes.size() > StreamRoom()) {
+    bytes = bytes.first(StreamRoom());
+    refused_ = true;
+  }
   ring_.Append(bytes);
   if (client_.fd && !blocked_) {
     Pump();
@@ -172,10 +206,22 @@ void UnixBackend::Pump() {
   }
   blocked_ = sent_ < ring_.end();
   UpdateEvents();
+  if (refused_ && StreamRoom() != 0) {
+    room_.Schedule();
+  }
+}
+
+void UnixBackend::TellRoom() {
+  refused_ = false;
+  if (frontend_ != nullptr) {
+    frontend_->WriteReady();
+  }
 }
 
 void UnixBackend::SetFrontend(CharFrontend* frontend) {
   frontend_ = frontend;
+  told_open_ = open();
+  gone_ = false;
   ResumeInput();
 }
 
@@ -207,12 +253,15 @@ void UnixBackend::OnConnection() {
   }
   DropClient();
   client_.fd = std::move(fd);
-  sent_ = ring_.begin();
+  if (!stream()) {
+    sent_ = ring_.begin();
+  }
   wants_input_ = frontend_ != nullptr;
   events_ = loop::Watch::kHangUp;
   client_watch_ = std::make_unique<loop::Watch>(loop_, client_.fd.get(), events_,
                                                 [this](unsigned ready) { OnClient(ready); });
   accept_watch_.SetEvents(0);  // the next one waits in the backlog
+  TellOpen();
   Pump();
 }
 
@@ -274,6 +323,7 @@ void UnixBackend::DeliverLeftOver() {
                                           left_over_.begin() + static_cast<std::ptrdiff_t>(size));
     left_over_.erase(left_over_.begin(), left_over_.begin() + static_cast<std::ptrdiff_t>(size));
     frontend_->Receive(piece);
+    TellOpen();
   }
   // Else the guest resumes us when it has read.
   if (left_over_.empty() || (frontend_ != nullptr && frontend_->ReceiveRoom() != 0)) {
@@ -282,11 +332,36 @@ void UnixBackend::DeliverLeftOver() {
 }
 
 void UnixBackend::DropClient() {
+  const bool was_open = open();
   client_watch_.reset();
   client_.fd.Reset();
   events_ = 0;
   blocked_ = input_ended_ = false;
   accept_watch_.SetEvents(loop::Watch::kRead);
+  if (!was_open) {
+    return;
+  }
+  if (stream()) {
+    sent_ = ring_.end();  // what he did not take was for him
+  }
+  if (refused_) {
+    room_.Schedule();
+  }
+  gone_ = true;
+  TellOpen();
+}
+
+// Not before the guest has got what the one said who has gone.
+void UnixBackend::TellOpen() {
+  if (frontend_ == nullptr || !left_over_.empty()) {
+    return;
+  }
+  if (std::exchange(gone_, false) && std::exchange(told_open_, false)) {
+    frontend_->OpenChanged(false);
+  }
+  if (open() && !std::exchange(told_open_, true)) {
+    frontend_->OpenChanged(true);
+  }
 }
 
 }  // namespace
@@ -314,12 +389,9 @@ Result<std::unique_ptr<CharBackend>> NewPassedUnixBackend(loop::MainLoop& loop, 
   }
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-  sockaddr_un address = {};
-  socklen_t size = sizeof(address) - 1;  // a path of full length has no end of its own
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
   // No file is ours to remove.
   constexpr struct stat kNone = {};
-  return std::make_unique<UnixBackend>(loop, std::move(listener), &address.sun_path[0], kNone);
+  return std::make_unique<UnixBackend>(loop, std::move(listener), OwnAddress(fd), kNone);
 }
 
 Result<std::unique_ptr<CharBackend>> NewUnixBackend(loop::MainLoop& loop, const std::string& path) {

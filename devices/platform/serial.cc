@@ -93,8 +93,7 @@ class Fifo {
 }  // namespace
 
 struct Serial::Impl {
-  Impl(IrqLine& irq_line, std::unique_ptr<CharBackend> char_backend)
-      : line(irq_line), backend(std::move(char_backend)) {}
+  Impl(IrqLine& irq_line, CharBackend& char_backend) : line(irq_line), backend(char_backend) {}
 
   bool fifos() const { return (fcr & kFcrEnable) != 0; }
   bool loop() const { return (mcr & kMcrLoop) != 0; }
@@ -121,7 +120,7 @@ struct Serial::Impl {
   void Reset();
 
   IrqLine& line;
-  std::unique_ptr<CharBackend> backend;
+  CharBackend& backend;
   bool line_high = false;
 
   Fifo rx;
@@ -304,7 +303,7 @@ void Serial::Impl::WriteMcr(std::uint8_t value) {
   if (!loop()) {
     SetModemInputs(kMsrConnected);
     if (was_looped && rx.empty()) {
-      backend->ResumeInput();
+      backend.ResumeInput();
     }
     return;
   }
@@ -346,7 +345,7 @@ void Serial::Impl::Transmit(std::uint8_t value) {
     if (tx.size() < depth()) {
       tx.Push({.value = value});
     }
-  } else if (backend->Write({&value, 1}) == 0) {
+  } else if (backend.Write({&value, 1}) == 0) {
     tx.Push({.value = value});
   }
   thr_empty_pending = tx.empty();
@@ -354,7 +353,7 @@ void Serial::Impl::Transmit(std::uint8_t value) {
 
 void Serial::Impl::Flush() {
   const bool waited = !tx.empty();
-  while (!tx.empty() && backend->Write({&tx.front().value, 1}) == 1) {
+  while (!tx.empty() && backend.Write({&tx.front().value, 1}) == 1) {
     tx.Pop();
   }
   if (waited && tx.empty()) {
@@ -385,7 +384,7 @@ void Serial::Impl::SendBreakIfLooped() {
 void Serial::Impl::ClearReceiver() {
   rx.Clear();
   draining = false;
-  backend->ResumeInput();
+  backend.ResumeInput();
 }
 
 void Serial::Impl::Reset() {
@@ -401,12 +400,11 @@ void Serial::Impl::Reset() {
   UpdateLine();
 }
 
-Serial::Serial(IrqLine& line, std::unique_ptr<CharBackend> backend)
-    : impl_(std::make_unique<Impl>(line, std::move(backend))) {
-  impl_->backend->SetFrontend(this);
+Serial::Serial(IrqLine& line, CharBackend& backend) : impl_(std::make_unique<Impl>(line, backend)) {
+  impl_->backend.SetFrontend(this);
 }
 
-Serial::~Serial() { impl_->backend->SetFrontend(nullptr); }
+Serial::~Serial() { impl_->backend.SetFrontend(nullptr); }
 
 void Serial::Reset() { impl_->Reset(); }
 
@@ -417,7 +415,7 @@ std::uint64_t Serial::Read(std::uint64_t offset, unsigned size) {
   impl_->UpdateLine();
   if (had_data && impl_->rx.empty()) {
     // After the line has fallen: what comes now raises it anew.
-    impl_->backend->ResumeInput();
+    impl_->backend.ResumeInput();
   }
   return value;
 }

@@ -95,7 +95,7 @@ Status Daemon::InitMainLoop() {
   big_lock_.AssertHeld();
   loop_ = TRY(loop::MainLoop::Create(big_lock_));
   loop_->SetSlowLimit(kSlowCallbackNs);
-  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR, SIGUSR2};
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGPWR, SIGUSR2, SIGWINCH};
   signals_ = TRY(
       loop::SignalWatch::Create(*loop_, kSignals, [this](int signo, int pid) { ServeSignal(signo, pid); }));
   timeline_.Mark("main loop ready");
@@ -163,13 +163,23 @@ Status Daemon::Publish() {
 
 void Daemon::TellReady() {
   // Clients of a service that comes back wait in the sockets' backlogs. What was passed is kept already.
-  if (const int serial = machine_->serial_listener();
-      serial >= 0 && !options_.machine.serial.starts_with("fd:")) {
-    service_->Store("serial", serial);
+  const devices::Chardev* const serial = machine_->chardevs().Find("serial0");
+  if (serial->listener() >= 0 && !options_.machine.serial.starts_with("fd:")) {
+    service_->Store("serial", serial->listener());
   }
   for (const int listener : control_ ? control_->own_listeners() : std::vector<int>()) {
     service_->Store("qmp", listener);
   }
+  // One that was exchanged would come back to nobody.
+  on_chardev_ = machine_->chardevs().change_notifiers().Add([this](const devices::Chardev& changed) {
+    if (changed.label() != "serial0") {
+      return;
+    }
+    service_->Drop("serial");
+    if (changed.listener() >= 0) {
+      service_->Store("serial", changed.listener());
+    }
+  });
   service_->Ready();
 }
 
@@ -183,6 +193,8 @@ void Daemon::ServeSignal(int signo, int pid) {
       return log::Warning("report, asked for by pid {}:\n{}", pid, machine_->Report());
     case SIGPWR:
       return machine_->lifecycle().RequestPowerdown();
+    case SIGWINCH:
+      return machine_->chardevs().WindowChanged();
     case SIGTERM:
       return service_->Stop(signo, pid);
     default:
@@ -216,6 +228,7 @@ void Daemon::Cleanup() {
     std::fputs(timeline_.Table().c_str(), stderr);
   }
   event_log_.Remove();
+  on_chardev_.Remove();
   service_.reset();
   if (control_) {
     control_->Retire();

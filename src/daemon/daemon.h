@@ -66,6 +66,7 @@ class Daemon {
   std::unique_ptr<machine::Machine> machine_;
   std::unique_ptr<Service> service_;
   machine::EventBus::Subscription event_log_;
+  NotifierList<const devices::Chardev&>::Handle on_chardev_;
 };
 
 }  // namespace gyre::daemon

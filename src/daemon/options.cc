@@ -44,8 +44,9 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
                  "prealloc=on|off, prealloc-threads=N, locked=on|off, dump=on|off, merge=on|off, numa=NODES, "
                  "policy=default|preferred|bind|interleave, by commas");
   app.add_option("--cpus", raw.cpus, "number of vCPUs (1)");
-  app.add_option("--serial", options.machine.serial,
-                 "serial port: stdio, null, file:PATH, pty, unix:PATH or fd:N (stdio)");
+  app.add_option(
+      "--serial", options.machine.serial,
+      "serial port: stdio, null, file:PATH, append:PATH, pty, unix:PATH, fd:N or ringbuf[:SIZE] (stdio)");
   app.add_option("--acpi", raw.acpi, "describe the machine by ACPI: on or off (on)");
   app.add_option("--legacy-irq", raw.legacy_irq, "give it 8259 PICs and an 8254 PIT: on or off (off)");
   app.add_option("--watchdog", raw.watchdog, "give it a watchdog timer (Linux: wdat_wdt): on or off (off)");

@@ -69,6 +69,11 @@ void Service::Store(std::string_view name, int fd) {
   config_.socket.Announce(format("FDSTORE=1\nFDNAME={}\n", name), fds);
 }
 
+void Service::Drop(std::string_view name) {
+  std::erase(stored_, name);
+  config_.socket.Announce(format("FDSTOREREMOVE=1\nFDNAME={}\n", name));
+}
+
 void Service::BeginReload() const {
   const std::int64_t now_us = loop_.Now(ClockType::kRealtime) / 1000;
   config_.socket.Announce(format("RELOADING=1\nMONOTONIC_USEC={}\n", now_us));

@@ -36,6 +36,8 @@ class Service {
   // A listening socket for the manager to keep, in case we die, by the name it comes back with.
   // An orderly end takes it back.
   void Store(std::string_view name, int fd);
+  // Is not to be kept any more.
+  void Drop(std::string_view name);
   void BeginReload() const;
   void EndReload() const;
   // Asked to end. The guest is asked first, if it may take its time and can listen; a

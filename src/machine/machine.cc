@@ -76,6 +76,7 @@ Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, 
       io_root_(memory::MemoryRegion::NewContainer(topology_, "io", 64 * kKiB)),
       memory_space_(topology_, "memory", system_root_),
       io_space_(topology_, "I/O", io_root_),
+      chardevs_(loop),
       holds_end_(loop, [this] { ReleaseHeldVcpus(); }) {
   topology_.dirty().NoteRunning(false);
 }
@@ -146,11 +147,7 @@ Status Machine::CreateMemory() {
 }
 
 Status Machine::CreateDevices() {
-  auto serial = TRY(devices::NewCharBackend(loop_, config_.serial));
-  if (const auto where = serial->description(); !where.empty()) {
-    log::Info("serial port: {}", where);
-  }
-  serial_listener_ = serial->listener();
+  devices::Chardev* const serial = TRY(chardevs_.Add("serial0", config_.serial));
   const std::uint64_t below = BelowGap(config_.memory.size);
   const PlatformBus bus{.topology = topology_,
                         .memory = *system_root_,
@@ -164,7 +161,7 @@ Status Machine::CreateDevices() {
                               .ioapic_pins = Pins(config_),
                               .ram_below_gap = below,
                               .ram_above_gap = config_.memory.size - below};
-  platform_ = TRY(Platform::Create(bus, config, std::move(serial), [this] {
+  platform_ = TRY(Platform::Create(bus, config, *serial, [this] {
     if (vcpus_) {
       vcpus_->KickForInterrupt(VcpuIndex(0));
     }

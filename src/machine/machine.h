@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gyre/base/bus_error.h"
+#include "gyre/devices/chardevs.h"
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
 #include "gyre/kvm/vm.h"
@@ -65,8 +66,7 @@ class Machine final : private LifecycleTarget {
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
   const IoThreads& io_threads() const { return io_threads_; }
-  // The serial port's listening socket, borrowed; -1 where it has none.
-  int serial_listener() const { return serial_listener_; }
+  devices::Chardevs& chardevs() { return chardevs_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;
   // The first entry and the guest's own marks.
@@ -121,6 +121,7 @@ class Machine final : private LifecycleTarget {
   memory::AddressSpace io_space_;
   std::vector<TableBlob> tables_;
   std::unique_ptr<kvm::Vm> vm_;
+  devices::Chardevs chardevs_;
   std::unique_ptr<Platform> platform_;
   unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
   loop::BottomHalf holds_end_;
@@ -130,7 +131,6 @@ class Machine final : private LifecycleTarget {
   std::optional<loop::Watch> vcpu_events_;
   std::optional<loop::Watch> bus_error_events_;
   StateHandlers::Handle clock_handler_;
-  int serial_listener_ = -1;
 };
 
 }  // namespace gyre::machine

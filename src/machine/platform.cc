@@ -23,11 +23,11 @@ class BothLines final : public IrqLine {
 }  // namespace
 
 Result<std::unique_ptr<Platform>> Platform::Create(const PlatformBus& bus, const PlatformConfig& config,
-                                                   std::unique_ptr<devices::CharBackend> serial,
+                                                   devices::CharBackend& serial,
                                                    std::function<void()> kick_for_ext_int) {
   std::unique_ptr<Platform> platform(new Platform);
   TRY(platform->CreateInterruptControllers(bus, config, std::move(kick_for_ext_int)));
-  TRY(platform->CreateLegacyDevices(bus, config, std::move(serial)));
+  TRY(platform->CreateLegacyDevices(bus, config, serial));
   TRY(platform->CreatePowerDevices(bus, config));
   return platform;
 }
@@ -80,10 +80,9 @@ Status Platform::CreateInterruptControllers(const PlatformBus& bus, const Platfo
 }
 
 Status Platform::CreateLegacyDevices(const PlatformBus& bus, const PlatformConfig& config,
-                                     std::unique_ptr<devices::CharBackend> serial) {
+                                     devices::CharBackend& serial) {
   Lifecycle& lifecycle = bus.lifecycle;
-  serial_ =
-      std::make_unique<devices::Serial>(IsaLine(layout::kSerialGsi, layout::kSerialGsi), std::move(serial));
+  serial_ = std::make_unique<devices::Serial>(IsaLine(layout::kSerialGsi, layout::kSerialGsi), serial);
   TRY(Place(bus, bus.io, layout::kSerialPort, "serial", devices::Serial::kSize, *serial_));
 
   i8042_ = std::make_unique<devices::I8042>([&] { lifecycle.RequestReset(ShutdownCause::kGuestReset); });

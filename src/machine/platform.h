@@ -44,9 +44,9 @@ struct PlatformBus {
 
 class Platform {
  public:
-  // `kick_for_ext_int`: the 8259s may have something for vCPU 0.
+  // `serial` outlives it. `kick_for_ext_int`: the 8259s may have something for vCPU 0.
   static Result<std::unique_ptr<Platform>> Create(const PlatformBus& bus, const PlatformConfig& config,
-                                                  std::unique_ptr<devices::CharBackend> serial,
+                                                  devices::CharBackend& serial,
                                                   std::function<void()> kick_for_ext_int);
   Platform(const Platform&) = delete;
   Platform& operator=(const Platform&) = delete;
@@ -69,7 +69,7 @@ class Platform {
   Status CreateInterruptControllers(const PlatformBus& bus, const PlatformConfig& config,
                                     std::function<void()> kick_for_ext_int);
   Status CreateLegacyDevices(const PlatformBus& bus, const PlatformConfig& config,
-                             std::unique_ptr<devices::CharBackend> serial);
+                             devices::CharBackend& serial);
   Status CreatePowerDevices(const PlatformBus& bus, const PlatformConfig& config);
   Status CreateAcpiDevices(const PlatformBus& bus);
   Status Place(const PlatformBus& bus, memory::MemoryRegion& container, std::uint64_t address,

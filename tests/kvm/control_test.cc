@@ -1,4 +1,5 @@
 // The control socket of the real gyred: transcripts, dumps, and comparison with the packaged QEMU.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -409,6 +410,46 @@ TEST_F(Control, SharedCommands_HaveTheShapesOfQemu) {
   EXPECT_TRUE(theirs->Await("SHUTDOWN"));
   EXPECT_TRUE(ours->Await("SHUTDOWN"));
   EXPECT_EQ(ours->events, theirs->events);
+}
+
+// The guest echoes what is typed, and never learns that somebody else types.
+TEST_F(Control, ASerialPortIsConnectedElsewhereWhileTheGuestRuns) {
+  auto guest = StartGuest("echo", {"--serial", "stdio", "--qmp", "unix:" + Socket()});
+  ASSERT_TRUE(guest.WaitForOutput("ready\n")) << guest.err();
+  auto client = Talk();
+  const auto filename = [&] { return client.Run("query-chardev").at("return").at(0).at("filename"); };
+  EXPECT_EQ(filename(), "stdio");
+  const auto change = [&](const Json& backend) {
+    return client.Run("chardev-change", {{"id", "serial0"}, {"backend", backend}});
+  };
+  EXPECT_TRUE(Refused(change({{"type", "file"}, {"data", {{"out", "/none/there"}}}})));
+  EXPECT_TRUE(Refused(change({{"type", "socket"}, {"data", {{"addr", {{"type", "unix"}}}}}})));
+  EXPECT_TRUE(Refused(client.Run(
+      "chardev-change", {{"id", "serial1"}, {"backend", {{"type", "null"}, {"data", Json::object()}}}})));
+  EXPECT_EQ(filename(), "stdio");
+  const auto pty = change({{"type", "pty"}, {"data", Json::object()}});
+  ASSERT_TRUE(pty.contains("return")) << pty;
+  const std::string path = pty["return"]["pty"];
+  EXPECT_EQ(filename(), "pty:" + path);
+  const UniqueFd terminal(::open(path.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+  ASSERT_TRUE(terminal);
+  ASSERT_EQ(::write(terminal.get(), "hello\n", 6), 6);
+  std::string got;
+  while (!got.ends_with("hello\n")) {
+    pollfd entry{.fd = terminal.get(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(::poll(&entry, 1, 20'000), 1) << got;
+    std::array<char, 100> bytes{};
+    got.append(bytes.data(), static_cast<std::size_t>(
+                                 std::max<ssize_t>(0, ::read(terminal.get(), bytes.data(), bytes.size()))));
+  }
+  EXPECT_EQ(got, "echo: hello\n");
+  ASSERT_FALSE(Refused(change({{"type", "ringbuf"}, {"data", {{"size", 1024}}}})));
+  EXPECT_EQ(client.Run("ringbuf-read", {{"device", "serial0"}, {"size", 100}}).at("return"), "");
+  ASSERT_FALSE(Refused(change({{"type", "stdio"}, {"data", {{"signal", false}}}})));
+  guest.Write("quit\n");
+  const auto result = guest.Wait();
+  EXPECT_GUEST_PASSES(result, "echo");
+  EXPECT_EQ(result.out.find("hello"), std::string::npos) << result.Describe();
 }
 
 }  // namespace

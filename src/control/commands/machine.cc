@@ -1,7 +1,6 @@
 // What the VM is made of.
 #include <array>
 
-#include "gyre/base/format.h"
 #include "src/control/commands/families.h"
 #include "src/control/services.h"
 #include "src/machine/layout.h"
@@ -54,12 +53,6 @@ constexpr std::array kIoThreadMembers{Member{"id", &kString},           Member{"
                                       Member{"poll-shrink", &kInteger}, Member{"aio-max-batch", &kInteger}};
 constexpr Type kIoThread = ObjectType("IOThreadInfo", kIoThreadMembers);
 constexpr Type kIoThreads = ArrayType("array of IOThreadInfo", kIoThread);
-
-constexpr std::array kChardevMembers{Member{"label", &kString, "whose it is"},
-                                     Member{"filename", &kString, "where its bytes go"},
-                                     Member{"frontend-open", &kBoolean, "somebody uses it"}};
-constexpr Type kChardev = ObjectType("ChardevInfo", kChardevMembers);
-constexpr Type kChardevs = ArrayType("array of ChardevInfo", kChardev);
 
 constexpr std::string_view kNoUuid = "00000000-0000-0000-0000-000000000000";
 
@@ -130,18 +123,6 @@ Outcome QueryIoThreads(Call& call) {
   return list;
 }
 
-Outcome QueryChardevs(Call& call) {
-  Json list = Json::array();
-  list.push_back(
-      {{"label", "serial0"}, {"filename", call.services.machine->config().serial}, {"frontend-open", true}});
-  for (std::size_t i = 0; i < call.services.sockets.size(); ++i) {
-    list.push_back({{"label", format("qmp{}", i)},
-                    {"filename", call.services.sockets[i]},
-                    {"frontend-open", call.services.has_clients(i)}});
-  }
-  return list;
-}
-
 constexpr std::array kCommands{
     Command{.name = "query-name",
             .help = "The VM's name.",
@@ -183,10 +164,6 @@ constexpr std::array kCommands{
             .help = "Threads with a loop of their own besides the main one.",
             .result = &kIoThreads,
             .run = QueryIoThreads},
-    Command{.name = "query-chardev",
-            .help = "Where the serial port's and the control sockets' bytes go.",
-            .result = &kChardevs,
-            .run = QueryChardevs},
 };
 
 }  // namespace

@@ -295,8 +295,8 @@ TEST(CharBackendDeathTest, TerminalAsStdio_IsRawUntilDestruction) {
 
 TEST_F(CharBackendTest, Pty_LateReaderWorksBothWays) {
   Open("pty");
-  ASSERT_TRUE(backend_->description().starts_with("pty /dev/pts/"));
-  const UniqueFd slave(::open(backend_->description().substr(4).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+  ASSERT_TRUE(backend_->filename().starts_with("pty:/dev/pts/"));
+  const UniqueFd slave(::open(backend_->filename().substr(4).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
   ASSERT_TRUE(slave);
   termios settings = {};
   ASSERT_EQ(::tcgetattr(slave.get(), &settings), 0);
@@ -319,7 +319,7 @@ TEST_F(CharBackendTest, PtyWithoutReader_DropsInsteadOfBlocking) {
   // a piece more meanwhile
   EXPECT_TRUE(RunUntil([&] { return sink_.ready > 0 && backend_->Write(Bytes(text)) == text.size(); }));
   const UniqueFd slave(
-      ::open(backend_->description().substr(4).c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+      ::open(backend_->filename().substr(4).c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
   const int before = sink_.ready;
   EXPECT_TRUE(RunUntil([&] {
     ReadSome(slave.get(), 0);
@@ -355,7 +355,7 @@ TEST_F(CharBackendTest, PassedSocket_IsServedAndItsFileLeftAlone) {
   ASSERT_EQ(::listen(listener, 1), 0);
   Open("fd:" + std::to_string(listener));
   EXPECT_EQ(backend_->listener(), listener);
-  EXPECT_EQ(backend_->description(), "unix " + path);
+  EXPECT_EQ(backend_->filename(), "unix:" + path);
   const UniqueFd client = Connect();
   EXPECT_EQ(backend_->Write(Bytes("out")), 3U);
   EXPECT_TRUE(RunUntil([&] { return ReadSome(client.get(), 0) == "out"; }));

@@ -54,7 +54,9 @@ class FakeBackend final : public CharBackend {
   }
   void SetFrontend(CharFrontend* new_frontend) override { frontend = new_frontend; }
   void ResumeInput() override { ++resumes; }
-  std::string description() const override { return "fake"; }
+  std::string filename() const override { return "fake"; }
+  bool open() const override { return is_open; }
+  WindowSize size() const override { return window; }
 
   // Sends as the real ones do: no more than there is room for, the rest stays.
   void Deliver() {
@@ -74,6 +76,8 @@ class FakeBackend final : public CharBackend {
   std::string output;
   std::string input;
   int resumes = 0;
+  bool is_open = true;
+  WindowSize window;
   CharFrontend* frontend = nullptr;
 };
 

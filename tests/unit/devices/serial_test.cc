@@ -18,10 +18,8 @@ class SerialTest : public testing::Test {
   }
 
   FakeLine line_;
-  // Owned by the serial port, outlives every use here.
-  std::unique_ptr<FakeBackend> made_ = std::make_unique<FakeBackend>();
-  FakeBackend& backend_ = *made_;
-  Serial serial_{line_, std::move(made_)};
+  FakeBackend backend_;
+  Serial serial_{line_, backend_};
 };
 
 TEST_F(SerialTest, Reset_GivesTheDataSheetsValues) {

@@ -16,8 +16,8 @@ class Serial final : public Device, public memory::RegionHandler, public CharFro
  public:
   static constexpr std::uint64_t kSize = 8;  // ports
 
-  // `line` outlives it. The backend is its own.
-  Serial(IrqLine& line, std::unique_ptr<CharBackend> backend);
+  // Both outlive it.
+  Serial(IrqLine& line, CharBackend& backend);
   Serial(const Serial&) = delete;
   Serial& operator=(const Serial&) = delete;
   ~Serial() override;
