@@ -40,6 +40,8 @@ class CAPABILITY("big lock") BigLock {
 
  private:
   friend class BigCondVar;
+  // Tries for a few microseconds; true if the lock is then ours.
+  bool SpinFor(std::uint64_t start);
   void NoteOwner();
   void NoteEnd();
 
