@@ -209,6 +209,8 @@ TEST_P(Transcript, IsWhatIsSaid) {
   for (std::string line; std::getline(file, line); ++lines) {
     if (line.starts_with("> ")) {
       client->Put(line.substr(2) + "\n");
+    } else if (line.starts_with(">> ")) {  // and no end of the line
+      client->Put(line.substr(3));
     } else if (line.starts_with("< ")) {
       const auto got = client->Next();
       ASSERT_TRUE(got.has_value()) << line;
@@ -218,7 +220,7 @@ TEST_P(Transcript, IsWhatIsSaid) {
   EXPECT_GT(lines, 10U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sessions, Transcript, ::testing::Values("lifecycle", "errors"),
+INSTANTIATE_TEST_SUITE_P(Sessions, Transcript, ::testing::Values("lifecycle", "errors", "async_client"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST_F(Control, SocatAndJq_AreClients) {
