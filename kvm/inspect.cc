@@ -73,7 +73,8 @@ Result<CpuState> ReadCpuState(int vcpu_fd) {
                  .cr0 = s.cr0,
                  .cr2 = s.cr2,
                  .cr3 = s.cr3,
-                 .cr4 = s.cr4};
+                 .cr4 = s.cr4,
+                 .efer = s.efer};
   state.kernel_gs_base = TRY(ReadMsr(vcpu_fd, kMsrKernelGsBase));
   return state;
 }

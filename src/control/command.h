@@ -15,6 +15,7 @@
 #include "gyre/base/unique_fd.h"
 #include "src/control/json.h"
 #include "src/control/type.h"
+#include "src/machine/run_state.h"
 
 namespace gyre::control {
 
@@ -68,17 +69,27 @@ struct Call {
   std::uint64_t Unsigned(std::string_view name, std::uint64_t otherwise) const;
 };
 
+// Where a command is allowed: looked at before it does anything.
+struct AllowedIn {
+  machine::RunStates states = machine::RunStates::All();
+  std::string_view refusal{};  // what a client is told in the others
+
+  constexpr bool Everywhere() const { return states == machine::RunStates::All(); }
+};
+
 struct Command {
   enum Flags : unsigned {
     kAllowOob = 1,    // may run on the monitor thread without the big lock: touches nothing that needs it
     kTakesFd = 2,     // of an fd sent along
     kNegotiates = 4,  // the one command before negotiation, and refused after it
+    kNotInDump = 8,   // refused while guest memory is being dumped
   };
   std::string_view name;
   std::string_view help;
   const Type* arguments = &kNothing;
   const Type* result = &kNothing;
   unsigned flags = 0;
+  AllowedIn allowed{};
   // One of them. Main loop's thread, big lock held, unless out of band.
   Outcome (*run)(Call& call) = nullptr;
   void (*start)(Call& call, Done done) = nullptr;  // calls `done` at once or later

@@ -119,6 +119,10 @@ void AppendNote(std::vector<std::byte>& out, std::string_view owner, std::uint32
   PadTo(out, kNoteAlignment);
 }
 
+// More segments than the header has room for are counted in a section's header, which is there for nothing
+// else.
+bool CountsInSection(std::size_t segments) { return segments >= PN_XNUM; }
+
 Elf64_Ehdr FileHeader(std::size_t segments) {
   Elf64_Ehdr header{};
   std::memcpy(&header.e_ident[0], ELFMAG, SELFMAG);
@@ -131,8 +135,25 @@ Elf64_Ehdr FileHeader(std::size_t segments) {
   header.e_phoff = sizeof(Elf64_Ehdr);
   header.e_ehsize = sizeof(Elf64_Ehdr);
   header.e_phentsize = sizeof(Elf64_Phdr);
-  header.e_phnum = static_cast<Elf64_Half>(segments);
+  header.e_phnum = static_cast<Elf64_Half>(std::min<std::size_t>(segments, PN_XNUM));
+  if (CountsInSection(segments)) {
+    header.e_shoff = sizeof(Elf64_Ehdr) + (segments * sizeof(Elf64_Phdr));
+    header.e_shentsize = sizeof(Elf64_Shdr);
+    header.e_shnum = 1;
+  }
   return header;
+}
+
+// Where in the file each of `ranges` begins, after a header of so many bytes.
+std::uint64_t OffsetOf(std::span<const CoreRange> ranges, std::uint64_t header, std::uint64_t physical) {
+  std::uint64_t offset = header;
+  for (const auto& range : ranges) {
+    if (physical >= range.start && physical - range.start < range.bytes.size()) {
+      return offset + (physical - range.start);
+    }
+    offset += range.bytes.size();
+  }
+  return offset;
 }
 
 }  // namespace
@@ -151,7 +172,8 @@ Result<std::vector<CoreRange>> RangesOf(const memory::GuestRam& ram, std::uint64
   return ranges;
 }
 
-std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span<const CoreRange> ranges) {
+std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span<const CoreRange> ranges,
+                                  std::span<const LinearRange> linear) {
   std::vector<std::byte> notes;
   for (unsigned i = 0; i < cpus.size(); ++i) {
     AppendNote(notes, "CORE", NT_PRSTATUS, StatusOf(cpus[i], i));
@@ -159,9 +181,11 @@ std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span
   for (const auto& cpu : cpus) {
     AppendNote(notes, "QEMU", 0, NoteOf(cpu));
   }
+  const std::size_t segments = 1 + linear.size();
   std::vector<std::byte> out;
-  Append(out, FileHeader(1 + ranges.size()));
-  const std::uint64_t notes_at = sizeof(Elf64_Ehdr) + ((1 + ranges.size()) * sizeof(Elf64_Phdr));
+  Append(out, FileHeader(segments));
+  const std::uint64_t notes_at = sizeof(Elf64_Ehdr) + (segments * sizeof(Elf64_Phdr)) +
+                                 (CountsInSection(segments) ? sizeof(Elf64_Shdr) : 0);
   Append(out, Elf64_Phdr{.p_type = PT_NOTE,
                          .p_flags = 0,
                          .p_offset = notes_at,
@@ -170,17 +194,21 @@ std::vector<std::byte> CoreHeader(std::span<const kvm::CpuState> cpus, std::span
                          .p_filesz = notes.size(),
                          .p_memsz = notes.size(),
                          .p_align = kNoteAlignment});
-  std::uint64_t offset = (notes_at + notes.size() + kPage - 1) / kPage * kPage;
-  for (const auto& range : ranges) {
+  const std::uint64_t memory_at = (notes_at + notes.size() + kPage - 1) / kPage * kPage;
+  for (const auto& range : linear) {
     Append(out, Elf64_Phdr{.p_type = PT_LOAD,
                            .p_flags = PF_R | PF_W | PF_X,
-                           .p_offset = offset,
-                           .p_vaddr = range.start,
-                           .p_paddr = range.start,
-                           .p_filesz = range.bytes.size(),
-                           .p_memsz = range.bytes.size(),
+                           .p_offset = OffsetOf(ranges, memory_at, range.physical),
+                           .p_vaddr = range.linear,
+                           .p_paddr = range.physical,
+                           .p_filesz = range.size,
+                           .p_memsz = range.size,
                            .p_align = 0});
-    offset += range.bytes.size();
+  }
+  if (CountsInSection(segments)) {
+    Elf64_Shdr count{};
+    count.sh_info = static_cast<Elf64_Word>(segments);
+    Append(out, count);
   }
   out.insert(out.end(), notes.begin(), notes.end());
   PadTo(out, kPage);

@@ -26,38 +26,59 @@ Result<std::vector<kvm::CpuState>> ReadCpus(const kvm::Vcpus& vcpus) {
 
 }  // namespace
 
+// All that a dump is made of, on the thread that writes it.
+struct Dump::Core {
+  std::vector<kvm::CpuState> cpus;
+  std::vector<CoreRange> ram;
+  std::vector<CoreRange> ranges;  // those to be dumped
+  bool paging;
+
+  Status WriteTo(int fd, Progress& progress, const std::atomic<bool>& cancelled) const {
+    const auto linear =
+        paging ? TRY(FindLinearRanges(cpus, ram, ranges, {}, cancelled)) : IdentityRanges(ranges);
+    const auto header = CoreHeader(cpus, ranges, linear);
+    progress.total += header.size();
+    TRY(WriteAll(fd, header, cancelled, progress.completed));
+    for (const auto& range : ranges) {
+      TRY(WriteAll(fd, range.bytes, cancelled, progress.completed));
+    }
+    return {};
+  }
+};
+
 void Dump::Start(Services& services, OutputFile file, const Plan& plan, Done done) {
   machine::Lifecycle& lifecycle = services.machine->lifecycle();
-  const auto ranges = RangesOf(services.machine->ram(), plan.begin, plan.length);
-  if (!ranges || ranges->empty()) {
-    return done(ranges ? Refuse("Invalid parameter 'begin': there is no RAM in that range")
-                       : Refuse(ranges.error()));
+  const memory::GuestRam& ram = services.machine->ram();
+  auto all = RangesOf(ram, 0, UINT64_MAX);
+  auto ranges = RangesOf(ram, plan.begin, plan.length);
+  if (!all || !ranges || ranges->empty()) {
+    return done(all && ranges ? Refuse("Invalid parameter 'begin': there is no RAM in that range")
+                              : Refuse(all ? ranges.error() : all.error()));
   }
   state_ = State::kActive;  // before the pause, which lets others in
+  lifecycle.Postpone(true);
   resume_ = machine::IsLive(lifecycle.state());
   if (resume_) {
     if (const auto stopped = lifecycle.VmStop(machine::RunState::kSaveVm); !stopped) {
       log::Warning("dump: {}", stopped.error().message());
     }
   }
-  const auto cpus = ReadCpus(services.machine->vcpus());
+  auto cpus = ReadCpus(services.machine->vcpus());
   if (!cpus) {
     Finish(services, Refuse(cpus.error()));
     return done(Refuse(cpus.error()));
   }
   progress_ = std::make_shared<Progress>();
-  auto header = CoreHeader(*cpus, *ranges);
-  std::uint64_t total = header.size();
   for (const auto& range : *ranges) {
-    total += range.bytes.size();
+    progress_->total += range.bytes.size();
   }
-  progress_->total = total;
-  auto write = [file = std::move(file), header = std::move(header), ranges = *ranges,
+  auto write = [file = std::move(file),
+                core = Core{.cpus = *std::move(cpus),
+                            .ram = *std::move(all),
+                            .ranges = *std::move(ranges),
+                            .paging = plan.paging},
                 progress = progress_](const std::atomic<bool>& cancelled) mutable -> Outcome {
-    auto written = WriteAll(file.fd(), header, cancelled, progress->completed);
-    for (std::size_t i = 0; written && i < ranges.size(); ++i) {
-      written = WriteAll(file.fd(), ranges[i].bytes, cancelled, progress->completed);
-    }
+    auto written = core.WriteTo(file.fd(), *progress, cancelled);
     return AsOutcome(written ? file.Commit() : std::move(written));
   };
   if (plan.detach) {
@@ -80,6 +101,7 @@ void Dump::Finish(Services& services, const Outcome& outcome) {
   }
   services.events.Send("DUMP_COMPLETED", data);
   machine::Lifecycle& lifecycle = services.machine->lifecycle();
+  lifecycle.Postpone(false);
   if (std::exchange(resume_, false) && lifecycle.state() == machine::RunState::kSaveVm) {
     if (const auto started = lifecycle.VmStart(); !started) {
       log::Error("after the dump: {}", started.error().message());

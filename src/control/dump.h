@@ -19,13 +19,14 @@ class Dump {
   struct Plan {
     std::uint64_t begin = 0;
     std::uint64_t length = UINT64_MAX;
+    bool paging = false;  // segments are by linear address
     bool detach = false;  // answer at once
   };
 
   bool active() const { return state_ == State::kActive; }
   // Stops the VM, writes on a thread, and starts the VM again if it ran.
   void Start(Services& services, OutputFile file, const Plan& plan, Done done);
-  // A client has stopped the VM meanwhile: it stays stopped.
+  // The end has come: the VM is not started again.
   void StayStopped() { resume_ = false; }
   // {"status", "completed", "total"}.
   Json Describe() const;
@@ -35,6 +36,7 @@ class Dump {
     std::atomic<std::uint64_t> completed{0};
     std::atomic<std::uint64_t> total{0};
   };
+  struct Core;
   void Finish(Services& services, const Outcome& outcome);
 
   State state_ = State::kNone;

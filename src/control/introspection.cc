@@ -139,7 +139,44 @@ void WriteMembers(std::string& out, std::span<const Member> members, std::string
   }
 }
 
+// The run states' names, of which `in` or not.
+std::vector<std::string_view> StateNames(const AllowedIn& allowed, bool in) {
+  std::vector<std::string_view> names;
+  for (unsigned i = 0; i < machine::kRunStates; ++i) {
+    if (const auto state = static_cast<machine::RunState>(i); allowed.states.Has(state) == in) {
+      names.push_back(machine::Name(state));
+    }
+  }
+  return names;
+}
+
+// A sentence for each thing that is not so of every command.
+std::string Restrictions(const Command& command) {
+  std::string text;
+  if ((command.flags & Command::kAllowOob) != 0) {
+    text += " May be executed out of band.";
+  }
+  if (!command.allowed.Everywhere()) {
+    const auto in = StateNames(command.allowed, true);
+    const auto out = StateNames(command.allowed, false);
+    const bool few = in.size() < out.size();
+    text += few ? " Only in run state" : " Not in run state";
+    for (const auto name : few ? in : out) {
+      text += format("{} `{}`", name == (few ? in : out).front() ? "" : " or", name);
+    }
+    text += ".";
+  }
+  if ((command.flags & Command::kNotInDump) != 0) {
+    text += " Refused while memory is being dumped.";
+  }
+  return text;
+}
+
 }  // namespace
+
+std::vector<std::string_view> AllowedStates(const Command& command) {
+  return StateNames(command.allowed, true);
+}
 
 Json DescribeSchema(std::span<const Command* const> commands) {
   Schema schema;
@@ -160,11 +197,7 @@ std::string WriteReference(std::span<const Command* const> commands) {
       "from the table that the commands are executed by.\n\n"
       "## Commands\n";
   for (const Command* const command : commands) {
-    out += format("\n### {}\n\n{}", command->name, command->help);
-    if ((command->flags & Command::kAllowOob) != 0) {
-      out += " May be executed out of band.";
-    }
-    out += "\n";
+    out += format("\n### {}\n\n{}{}\n", command->name, command->help, Restrictions(*command));
     WriteMembers(out, command->arguments->members, "argument");
     for (const auto& variant : command->arguments->variants) {
       WriteMembers(out, variant.type->members,

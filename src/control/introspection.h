@@ -3,6 +3,8 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "src/control/command.h"
 #include "src/control/json.h"
@@ -10,6 +12,8 @@
 namespace gyre::control {
 
 Json DescribeSchema(std::span<const Command* const> commands);
+// The names of the run states in which it is allowed.
+std::vector<std::string_view> AllowedStates(const Command& command);
 std::string WriteReference(std::span<const Command* const> commands);
 
 }  // namespace gyre::control

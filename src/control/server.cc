@@ -222,6 +222,17 @@ Outcome Server::Admit(const Command* command, const ClientState& client, const R
   if (auto checked = CheckArguments(request.arguments, *command->arguments); !checked) {
     return Refuse(std::move(checked).error());
   }
+  return request.oob ? Nothing() : AdmitNow(*command);
+}
+
+// Whether the VM is in a state for it. Out-of-band commands have none that they need.
+Outcome Server::AdmitNow(const Command& command) const {
+  if ((command.flags & Command::kNotInDump) != 0 && services_.dump.active()) {
+    return Refuse("There is a dump in process, please wait.");
+  }
+  if (services_.machine != nullptr && !command.allowed.states.Has(services_.machine->lifecycle().state())) {
+    return Refuse(std::string(command.allowed.refusal));
+  }
   return Nothing();
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <pwd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
@@ -24,7 +26,8 @@ namespace {
 constexpr std::string_view kUnixPrefix = "unix:";
 constexpr std::string_view kFdPrefix = "fd:";
 constexpr int kBacklog = 64;
-constexpr int kFirstFd = 3;  // below are the standard streams
+constexpr int kTakenDownMs = 2000;  // more than the kernel needs
+constexpr int kFirstFd = 3;         // below are the standard streams
 
 template <typename T>
 std::optional<T> ParseNumber(std::string_view text, int base = 10) {
@@ -152,7 +155,19 @@ Result<UniqueFd> NewSocket() {
   return fd;
 }
 
-// Removes a socket that a dead process has left; one that answers is in use.
+// A process that has been killed is gone before the kernel has taken its io_uring down, which holds its
+// socket. Who is connected to that meanwhile sees it end; true if so.
+bool IsBeingTakenDown(int probe) {
+  const auto listener = PeerOf(probe);
+  if (!listener || listener->pid == 0 || ::kill(listener->pid, 0) == 0 || errno != ESRCH) {
+    return false;
+  }
+  pollfd entry{.fd = probe, .events = 0, .revents = 0};
+  return ::poll(&entry, 1, kTakenDownMs) == 1;
+}
+
+// Removes a socket that a dead process has left; one that answers is in use, by who knows nothing of our
+// locks or is a predecessor's that a service manager keeps.
 Status RemoveStale(const SocketSpec& spec, const Address& address) {
   struct stat status = {};
   if (::lstat(spec.path.c_str(), &status) != 0) {
@@ -161,8 +176,14 @@ Status RemoveStale(const SocketSpec& spec, const Address& address) {
   if (!S_ISSOCK(status.st_mode)) {
     return Fail(Error::Usage(format("{}: exists and is not a socket", spec.Describe())));
   }
-  const UniqueFd probe = TRY(NewSocket());
-  if (::connect(probe.get(), address.get(), address.size) == 0 || errno == EAGAIN) {
+  UniqueFd probe = TRY(NewSocket());
+  while (::connect(probe.get(), address.get(), address.size) == 0) {
+    if (!IsBeingTakenDown(probe.get())) {
+      return Fail(Error::Usage(format("{}: somebody else listens on it", spec.Describe())));
+    }
+    probe = TRY(NewSocket());
+  }
+  if (errno == EAGAIN) {
     return Fail(Error::Usage(format("{}: somebody else listens on it", spec.Describe())));
   }
   if (errno != ECONNREFUSED) {
@@ -276,11 +297,10 @@ Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
 }
 
 Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
-  auto fd = spec.path.empty() ? Adopt(spec) : Bind(spec);
-  if (!fd) {
-    return Fail(std::move(fd).error());
-  }
-  ListeningSocket socket(std::move(spec), *std::move(fd));
+  const bool has_file = !spec.path.empty() && !spec.path.starts_with('@');
+  NameLock lock = has_file ? TRY(NameLock::Take(spec.path, spec.Describe())) : NameLock();
+  UniqueFd fd = spec.path.empty() ? TRY(Adopt(spec)) : TRY(Bind(spec));
+  ListeningSocket socket(std::move(spec), std::move(lock), std::move(fd));
   TRY(socket.NoteName());
   return socket;
 }

@@ -10,6 +10,7 @@
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
+#include "src/control/name_lock.h"
 
 namespace gyre::control {
 
@@ -37,7 +38,8 @@ struct Peer {
 };
 Result<Peer> PeerOf(int socket);
 
-// A listening socket; the file in the file system goes with the object, if it is still the same.
+// A listening socket; the file in the file system goes with the object, if it is still the same. Its name is
+// locked as long: of several processes that start on one name, one listens and the others get an error.
 class ListeningSocket {
  public:
   // Replaces a socket that a dead process has left, and nothing else.
@@ -55,12 +57,14 @@ class ListeningSocket {
   bool Allows(const Peer& peer) const;
 
  private:
-  ListeningSocket(SocketSpec spec, UniqueFd fd) : spec_(std::move(spec)), fd_(std::move(fd)) {}
+  ListeningSocket(SocketSpec spec, NameLock lock, UniqueFd fd)
+      : spec_(std::move(spec)), lock_(std::move(lock)), fd_(std::move(fd)) {}
   static Result<UniqueFd> Bind(const SocketSpec& spec);
   static Result<UniqueFd> Adopt(const SocketSpec& spec);
   Status NoteName();
 
   SocketSpec spec_;
+  NameLock lock_;  // ends last
   UniqueFd fd_;
   dev_t device_ = 0;  // of the file that we made
   ino_t inode_ = 0;   // 0: none

@@ -181,7 +181,7 @@ bool Lifecycle::ShouldExit() {
   if (debug_.exchange(false, std::memory_order_acq_rel)) {
     LogIfFailed(VmStop(RunState::kDebug));
   }
-  if (suspend_.exchange(false, std::memory_order_acq_rel)) {
+  if (!postponed_ && suspend_.exchange(false, std::memory_order_acq_rel)) {
     Suspend();
   }
   if (const auto cause = shutdown_.Take()) {
@@ -189,7 +189,7 @@ bool Lifecycle::ShouldExit() {
       return true;
     }
   }
-  if (const auto cause = reset_.Take()) {
+  if (const auto cause = postponed_ ? std::nullopt : reset_.Take()) {
     Reset(*cause);
   }
   if (const auto reason = wakeup_.Take()) {
@@ -203,6 +203,12 @@ bool Lifecycle::ShouldExit() {
     LogIfFailed(VmStop(*state));
   }
   return false;
+}
+
+void Lifecycle::Postpone(bool postponed) {
+  loop_.big_lock().AssertHeld();
+  postponed_ = postponed;
+  loop_.Wake();
 }
 
 void Lifecycle::Suspend() {
@@ -313,7 +319,10 @@ Status Lifecycle::VmStart() {
   }
   if (next == RunState::kRunning) {
     loop_.EnableClock(loop::ClockType::kVirtual, true);
-    target_.ResumeVcpus();
+    // A reset or sleep that was asked for before the stop comes before the guest's next instruction.
+    if (!reset_.pending() && !suspend_.load(std::memory_order_acquire)) {
+      target_.ResumeVcpus();
+    }
   }
   return {};
 }

@@ -95,6 +95,9 @@ class Lifecycle {
   // As VmStop, without a STOP event.
   void VmShutdown();
 
+  // While true, resets and suspensions that are asked for wait: somebody reads the machine as it is.
+  void Postpone(bool postponed);
+
   // Called after each stop, when no vCPU runs any more, and before each start.
   StateHandlers& state_handlers() { return state_handlers_; }
   NotifierList<ShutdownCause>& shutdown_notifiers() { return shutdown_notifiers_; }
@@ -139,6 +142,7 @@ class Lifecycle {
   std::atomic<RunState> state_{RunState::kPrelaunch};
   bool was_suspended_ = false;
   std::optional<RunState> held_stop_;  // asked for in save-vm, taken by VmStart
+  bool postponed_ = false;             // resets and suspensions are
   int exit_status_ = kExitClean;
 
   Slot<ShutdownCause> shutdown_;

@@ -1,7 +1,6 @@
 #include "src/machine/run_state.h"
 
 #include <array>
-#include <initializer_list>
 
 namespace gyre::machine {
 namespace {
@@ -13,39 +12,31 @@ constexpr std::array<std::string_view, kRunStates> kNames{
     "prelaunch", "finish-migrate", "restore-vm",     "running",  "save-vm", "shutdown",
     "suspended", "watchdog",       "guest-panicked", "colo"};
 
-constexpr std::uint16_t Set(std::initializer_list<RunState> states) {
-  std::uint16_t set = 0;
-  for (const RunState state : states) {
-    set = static_cast<std::uint16_t>(set | (1U << static_cast<unsigned>(state)));
-  }
-  return set;
-}
-
-// Row: from; bits: to. In the enumeration's order. The seed's, for which see IsLegal.
-constexpr std::array<std::uint16_t, kRunStates> kLegal{
-    /* debug */ Set({kRunning, kFinishMigrate, kPrelaunch, kSuspended}),
+// Row: from; set: to. In the enumeration's order. The seed's, for which see IsLegal.
+constexpr std::array<RunStates, kRunStates> kLegal{
+    /* debug */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kSuspended}),
     /* inmigrate */
-    Set({kInternalError, kIoError, kPaused, kRunning, kShutdown, kSuspended, kWatchdog, kGuestPanicked,
-         kFinishMigrate, kPrelaunch, kPostMigrate, kColo}),
-    /* internal-error */ Set({kPaused, kFinishMigrate, kPrelaunch}),
-    /* io-error */ Set({kRunning, kFinishMigrate, kPrelaunch}),
-    /* paused */ Set({kRunning, kFinishMigrate, kPostMigrate, kPrelaunch, kColo, kSuspended}),
-    /* postmigrate */ Set({kRunning, kFinishMigrate, kPrelaunch}),
-    /* prelaunch */ Set({kInMigrate, kSuspended, kRunning, kFinishMigrate}),
+    RunStates({kInternalError, kIoError, kPaused, kRunning, kShutdown, kSuspended, kWatchdog, kGuestPanicked,
+               kFinishMigrate, kPrelaunch, kPostMigrate, kColo}),
+    /* internal-error */ RunStates({kPaused, kFinishMigrate, kPrelaunch}),
+    /* io-error */ RunStates({kRunning, kFinishMigrate, kPrelaunch}),
+    /* paused */ RunStates({kRunning, kFinishMigrate, kPostMigrate, kPrelaunch, kColo, kSuspended}),
+    /* postmigrate */ RunStates({kRunning, kFinishMigrate, kPrelaunch}),
+    /* prelaunch */ RunStates({kInMigrate, kSuspended, kRunning, kFinishMigrate}),
     /* finish-migrate */
-    Set({kRunning, kPaused, kPostMigrate, kPrelaunch, kColo, kInternalError, kIoError, kShutdown, kSuspended,
-         kWatchdog, kGuestPanicked}),
-    /* restore-vm */ Set({kRunning, kPrelaunch, kSuspended}),
+    RunStates({kRunning, kPaused, kPostMigrate, kPrelaunch, kColo, kInternalError, kIoError, kShutdown,
+               kSuspended, kWatchdog, kGuestPanicked}),
+    /* restore-vm */ RunStates({kRunning, kPrelaunch, kSuspended}),
     /* running */
-    Set({kDebug, kInternalError, kIoError, kPaused, kFinishMigrate, kRestoreVm, kSaveVm, kShutdown, kWatchdog,
-         kGuestPanicked, kColo, kSuspended}),
-    /* save-vm */ Set({kRunning, kSuspended}),
-    /* shutdown */ Set({kPaused, kFinishMigrate, kPrelaunch, kColo}),
+    RunStates({kDebug, kInternalError, kIoError, kPaused, kFinishMigrate, kRestoreVm, kSaveVm, kShutdown,
+               kWatchdog, kGuestPanicked, kColo, kSuspended}),
+    /* save-vm */ RunStates({kRunning, kSuspended}),
+    /* shutdown */ RunStates({kPaused, kFinishMigrate, kPrelaunch, kColo}),
     /* suspended */
-    Set({kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown}),
-    /* watchdog */ Set({kRunning, kFinishMigrate, kPrelaunch, kColo}),
-    /* guest-panicked */ Set({kRunning, kFinishMigrate, kPrelaunch, kColo}),
-    /* colo */ Set({kRunning, kPrelaunch, kShutdown}),
+    RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown}),
+    /* watchdog */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo}),
+    /* guest-panicked */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo}),
+    /* colo */ RunStates({kRunning, kPrelaunch, kShutdown}),
 };
 
 }  // namespace
@@ -66,7 +57,7 @@ bool IsLegal(RunState from, RunState to) {
   if (from == to || (to == kInternalError && from != kShutdown)) {
     return true;
   }
-  return (kLegal.at(static_cast<std::size_t>(from)) & (1U << static_cast<unsigned>(to))) != 0;
+  return kLegal.at(static_cast<std::size_t>(from)).Has(to);
 }
 
 }  // namespace gyre::machine

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 
@@ -27,6 +28,24 @@ enum class RunState : std::uint8_t {
   kColo,
 };
 inline constexpr unsigned kRunStates = 16;
+
+// A set of them.
+class RunStates {
+ public:
+  constexpr RunStates(std::initializer_list<RunState> states) {
+    for (const RunState state : states) {
+      bits_ |= 1U << static_cast<unsigned>(state);
+    }
+  }
+  static constexpr RunStates All() { return RunStates((1U << kRunStates) - 1); }
+  static constexpr RunStates AllBut(RunStates others) { return RunStates(All().bits_ & ~others.bits_); }
+  constexpr bool Has(RunState state) const { return (bits_ & (1U << static_cast<unsigned>(state))) != 0; }
+  friend constexpr bool operator==(RunStates, RunStates) = default;
+
+ private:
+  explicit constexpr RunStates(unsigned bits) : bits_(bits) {}
+  unsigned bits_ = 0;
+};
 
 std::string_view Name(RunState state);
 std::optional<RunState> RunStateByName(std::string_view name);

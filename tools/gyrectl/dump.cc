@@ -45,9 +45,9 @@ Outcome<void> RunDump(Call& call) {
   NewFile file = TRY(NewFile::Create(path, call.Has("force")));
   const Deadline answer = call.deadline.Earlier(Deadline::After(kAnswerTime));
   TRY(call.client->Execute("getfd", {{"fdname", kFdName}}, answer, file.fd()));
-  TRY(call.client->Execute("dump-guest-memory",
-                           {{"paging", false}, {"protocol", format("fd:{}", kFdName)}, {"detach", true}},
-                           answer));
+  const Json arguments{
+      {"paging", call.Has("paging")}, {"protocol", format("fd:{}", kFdName)}, {"detach", true}};
+  TRY(call.client->Execute("dump-guest-memory", arguments, answer));
   const auto done = Follow(call);
   call.output.EndProgress();
   TRY(Outcome<void>(done));

@@ -171,7 +171,12 @@ Outcome<void> RunCommands(Call& call) {
   }
   std::set<std::string> names;
   for (const Json& command : commands) {
-    names.insert(Harmless(TextOf(command, "name", "?")));
+    const std::string line = Harmless(TextOf(command, "name", "?"));
+    std::string states;
+    for (const Json& state : MemberOf(command, "allowed-in")) {
+      states += (states.empty() ? "" : ", ") + CellText(state);
+    }
+    names.insert(states.empty() ? line : format("{} (in {})", line, states));
   }
   std::string text;
   for (const auto& name : names) {

@@ -27,7 +27,7 @@ struct CpuState {
   std::uint64_t r8 = 0, r9 = 0, r10 = 0, r11 = 0, r12 = 0, r13 = 0, r14 = 0, r15 = 0;
   std::uint64_t rip = 0, rflags = 0;
   SegmentState cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt;
-  std::uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0;
+  std::uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0;
   std::uint64_t kernel_gs_base = 0;
 };
 Result<CpuState> ReadCpuState(int vcpu_fd);

@@ -49,24 +49,15 @@ Outcome QueryStatus(Call& call) {
       {"running", state == RunState::kRunning}, {"singlestep", false}, {"status", machine::Name(state)}};
 }
 
-Outcome Stop(Call& call) {
-  call.services.dump.StayStopped();
-  return AsOutcome(LifecycleOf(call).VmStop(RunState::kPaused));
-}
+Outcome Stop(Call& call) { return AsOutcome(LifecycleOf(call).VmStop(RunState::kPaused)); }
 
 Outcome Continue(Call& call) {
-  if (call.services.dump.active()) {
-    return Refuse("There is a dump in process, please wait.");
-  }
   // Asleep, not stopped: only a wake-up makes it run.
   return LifecycleOf(call).state() == RunState::kSuspended ? Nothing()
                                                            : AsOutcome(LifecycleOf(call).VmStart());
 }
 
 Outcome Reset(Call& call) {
-  if (call.services.dump.active()) {
-    return Refuse("There is a dump in process, please wait.");
-  }
   LifecycleOf(call).RequestReset(machine::ShutdownCause::kHostQmpSystemReset);
   return Nothing();
 }
@@ -105,21 +96,39 @@ Outcome InjectNmi(Call& call) {
   return Nothing();
 }
 
+constexpr AllowedIn kUnlessEnded{
+    .states = machine::RunStates::AllBut({RunState::kInternalError, RunState::kShutdown}),
+    .refusal = "Resetting the Virtual Machine is required"};
+// Running, it may be about to fall asleep.
+constexpr AllowedIn kAsleep{.states = {RunState::kSuspended, RunState::kRunning},
+                            .refusal = "Unable to wake up: guest is not in suspended state"};
+
 constexpr std::array kCommands{
     Command{.name = "query-status",
             .help = "The run state.",
             .result = &kStatus,
             .flags = Command::kAllowOob,
             .run = QueryStatus},
-    Command{.name = "stop", .help = "Stops the guest; nothing if it is not running.", .run = Stop},
-    Command{.name = "cont", .help = "Starts the guest, or lets it go on.", .run = Continue},
+    Command{.name = "stop",
+            .help = "Stops the guest; nothing if it is not running.",
+            .flags = Command::kNotInDump,
+            .run = Stop},
+    Command{.name = "cont",
+            .help = "Starts the guest, or lets it go on.",
+            .flags = Command::kNotInDump,
+            .allowed = kUnlessEnded,
+            .run = Continue},
     Command{.name = "system_reset",
             .help = "Resets the VM, as its reset button; returns before it is done.",
+            .flags = Command::kNotInDump,
             .run = Reset},
     Command{.name = "system_powerdown",
             .help = "Asks the guest to power off, as its power button; it may refuse.",
             .run = PowerDown},
-    Command{.name = "system_wakeup", .help = "Wakes a guest that has put itself to sleep.", .run = WakeUp},
+    Command{.name = "system_wakeup",
+            .help = "Wakes a guest that has put itself to sleep.",
+            .allowed = kAsleep,
+            .run = WakeUp},
     Command{.name = "quit", .help = "Ends gyred at once, whatever the guest does.", .run = Quit},
     Command{.name = "set-action",
             .help = "Sets what follows on what the guest does; what is not named stays.",

@@ -38,7 +38,9 @@ constexpr std::array<std::string_view, 1> kFormats{"elf"};
 constexpr Type kFormat = EnumType("DumpGuestMemoryFormat", kFormats);
 constexpr Type kFormatList = ArrayType("array of DumpGuestMemoryFormat", kFormat);
 constexpr std::array kDumpMembers{
-    Member{"paging", &kBoolean, "must be false: segments are by guest-physical address"},
+    Member{
+        "paging", &kBoolean,
+        "segments are by linear address, as the vCPUs' page tables have it; else by guest-physical address"},
     Member{"protocol", &kString, "file:PATH, or fd:NAME as given to getfd"},
     Member{"detach", &kBoolean, "return at once; DUMP_COMPLETED tells the end", kOptional},
     Member{"begin", &kAddress, "first guest-physical address; length must be given, too", kOptional},
@@ -170,12 +172,6 @@ Result<OutputFile> OpenDump(Call& call) {
 }
 
 void DumpGuestMemory(Call& call, Done done) {
-  if (call.services.dump.active()) {
-    return done(Refuse("There is a dump in process, please wait."));
-  }
-  if (call.Flag("paging")) {
-    return done(Refuse("Invalid parameter 'paging': segments are by guest-physical address"));
-  }
   if (call.Has("begin") != call.Has("length")) {
     return done(Refuse(format("Parameter '{}' is missing", call.Has("begin") ? "length" : "begin")));
   }
@@ -186,6 +182,7 @@ void DumpGuestMemory(Call& call, Done done) {
   call.services.dump.Start(call.services, *std::move(file),
                            {.begin = call.Unsigned("begin", 0),
                             .length = call.Unsigned("length", UINT64_MAX),
+                            .paging = call.Flag("paging"),
                             .detach = call.Flag("detach")},
                            std::move(done));
 }
@@ -212,6 +209,7 @@ constexpr std::array kCommands{
         .help =
             "Writes all RAM and the vCPUs' registers as an ELF core file; the guest is stopped meanwhile.",
         .arguments = &kDumpArguments,
+        .flags = Command::kNotInDump,
         .start = DumpGuestMemory},
     Command{.name = "query-dump", .help = "How the dump stands.", .result = &kResult, .run = QueryDump},
     Command{.name = "query-dump-guest-memory-capability",

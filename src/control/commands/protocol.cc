@@ -24,7 +24,10 @@ constexpr std::array kVersionMembers{Member{"qemu", &kTriple, "the release of QE
 constexpr Type kVersion = ObjectType("VersionInfo", kVersionMembers);
 
 constexpr std::array kNameMembers{Member{"name", &kString}};
-constexpr Type kCommandInfo = ObjectType("CommandInfo", kNameMembers);
+constexpr std::array kCommandMembers{
+    Member{"name", &kString},
+    Member{"allowed-in", &kStrings, "the run states in which it is; all if there is none", kOptional}};
+constexpr Type kCommandInfo = ObjectType("CommandInfo", kCommandMembers);
 constexpr Type kCommandInfos = ArrayType("array of CommandInfo", kCommandInfo);
 constexpr Type kEventInfo = ObjectType("EventInfo", kNameMembers);
 constexpr std::array kSchemaMembers{Member{"name", &kString},
@@ -48,11 +51,15 @@ Outcome Negotiate(Call& call) {
 Outcome QueryVersion(Call& /*call*/) { return VersionInfo(); }
 
 Outcome QueryCommands(Call& call) {
-  Json names = Json::array();
+  Json commands = Json::array();
   for (const Command* const command : call.services.commands()) {
-    names.push_back({{"name", command->name}});
+    Json entry{{"name", command->name}};
+    if (!command->allowed.Everywhere()) {
+      entry["allowed-in"] = AllowedStates(*command);
+    }
+    commands.push_back(std::move(entry));
   }
-  return names;
+  return commands;
 }
 
 Outcome QuerySchema(Call& call) { return DescribeSchema(call.services.commands()); }

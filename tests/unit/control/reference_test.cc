@@ -24,6 +24,8 @@ TEST(CommandTable, EachEntry_IsWhole) {
   for (const Command* const command : all) {
     EXPECT_FALSE(command->help.empty()) << command->name;
     EXPECT_NE(command->run == nullptr, command->start == nullptr) << command->name;
+    EXPECT_EQ(command->allowed.Everywhere(), command->allowed.refusal.empty()) << command->name;
+    EXPECT_TRUE((command->flags & Command::kAllowOob) == 0 || command->allowed.Everywhere()) << command->name;
     EXPECT_TRUE((command->flags & Command::kAllowOob) == 0 || command->run != nullptr) << command->name;
   }
 }

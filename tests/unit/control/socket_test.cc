@@ -3,13 +3,18 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <stdlib.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -115,9 +120,83 @@ TEST_F(Listening, OtherFiles_AreNotTouched) {
   EXPECT_TRUE(std::filesystem::is_regular_file(Path()));
 }
 
+// Some that begin in the same moment on what a killed one has left, again and again. Each says '+' or '-' and
+// stays until it is killed.
+TEST_F(Listening, OfManyAtOnce_OneWins) {
+  constexpr int kRounds = 60;
+  constexpr int kProcesses = 4;
+  for (int round = 0; round < kRounds; ++round) {
+    std::array<int, 2> start{};
+    std::array<int, 2> said{};
+    ASSERT_EQ(::pipe2(start.data(), O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(said.data(), O_CLOEXEC), 0);
+    std::vector<pid_t> children;
+    for (int i = 0; i < kProcesses; ++i) {
+      const pid_t child = ::fork();
+      ASSERT_GE(child, 0);
+      if (child == 0) {
+        ::close(start[1]);
+        char go = 0;
+        (void)!::read(start[0], &go, 1);  // the pipe's end
+        const auto socket = ListeningSocket::Open(Spec());
+        const char result = socket ? '+'
+                            : socket.error().message() == Spec().Describe() + ": somebody else listens on it"
+                                ? '-'
+                                : '?';
+        (void)!::write(said[1], &result, 1);
+        while (true) {
+          ::pause();
+        }
+      }
+      children.push_back(child);
+    }
+    ::close(start[0]);
+    ::close(start[1]);
+    std::string results;
+    for (int i = 0; i < kProcesses; ++i) {
+      pollfd entry{.fd = said[0], .events = POLLIN, .revents = 0};
+      char result = '!';
+      if (::poll(&entry, 1, 20'000) == 1) {
+        (void)!::read(said[0], &result, 1);
+      }
+      results += result;
+    }
+    EXPECT_TRUE(Connects(Path()));
+    for (const pid_t child : children) {
+      ::kill(child, SIGKILL);
+      ::waitpid(child, nullptr, 0);
+    }
+    ::close(said[0]);
+    ::close(said[1]);
+    std::ranges::sort(results);
+    ASSERT_EQ(results, "+---") << "in round " << round;
+    ASSERT_TRUE(std::filesystem::exists(Path())) << "what the next round has to replace";
+  }
+  EXPECT_TRUE(ListeningSocket::Open(Spec()).has_value());
+  EXPECT_FALSE(std::filesystem::exists(Path() + ".lock"));
+}
+
+TEST_F(Listening, NameThatIsLocked_IsSomebodyElses) {
+  const auto lock = NameLock::Take(Path(), "me");
+  ASSERT_TRUE(lock) << lock.error().message();
+  const auto socket = ListeningSocket::Open(Spec());
+  ASSERT_FALSE(socket);
+  EXPECT_EQ(socket.error().message(), "unix:" + Path() + ": somebody else listens on it");
+  EXPECT_EQ(socket.error().kind(), ErrorKind::kUsage);
+}
+
+TEST_F(Listening, LockThatIsALink_IsNotFollowed) {
+  std::ofstream(directory_ / "other") << "mine";
+  std::filesystem::create_symlink(directory_ / "other", Path() + ".lock");
+  EXPECT_FALSE(ListeningSocket::Open(Spec()).has_value());
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "other"));
+  EXPECT_TRUE(std::filesystem::is_symlink(Path() + ".lock"));
+}
+
 TEST_F(Listening, SocketOfASuccessor_IsLeftAlone) {
   auto socket = std::make_unique<ListeningSocket>(*ListeningSocket::Open(Spec()));
   std::filesystem::rename(Path(), Path() + "-old");  // so that its inode is not used again
+  std::filesystem::rename(Path() + ".lock", Path() + "-old.lock");
   const auto other = ListeningSocket::Open(Spec());
   ASSERT_TRUE(other);
   socket.reset();

@@ -23,7 +23,7 @@ std::string Answer(const Json& request) {
       {"query-cpus-fast",
        {{{"cpu-index", 0}, {"thread-id", 4711}, {"target", "x86_64"}, {"props", {{"core-id", 0}}}}}},
       {"query-memory-size-summary", {{"base-memory", 268435456}}},
-      {"query-commands", {{{"name", "stop"}}, {{"name", "cont"}}}},
+      {"query-commands", {{{"name", "stop"}}, {{"name", "cont"}, {"allowed-in", {"paused", "debug"}}}}},
       {"human-monitor-command", "address-space: memory\r\n  0-f (prio 0, ram): ram\r\n"},
       {"stop", Json::object()},
   };
@@ -69,7 +69,7 @@ TEST_F(Program, ShowsTables) {
             "CPU  THREAD  TARGET  PLACE\n  0    4711  x86_64  core-id=0\n");
   EXPECT_EQ(Ctl(server_.path(), {"memory"}).out, "base  256 MiB\n");
   EXPECT_EQ(Ctl(server_.path(), {"mtree"}).out, "address-space: memory\n  0-f (prio 0, ram): ram\n");
-  EXPECT_EQ(Ctl(server_.path(), {"commands"}).out, "cont\nstop\n");
+  EXPECT_EQ(Ctl(server_.path(), {"commands"}).out, "cont (in paused, debug)\nstop\n");
   EXPECT_EQ(Ctl(server_.path(), {"stats", "exits"}).out,
             "NAME       CPU 0  CPU 1\nkvm.exits      7      7\n\nNAME       VALUE\nkvm.exits      7\n");
 }
