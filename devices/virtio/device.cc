@@ -53,6 +53,9 @@ void VirtioDevice::Runner::Remove() {
   watch.reset();
   serve.Cancel();
   flush.Cancel();
+  if (queue) {
+    device.OnRemoveQueue(index);
+  }
   queue.reset();
 }
 
@@ -180,6 +183,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -47,6 +48,10 @@ class Transport {
 struct DeviceContext {
   loop::MainLoop& loop;
   const memory::AddressSpace& memory;
+  std::string vm = {};  // its name; empty: none
+  unsigned number = 0;  // of the device, among those of its module
+  // A network device's back end has come or gone. Big lock held.
+  std::function<void(std::string_view id, bool up)> net_changed = {};
 };
 
 struct DeviceTraits {
@@ -71,6 +76,11 @@ class VirtioDevice {
   // [offset, offset + size) of the configuration space is within config_size.
   virtual void ReadConfig(std::uint64_t offset, std::span<std::byte> out);
   virtual void WriteConfig(std::uint64_t offset, std::span<const std::byte> in);
+
+  // What the driver has told it by its queues, for a save. Stopped and drained. Load: while it is
+  // active; false, and nothing changed, if it is not what this device can be in.
+  virtual std::vector<std::byte> SaveState() const { return {}; }
+  virtual bool LoadState(std::span<const std::byte> bytes) { return bytes.empty(); }
 
   // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
   // AddQueue, StopQueue, RemoveQueue and Deactivate.
@@ -110,7 +120,11 @@ class VirtioDevice {
   virtual Served Serve(unsigned index, Queue& queue) = 0;
   virtual void OnActivate(std::uint64_t driver_features) { (void)driver_features; }
   virtual void OnDeactivate() {}
+  // The queue goes: so does all that the device has on its loop. On that loop.
+  virtual void OnRemoveQueue(unsigned index) { (void)index; }
   void ServeAgain(unsigned index);
+  // At once. From a callback on the queue's loop, not from Serve.
+  void ServeNow(unsigned index);
   // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
   // Where it is stays; it goes false again with the next ring.
   const bool& stopped(unsigned index) const;
