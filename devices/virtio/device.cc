@@ -235,6 +235,8 @@ void VirtioDevice::FlushQueues() {
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
 
+void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
+
 void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }

@@ -23,12 +23,16 @@ MmioState MmioTransport::Save() const {
                   .interrupt_status = interrupt_status_.load(),
                   .config_generation = config_generation_,
                   .driver_features = driver_features_,
-                  .queues = {}};
+                  .queues = {},
+                  .device = {}};
   for (unsigned i = 0; i < queues_.size(); ++i) {
     const Queue* const queue = device_->queue(i);
     state.queues.push_back({.layout = queues_[i].layout,
                             .position = queue != nullptr ? queue->position() : QueuePosition(),
                             .ready = queues_[i].ready});
+  }
+  if (driver_ok_.load()) {
+    state.device = device_->SaveState();
   }
   return state;
 }
@@ -62,6 +66,9 @@ bool MmioTransport::Load(const MmioState& state) {
     AddEventFds();
     driver_ok_.store(true);
     device_->Activate(driver_features_);
+    if (!device_->LoadState(state.device)) {
+      return false;
+    }
     for (unsigned i = 0; i < queues_.size(); ++i) {
       if (queues_[i].ready) {
         device_->AddQueue(i, queues_[i].layout, state.queues[i].position);

@@ -7,5 +7,6 @@ namespace gyre::virtio {
 
 const Module& BlockModule();
 const Module& EntropyModule();
+const Module& NetModule();
 
 }  // namespace gyre::virtio

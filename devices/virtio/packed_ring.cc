@@ -42,6 +42,10 @@ struct Cursor {
     wrap = next >= size ? !wrap : wrap;
     index = static_cast<std::uint16_t>(next >= size ? next - size : next);
   }
+  void Retreat(std::uint32_t entries, std::uint32_t size) {
+    wrap = entries > index ? !wrap : wrap;
+    index = static_cast<std::uint16_t>(entries > index ? index + size - entries : index - entries);
+  }
 };
 
 class PackedRing final : public Ring {
@@ -54,6 +58,7 @@ class PackedRing final : public Ring {
 
   bool Attach(const memory::Dma& dma) override;
   std::expected<bool, Violation> Next(const memory::Dma& dma, ChainParts& chain) override;
+  void Rewind(std::uint16_t entries) override { available_.Retreat(entries, size()); }
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
   bool Publish() override;
   void SuppressKicks() override { device_event_.Store16(kEventFlags, kEventsDisabled); }

@@ -22,7 +22,11 @@ std::string Known(std::span<const PropertySpec> specs) {
 
 Result<Properties> Properties::Parse(std::string_view text, std::span<const PropertySpec> specs) {
   Properties properties;
-  const bool plain = text.find('=') == std::string_view::npos;
+  const auto is_word = [specs](std::string_view item) {
+    return std::ranges::any_of(
+        specs, [item](const PropertySpec& spec) { return spec.name == item && spec.values.empty(); });
+  };
+  const bool plain = text.find('=') == std::string_view::npos && !is_word(text.substr(0, text.find(',')));
   if (plain && (text != "on" || std::ranges::any_of(specs, &PropertySpec::required))) {
     properties.values_.emplace(specs.front().name, text);
     return properties;
@@ -31,16 +35,18 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
     const auto item = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), item.size() + 1));
     const auto equals = item.find('=');
-    if (equals == std::string_view::npos) {
+    if ((equals == std::string_view::npos) != is_word(item.substr(0, equals))) {
       return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
     }
     const auto name = item.substr(0, equals);
-    if (std::ranges::find(specs, name, &PropertySpec::name) == specs.end()) {
+    const auto spec = std::ranges::find(specs, name, &PropertySpec::name);
+    if (spec == specs.end()) {
       return Fail(Error::Usage(format("'{}' is not one of {}", name, Known(specs))));
     }
-    if (!properties.values_.emplace(name, item.substr(equals + 1)).second) {
+    if (!spec->repeated && properties.values_.contains(name)) {
       return Fail(Error::Usage(format("'{}' comes twice", name)));
     }
+    properties.values_.emplace(name, equals == std::string_view::npos ? "" : item.substr(equals + 1));
   }
   for (const PropertySpec& spec : specs) {
     if (spec.required && !properties.Get(spec.name)) {
@@ -53,6 +59,15 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
 std::optional<std::string_view> Properties::Get(std::string_view name) const {
   const auto found = values_.find(name);
   return found == values_.end() ? std::nullopt : std::optional<std::string_view>(found->second);
+}
+
+std::vector<std::string_view> Properties::All(std::string_view name) const {
+  std::vector<std::string_view> all;
+  const auto [first, last] = values_.equal_range(name);
+  for (auto value = first; value != last; ++value) {
+    all.emplace_back(value->second);
+  }
+  return all;
 }
 
 Result<bool> Properties::OnOff(std::string_view name, bool otherwise) const {
@@ -88,7 +103,8 @@ Result<std::uint64_t> Properties::Number(std::string_view name, std::uint64_t ot
 std::string Describe(std::span<const PropertySpec> specs) {
   std::string text;
   for (const PropertySpec& spec : specs) {
-    const std::string one = format("{}={}", spec.name, spec.values);
+    const std::string one =
+        spec.values.empty() ? std::string(spec.name) : format("{}={}", spec.name, spec.values);
     if (text.empty()) {
       text = spec.required ? one : format("on, or {}", one);
     } else {

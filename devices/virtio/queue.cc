@@ -192,6 +192,22 @@ std::optional<Chain> Queue::Pop() {
   return Chain(*this, std::move(parts));
 }
 
+void Queue::Unpop(Chain chain) {
+  auto parts = std::move(chain.parts_);
+  CHECK(parts != nullptr);
+  ring_->Rewind(parts->entries);
+  ++budget_;
+  AddInFlight(-1);
+  entries_in_flight_ -= parts->entries;
+  --counters_.chains;
+  CHECK(parts->number + 1 == next_number_);
+  --next_number_;
+  parts->Clear();
+  if (spare_.size() < kSpare) {
+    spare_.push_back(std::move(parts));
+  }
+}
+
 bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()); }
 
 void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {

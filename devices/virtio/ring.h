@@ -82,6 +82,8 @@ class Ring {
   virtual bool Attach(const memory::Dma& dma) = 0;
   // The next available chain into `chain`: true if there is one.
   virtual std::expected<bool, Violation> Next(const memory::Dma& dma, ChainParts& chain) = 0;
+  // Next gives the last one, of so many entries, again.
+  virtual void Rewind(std::uint16_t entries) = 0;
   // Not yet visible to the driver.
   virtual void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) = 0;
   // Makes them visible; true if the driver wants to be interrupted for them.

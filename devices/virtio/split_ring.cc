@@ -41,6 +41,7 @@ class SplitRing final : public Ring {
 
   bool Attach(const memory::Dma& dma) override;
   std::expected<bool, Violation> Next(const memory::Dma& dma, ChainParts& chain) override;
+  void Rewind(std::uint16_t /*entries*/) override { --next_available_; }
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
   bool Publish() override;
   void SuppressKicks() override;

@@ -238,6 +238,7 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"warning", log::Level::kWarning},
                                               {"error", log::Level::kError}}));
   TRY(ParseIoThreads(raw, options));
+  options.machine.name = options.name;
   TRY(ParseDevices(raw, options));
   TRY(CheckUuid(options.uuid));
   for (const auto& socket : JoinSettings(raw.qmp)) {

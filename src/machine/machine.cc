@@ -190,7 +190,9 @@ Status Machine::CreateVirtio() {
                        holds_end_.Schedule();
                      }
                    }},
-      .acpi = config_.acpi};
+      .acpi = config_.acpi,
+      .name = config_.name,
+      .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
 }

@@ -28,6 +28,7 @@
 namespace gyre::machine {
 
 struct MachineConfig {
+  std::string name;  // empty: none
   memory::RamOptions memory{.size = 256 * kMiB};
   unsigned vcpus = 1;
   std::string serial = "stdio";
@@ -67,6 +68,7 @@ class Machine final : private LifecycleTarget {
   const memory::AddressSpace& io_space() const { return io_space_; }
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
+  std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
   // What it has done so far, for people; several lines.
   std::string Report() const;
   // The first entry and the guest's own marks.

@@ -1,4 +1,5 @@
 // The control socket of the real gyred: transcripts, and comparison with the packaged QEMU.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 
 #include <filesystem>

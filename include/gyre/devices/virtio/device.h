@@ -55,6 +55,10 @@ struct DeviceContext {
   // Queue i is served by the thread i modulo their number; without any by the main loop. They
   // outlive the device, and nothing on them ever waits for the big lock.
   std::vector<loop::IoThread*> threads = {};
+  std::string vm = {};  // its name; empty: none
+  unsigned number = 0;  // of the device, among those of its module
+  // A network device's back end has come or gone. Big lock held.
+  std::function<void(std::string_view id, bool up)> net_changed = {};
 };
 
 struct DeviceTraits {
@@ -79,6 +83,11 @@ class VirtioDevice {
   // [offset, offset + size) of the configuration space is within config_size.
   virtual void ReadConfig(std::uint64_t offset, std::span<std::byte> out);
   virtual void WriteConfig(std::uint64_t offset, std::span<const std::byte> in);
+
+  // What the driver has told it by its queues, for a save. Stopped and drained. Load: while it is
+  // active; false, and nothing changed, if it is not what this device can be in.
+  virtual std::vector<std::byte> SaveState() const { return {}; }
+  virtual bool LoadState(std::span<const std::byte> bytes) { return bytes.empty(); }
 
   // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
   // AddQueue, StopQueue, RemoveQueue and Deactivate.
@@ -126,6 +135,8 @@ class VirtioDevice {
   // (Chain::Park). On the queue's loop.
   virtual void GiveBack(unsigned index) { (void)index; }
   void ServeAgain(unsigned index);  // any thread
+  // At once. From a callback on the queue's loop, not from Serve.
+  void ServeNow(unsigned index);
   // Nothing is taken of the queue until the VM has stood and runs again, or the queue is made
   // anew. On its loop.
   void Hold(unsigned index);

@@ -45,6 +45,7 @@ struct MmioState {
   std::uint32_t config_generation = 0;
   std::uint64_t driver_features = 0;
   std::vector<QueueState> queues;
+  std::vector<std::byte> device;  // VirtioDevice::SaveState; empty unless the driver is ready
   bool operator==(const MmioState&) const = default;
 };
 
@@ -71,7 +72,8 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   // What is in flight completes, and the driver can see it; a reset that waited for that is complete.
   void Drain();
   void Start() { device_->SetRunning(true); }
-  // Stopped and drained. Load: after Reset, and false if it is not what this device can be in.
+  // Stopped and drained. Load: after Reset, and false if it is not what this device can be in; then it has to
+  // be reset again.
   MmioState Save() const;
   bool Load(const MmioState& state);
 

@@ -150,6 +150,9 @@ class Queue {
   // The next chain, parked ones first; nothing if there is none, the batch is full, or the queue is broken.
   // Each holds some memory: the device bounds how many it has at a time.
   std::optional<Chain> Pop();
+  // The driver's again, as if Pop had never given it. Only for the chain that was taken last
+  // of those that were not returned.
+  void Unpop(Chain chain);
   // True if the batch ended because it was full, or chains have come meanwhile: serve
   // again, in a while. Otherwise the driver kicks for the next.
   bool EndBatch();

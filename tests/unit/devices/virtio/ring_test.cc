@@ -112,6 +112,38 @@ TEST_P(BothRings, ParkedChainsComeAgainFirstAndInTheirOrder) {
   queue.reset();  // what is parked goes with it
 }
 
+TEST_P(BothRings, AChainThatIsUnpoppedComesAgainAsItWas) {
+  for (const bool in_order : {false, true}) {
+    Make(With({.in_order = in_order}));
+    // Over the ring's end, several times.
+    for (unsigned round = 0; round < 40; ++round) {
+      const QueuePosition before = queue->position();
+      const auto first = driver->Offer(std::array{Buffer{kData, 8}, Buffer{kData + 64, 8, true}});
+      const auto second = driver->Offer(std::array{Buffer{kData + 128, 24, true}});
+      queue->BeginBatch();
+      auto one = queue->Pop();
+      auto two = queue->Pop();
+      ASSERT_TRUE(one && two);
+      queue->Unpop(std::move(*two));
+      queue->Unpop(std::move(*one));
+      EXPECT_EQ(queue->in_flight(), 0U);
+      EXPECT_EQ(queue->position(), before);
+      EXPECT_TRUE(queue->EndBatch()) << "they are there still";
+      queue->BeginBatch();
+      queue->Pop()->Complete(8);
+      two = queue->Pop();
+      ASSERT_TRUE(two);
+      EXPECT_EQ(two->writable_size(), 24U);
+      two->Complete(24);
+      queue->Flush();
+      EXPECT_EQ(driver->TakeUsed(), (Used{first, 8}));
+      EXPECT_EQ(driver->TakeUsed(), (Used{second, 24}));
+      EXPECT_FALSE(queue->EndBatch());
+      EXPECT_EQ(queue->counters().chains, 2U * (round + 1));
+    }
+  }
+}
+
 TEST_P(BothRings, ManyRoundsOfManySizesComeBackInOrderOfCompletion) {
   Make(With({.indirect = true}), GetParam() ? 7 : 8);
   for (unsigned round = 0; round < 40'000; ++round) {

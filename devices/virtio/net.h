@@ -1,0 +1,18 @@
+// The network device without its module, for who brings a back end. Private.
+#pragma once
+
+#include <memory>
+
+#include "devices/virtio/net_options.h"
+#include "gyre/devices/virtio/device.h"
+#include "gyre/devices/virtio/net.h"
+
+namespace gyre::virtio {
+
+struct NewNic {
+  std::unique_ptr<VirtioDevice> device;
+  Nic* nic = nullptr;  // the same
+};
+NewNic MakeNet(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend);
+
+}  // namespace gyre::virtio

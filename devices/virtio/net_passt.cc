@@ -1,0 +1,225 @@
+#include "devices/virtio/net_passt.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <optional>
+#include <utility>
+
+#include "devices/virtio/net_stream.h"
+#include "gyre/base/format.h"
+#include "gyre/base/log.h"
+
+namespace gyre::virtio {
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+constexpr std::int64_t kMostDelay = 60 * kSecond;
+constexpr int kEndTimeoutMs = 1000;  // from SIGTERM to SIGKILL
+constexpr int kSocketInChild = 3;
+
+// A child process, ended and waited for at the latest with this.
+class Child {
+ public:
+  // `socket` is its descriptor 3, and the only one beside the standard ones.
+  static Result<std::unique_ptr<Child>> Start(const std::vector<std::string>& arguments, int socket) {
+    std::vector<char*> words;
+    for (const std::string& argument : arguments) {
+      words.push_back(const_cast<char*>(argument.c_str()));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+    }
+    words.push_back(nullptr);
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigset_t all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDWR, 0);
+    posix_spawn_file_actions_adddup2(&files, 0, 1);
+    posix_spawn_file_actions_adddup2(&files, socket, kSocketInChild);
+    posix_spawn_file_actions_addclosefrom_np(&files, kSocketInChild + 1);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    pid_t pid = -1;
+    const int error = ::posix_spawnp(&pid, words.front(), &files, &attributes, words.data(), environ);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
+    if (error != 0) {
+      return Fail(Error::Sys(arguments.front(), error, ErrorKind::kUsage));
+    }
+    auto child = std::make_unique<Child>(pid);
+    if (!child->pid_fd_) {
+      return Fail(Error::Sys("pidfd_open", errno));
+    }
+    return child;
+  }
+  explicit Child(pid_t pid) : pid_(pid), pid_fd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))) {}
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() { (void)End(); }
+
+  int pid_fd() const { return pid_fd_.get(); }
+  // How it ended, for people.
+  std::string End() {
+    if (pid_ < 0) {
+      return {};
+    }
+    ::kill(pid_, SIGTERM);
+    pollfd ended{.fd = pid_fd_.get(), .events = POLLIN, .revents = 0};
+    if (!pid_fd_ || ::poll(&ended, 1, kEndTimeoutMs) != 1) {
+      ::kill(pid_, SIGKILL);
+    }
+    int status = 0;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+    return WIFSIGNALED(status) ? format("by signal {}", WTERMSIG(status))
+                               : format("with status {}", WEXITSTATUS(status));
+  }
+
+ private:
+  pid_t pid_;
+  UniqueFd pid_fd_;
+};
+
+class Passt final : public NetBackend {
+ public:
+  Passt(loop::EventLoop& main, PasstOptions options)
+      : main_(main),
+        options_(std::move(options)),
+        connection_(main, [this] { Ended(); }),
+        restart_(main, loop::ClockType::kRealtime, [this] { Restart(); }) {}
+
+  Status Start() {
+    std::array<int, 2> pair{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
+      return Fail(Error::Sys("socketpair", errno));
+    }
+    UniqueFd ours(pair[0]);
+    const UniqueFd theirs(pair[1]);
+    std::vector<std::string> words = {options_.program, "--foreground", "--quiet",
+                                      "--one-off",      "--fd",         format("{}", kSocketInChild)};
+    words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
+    child_ = TRY(Child::Start(words, theirs.get()));
+    exit_.emplace(main_, child_->pid_fd(), loop::Watch::kRead, [this](unsigned) { Ended(); });
+    started_ns_ = main_.Now(loop::ClockType::kRealtime);
+    connection_.Set(std::move(ours));
+    return {};
+  }
+
+  std::uint64_t offloads() const override { return 0; }
+  unsigned pairs() const override { return 1; }
+  std::string description() const override { return options_.program; }
+  bool up() const override { return connection_.there(); }
+  void OnChange(std::function<void()> changed) override { changed_ = std::move(changed); }
+  void SetOffloads(std::uint64_t /*offloads*/) override {}
+  void SetPairs(unsigned /*pairs*/) override {}
+  std::unique_ptr<NetSource> NewSource(unsigned /*pair*/, loop::EventLoop& loop,
+                                       std::function<void()> readable) override {
+    return NewStreamSource(connection_, loop, std::move(readable));
+  }
+  std::unique_ptr<NetSink> NewSink(unsigned /*pair*/, loop::EventLoop& loop,
+                                   std::function<void()> room) override {
+    return NewStreamSink(connection_, loop, std::move(room));
+  }
+
+ private:
+  // It has ended, or its connection has.
+  void Ended() {
+    connection_.Set({});
+    exit_.reset();
+    const std::string how = child_->End();
+    child_.reset();
+    const std::int64_t now = main_.Now(loop::ClockType::kRealtime);
+    delay_ns_ = now - started_ns_ > kMostDelay ? kSecond : std::min(2 * delay_ns_, kMostDelay);
+    log::Warning("{}: has ended {}; the guest's link is down, and it is started again in {} s",
+                 options_.program, how, delay_ns_ / kSecond);
+    restart_.Set(now + delay_ns_);
+    Changed();
+  }
+  void Restart() {
+    if (auto started = Start(); !started) {
+      delay_ns_ = std::min(2 * delay_ns_, kMostDelay);
+      log::Warning("{}; tried again in {} s", started.error().message(), delay_ns_ / kSecond);
+      restart_.Set(main_.Now(loop::ClockType::kRealtime) + delay_ns_);
+      return;
+    }
+    Changed();
+  }
+  void Changed() {
+    if (changed_) {
+      changed_();
+    }
+  }
+
+  loop::EventLoop& main_;
+  const PasstOptions options_;
+  std::function<void()> changed_;
+  NetConnection connection_;
+  std::unique_ptr<Child> child_;
+  std::optional<loop::Watch> exit_;  // gone before the child
+  loop::Timer restart_;
+  std::int64_t started_ns_ = 0;
+  std::int64_t delay_ns_ = kSecond / 2;
+};
+
+bool IsPort(std::string_view text) {
+  std::uint16_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size() && port != 0;
+}
+
+bool IsAddress(std::string_view text) {
+  return text.find_first_not_of("0123456789abcdefABCDEF.:%") == std::string_view::npos;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> ToPasstForward(std::string_view text) {
+  const auto bad = [text] {
+    return Fail(Error::Usage(format("hostfwd={}: is not of the form tcp|udp:[HOST]:PORT-:GUESTPORT", text)));
+  };
+  const bool tcp = text.starts_with("tcp:");
+  const auto dash = text.rfind("-:");
+  if ((!tcp && !text.starts_with("udp:")) || dash == std::string_view::npos) {
+    return bad();
+  }
+  const auto guest_port = text.substr(dash + 2);
+  const auto host = text.substr(4, dash - 4);
+  const auto colon = host.rfind(':');
+  if (colon == std::string_view::npos) {
+    return bad();
+  }
+  auto address = host.substr(0, colon);
+  const auto host_port = host.substr(colon + 1);
+  if (address.starts_with('[') && address.ends_with(']')) {
+    address = address.substr(1, address.size() - 2);
+  }
+  if (!IsPort(host_port) || !IsPort(guest_port) || !IsAddress(address)) {
+    return bad();
+  }
+  return std::vector<std::string>{
+      tcp ? "--tcp-ports" : "--udp-ports",
+      format("{}{}{}:{}", address, address.empty() ? "" : "/", host_port, guest_port)};
+}
+
+Result<std::unique_ptr<NetBackend>> StartPasst(loop::EventLoop& main, PasstOptions options) {
+  auto passt = std::make_unique<Passt>(main, std::move(options));
+  TRY(passt->Start());
+  return passt;
+}
+
+}  // namespace gyre::virtio

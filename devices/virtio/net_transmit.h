@@ -1,0 +1,29 @@
+// A queue pair's way from the guest. Private; the transmit queue's loop.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "devices/virtio/net_state.h"
+#include "gyre/devices/virtio/queue.h"
+#include "gyre/loop/event_loop.h"
+
+namespace gyre::virtio {
+
+class NetTransmitter {
+ public:
+  // `serve` has the queue served at once.
+  NetTransmitter(NetState& state, unsigned pair, loop::EventLoop& loop, const std::function<void()>& serve);
+  NetTransmitter(const NetTransmitter&) = delete;
+  NetTransmitter& operator=(const NetTransmitter&) = delete;
+
+  NetServed Serve(Queue& queue);
+
+ private:
+  NetState& state_;
+  loop::EventLoop& loop_;
+  loop::Timer timer_;
+  std::unique_ptr<NetSink> sink_;
+};
+
+}  // namespace gyre::virtio
