@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
@@ -35,12 +36,14 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
       return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
     }
     const auto name = item.substr(0, equals);
-    if (std::ranges::find(specs, name, &PropertySpec::name) == specs.end()) {
+    const auto spec = std::ranges::find(specs, name, &PropertySpec::name);
+    if (spec == specs.end()) {
       return Fail(Error::Usage(format("'{}' is not one of {}", name, Known(specs))));
     }
-    if (!properties.values_.emplace(name, item.substr(equals + 1)).second) {
+    if (!spec->repeats && properties.Get(name)) {
       return Fail(Error::Usage(format("'{}' comes twice", name)));
     }
+    properties.values_.emplace(name, item.substr(equals + 1));
   }
   for (const PropertySpec& spec : specs) {
     if (spec.required && !properties.Get(spec.name)) {
@@ -53,6 +56,14 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
 std::optional<std::string_view> Properties::Get(std::string_view name) const {
   const auto found = values_.find(name);
   return found == values_.end() ? std::nullopt : std::optional<std::string_view>(found->second);
+}
+
+std::vector<std::string_view> Properties::All(std::string_view name) const {
+  const auto [first, last] = values_.equal_range(name);
+  std::vector<std::string_view> all;
+  std::transform(first, last, std::back_inserter(all),
+                 [](const auto& entry) { return std::string_view(entry.second); });
+  return all;
 }
 
 Result<bool> Properties::OnOff(std::string_view name, bool otherwise) const {
@@ -92,7 +103,7 @@ std::string Describe(std::span<const PropertySpec> specs) {
     if (text.empty()) {
       text = spec.required ? one : format("on, or {}", one);
     } else {
-      text += spec.required ? format(",{}", one) : format("[,{}]", one);
+      text += spec.required ? format(",{}", one) : format("[,{}]{}", one, spec.repeats ? "..." : "");
     }
   }
   return text;

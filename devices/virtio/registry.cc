@@ -10,6 +10,7 @@ std::span<const Module* const> Modules() {
   static const std::array modules = {
       &BlockModule(),
       &EntropyModule(),
+      &ConsoleModule(),
   };
   return modules;
 }

@@ -175,6 +175,7 @@ Status Machine::CreateVirtio() {
       .root = *system_root_,
       .memory = memory_space_,
       .loop = loop_,
+      .chardevs = chardevs_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gyre/base/result.h"
+#include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/registry.h"
@@ -35,6 +36,7 @@ class VirtioBus {
     memory::MemoryRegion& root;
     const memory::AddressSpace& memory;
     loop::MainLoop& loop;
+    devices::Chardevs& chardevs;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;

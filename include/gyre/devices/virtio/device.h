@@ -16,6 +16,7 @@
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/devices/chardevs.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
@@ -47,6 +48,7 @@ class Transport {
 struct DeviceContext {
   loop::MainLoop& loop;
   const memory::AddressSpace& memory;
+  devices::Chardevs* chardevs = nullptr;  // the machine's, for devices that have some
 };
 
 struct DeviceTraits {
@@ -98,6 +100,10 @@ class VirtioDevice {
   int kick_fd(unsigned index) const;
   // Null without one.
   const Queue* queue(unsigned index) const;
+  // What it is in the midst of beside its queues. Drained; Load after Activate, if it is active then, and
+  // before any queue. False if it is not what this device can be in.
+  virtual std::vector<std::byte> SaveState() const { return {}; }
+  virtual bool LoadState(std::span<const std::byte> state) { return state.empty(); }
 
  protected:
   enum class Served : std::uint8_t {

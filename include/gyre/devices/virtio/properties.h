@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gyre/base/result.h"
 
@@ -17,25 +18,28 @@ struct PropertySpec {
   std::string_view name;
   std::string_view values;  // for the help: "PATH", "on|off"
   bool required = false;
+  bool repeats = false;  // may come several times
 };
 
 // Every mistake is one Error of kind kUsage, which does not name the option.
 class Properties {
  public:
-  // Refuses what is not described, what comes twice, and what is missing. A text
+  // Refuses what is not described, what comes twice and may not, and what is missing. A text
   // without any '=' is the value of the first property; "on" alone means all defaults
   // where nothing is required. No value has a comma.
   static Result<Properties> Parse(std::string_view text, std::span<const PropertySpec> specs);
 
   // Nothing where it was not given.
   std::optional<std::string_view> Get(std::string_view name) const;
+  // Of one that repeats, in the order given.
+  std::vector<std::string_view> All(std::string_view name) const;
   Result<bool> OnOff(std::string_view name, bool otherwise) const;
   // A number between `least` and `most`; with a suffix K, M, G or T times 1024 to its power.
   Result<std::uint64_t> Number(std::string_view name, std::uint64_t otherwise, std::uint64_t least,
                                std::uint64_t most) const;
 
  private:
-  std::map<std::string, std::string, std::less<>> values_;
+  std::multimap<std::string, std::string, std::less<>> values_;
 };
 
 // "path=PATH[,readonly=on|off]"
