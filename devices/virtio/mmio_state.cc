@@ -31,9 +31,7 @@ MmioState MmioTransport::Save() const {
                             .position = queue != nullptr ? queue->position() : QueuePosition(),
                             .ready = queues_[i].ready});
   }
-  if (driver_ok_.load()) {
-    state.device = device_->SaveState();
-  }
+  state.device = device_->SaveState();
   return state;
 }
 
@@ -66,9 +64,11 @@ bool MmioTransport::Load(const MmioState& state) {
     AddEventFds();
     driver_ok_.store(true);
     device_->Activate(driver_features_);
-    if (!device_->LoadState(state.device)) {
-      return false;
-    }
+  }
+  if (!device_->LoadState(state.device)) {
+    return false;
+  }
+  if (driver_ok) {
     for (unsigned i = 0; i < queues_.size(); ++i) {
       if (queues_[i].ready) {
         device_->AddQueue(i, queues_[i].layout, state.queues[i].position);

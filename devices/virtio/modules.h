@@ -6,6 +6,7 @@
 namespace gyre::virtio {
 
 const Module& BlockModule();
+const Module& ConsoleModule();
 const Module& EntropyModule();
 const Module& NetModule();
 

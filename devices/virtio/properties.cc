@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
@@ -62,11 +63,10 @@ std::optional<std::string_view> Properties::Get(std::string_view name) const {
 }
 
 std::vector<std::string_view> Properties::All(std::string_view name) const {
-  std::vector<std::string_view> all;
   const auto [first, last] = values_.equal_range(name);
-  for (auto value = first; value != last; ++value) {
-    all.emplace_back(value->second);
-  }
+  std::vector<std::string_view> all;
+  std::transform(first, last, std::back_inserter(all),
+                 [](const auto& entry) { return std::string_view(entry.second); });
   return all;
 }
 
@@ -108,7 +108,7 @@ std::string Describe(std::span<const PropertySpec> specs) {
     if (text.empty()) {
       text = spec.required ? one : format("on, or {}", one);
     } else {
-      text += spec.required ? format(",{}", one) : format("[,{}]", one);
+      text += spec.required ? format(",{}", one) : format("[,{}]{}", one, spec.repeats ? "..." : "");
     }
   }
   return text;

@@ -11,6 +11,7 @@ std::span<const Module* const> Modules() {
       &BlockModule(),
       &EntropyModule(),
       &NetModule(),
+      &ConsoleModule(),
   };
   return modules;
 }

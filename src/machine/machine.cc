@@ -178,6 +178,7 @@ Status Machine::CreateVirtio() {
       .memory = memory_space_,
       .loop = loop_,
       .io_threads = io_threads_,
+      .chardevs = chardevs_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },

@@ -53,6 +53,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   auto device = TRY(config.module->create({.loop = board.loop,
                                            .memory = board.memory,
                                            .threads = std::move(threads),
+                                           .chardevs = &board.chardevs,
                                            .vm = board.name,
                                            .number = made_[config.module]++,
                                            .net_changed = board.net_changed},

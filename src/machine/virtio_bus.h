@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gyre/base/result.h"
+#include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
@@ -41,6 +42,7 @@ class VirtioBus {
     const memory::AddressSpace& memory;
     loop::MainLoop& loop;
     const IoThreads& io_threads;
+    devices::Chardevs& chardevs;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;

@@ -4,9 +4,11 @@ import itertools
 
 SERIES = ("6.1", "6.12")
 # For the guest, in this order.
-MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng")
+MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng", "virtio_console")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
+PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
+PORT_NAME = "gyre.test"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
 
@@ -63,7 +65,7 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
         cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"path={DISK},serial={SERIAL}{more}",
-                           "--entropy", "on")))
+                           "--entropy", "on", "--console", f"to=append:{PORT},port={PORT_NAME}:append:{PORT}")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

@@ -3,7 +3,7 @@
 # when the guest asks for it, presses its power button when it asks for that (SIGPWR), and tells the exit status. Here and in the nested machine, by whatever sh there is.
 name=$1 limit=$2 line=$3
 shift 3
-# An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end.
+# An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end, and @port@ a file, whose lines are told.
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
 : >"$work/out"
@@ -16,6 +16,7 @@ while [ "$count" -gt 0 ]; do
     image=$work/disk
     dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
     argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
+  *@port@*) argument=$(printf '%s' "$argument" | sed "s|@port@|$work/port|g") ;;
   esac
   set -- "$@" "$argument"
   count=$((count - 1))
@@ -71,6 +72,7 @@ done
 wait
 exec 3>&-
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
+[ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))
 status=$(cat "$work/status")
 [ "$seconds" -lt "$limit" ] || status=timeout

@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from cases import LINE, SERIAL
+from cases import LINE, PORT_NAME, SERIAL
 
 # What gyred's log says of a guest that ends so, in this order.
 LOGGED = {
@@ -125,8 +125,9 @@ def _check_facts(case, record, facts):
 
 
 def _check_virtio(facts):
-    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng"], "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
-              "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fsck": ["0"], "interrupts": ["3 3"]}
+    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng", "0x0003 virtio_console"], "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
+              "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fsck": ["0"], "interrupts": ["4 4"],
+              "hvc": ["written"], "port": [PORT_NAME]}
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
     if not facts.get("inside") or facts.get("inside") != facts.get("outside"):

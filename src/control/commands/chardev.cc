@@ -70,8 +70,10 @@ constexpr Type kBackend{.kind = Type::Kind::kObject,
                         .members = kBackendMembers,
                         .tag = "type",
                         .variants = kBackendVariants};
-constexpr std::array kChangeMembers{Member{"id", &kString, "the label"},
-                                    Member{"backend", &kBackend, "file, null, pty, ringbuf, socket (that listens: unix or fd) or stdio, in QEMU's shape"}};
+constexpr std::array kChangeMembers{
+    Member{"id", &kString, "the label"},
+    Member{"backend", &kBackend,
+           "file, null, pty, ringbuf, socket (that listens: unix or fd) or stdio, in QEMU's shape"}};
 constexpr Type kChangeArguments = ObjectType("chardev-change arguments", kChangeMembers);
 constexpr std::array kReturnMembers{Member{"pty", &kString, "the terminal's path, if it is one", kOptional}};
 constexpr Type kReturn = ObjectType("ChardevReturn", kReturnMembers);

@@ -20,6 +20,7 @@
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/devices/chardevs.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/io_thread.h"
 #include "gyre/loop/main_loop.h"
@@ -55,8 +56,9 @@ struct DeviceContext {
   // Queue i is served by the thread i modulo their number; without any by the main loop. They
   // outlive the device, and nothing on them ever waits for the big lock.
   std::vector<loop::IoThread*> threads = {};
-  std::string vm = {};  // its name; empty: none
-  unsigned number = 0;  // of the device, among those of its module
+  devices::Chardevs* chardevs = nullptr;  // the machine's, for devices that have some
+  std::string vm = {};                    // its name; empty: none
+  unsigned number = 0;                    // of the device, among those of its module
   // A network device's back end has come or gone. Big lock held.
   std::function<void(std::string_view id, bool up)> net_changed = {};
 };
@@ -84,8 +86,8 @@ class VirtioDevice {
   virtual void ReadConfig(std::uint64_t offset, std::span<std::byte> out);
   virtual void WriteConfig(std::uint64_t offset, std::span<const std::byte> in);
 
-  // What the driver has told it by its queues, for a save. Stopped and drained. Load: while it is
-  // active; false, and nothing changed, if it is not what this device can be in.
+  // What it is in the midst of beside its queues, for a save. Stopped and drained. Load: after Activate, if
+  // it is active then, and before any queue; false if it is not what this device can be in.
   virtual std::vector<std::byte> SaveState() const { return {}; }
   virtual bool LoadState(std::span<const std::byte> bytes) { return bytes.empty(); }
 

@@ -45,7 +45,7 @@ struct MmioState {
   std::uint32_t config_generation = 0;
   std::uint64_t driver_features = 0;
   std::vector<QueueState> queues;
-  std::vector<std::byte> device;  // VirtioDevice::SaveState; empty unless the driver is ready
+  std::vector<std::byte> device{};  // VirtioDevice::SaveState
   bool operator==(const MmioState&) const = default;
 };
 

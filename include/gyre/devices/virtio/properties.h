@@ -24,14 +24,14 @@ struct PropertySpec {
 // Every mistake is one Error of kind kUsage, which does not name the option.
 class Properties {
  public:
-  // Refuses what is not described, what comes twice, and what is missing. A text
+  // Refuses what is not described, what comes twice and may not, and what is missing. A text
   // without any '=' that is not a described word is the value of the first property; "on" alone means all
   // defaults where nothing is required. No value has a comma.
   static Result<Properties> Parse(std::string_view text, std::span<const PropertySpec> specs);
 
   // Nothing where it was not given.
   std::optional<std::string_view> Get(std::string_view name) const;
-  // All values of one that may come several times, as they came.
+  // All values of one that may come several times, in the order given.
   std::vector<std::string_view> All(std::string_view name) const;
   Result<bool> OnOff(std::string_view name, bool otherwise) const;
   // A number between `least` and `most`; with a suffix K, M, G or T times 1024 to its power.
