@@ -63,7 +63,9 @@ def peers_of(arguments, build):
         ("gyred", arguments.gyred or build / "src/daemon/gyred",
          lambda guest: ["--kernel", guest, "--memory", f"{MEMORY_MIB}M", "--serial", "stdio"]),
         ("qemu", pathlib.Path(qemu),
-         lambda guest: ["-M", "microvm,acpi=off,pit=off,pic=off,rtc=off", "-accel", "kvm", "-cpu", "host",
+         lambda guest: ["-M", "microvm,acpi=off,pit=off,pic=off,rtc=off", "-accel", "kvm",
+                        # Without the MSR that some hosts do not let be set.
+                        "-cpu", "host,arch-capabilities=off",
                         "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none",
                         "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", guest]),
     )

@@ -1,0 +1,268 @@
+"""A disk through virtio beside the host's own io_uring and QEMU's microvm with an I/O thread, in one run."""
+import collections
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from bench_support import host
+from gyre_tools import build as building
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+FLOOR = "tools/bench_support/gyre-block-floor"
+GUEST = "tests/guests/block_bench"
+PHASES = tuple(
+    [(op, 4096, depth, queues) for op in ("randread", "randwrite") for queues in (1, 2) for depth in (1, 32, 128)]
+    + [(op, 131072, 32, 1) for op in ("read", "write")])
+# What we want, as ratios of medians; see README.
+LEAST_OF_FLOOR = 0.9
+LEAST_OF_QEMU_CPU = 1.5
+MOST_CALLS = 1.0  # a batch
+# A phase whose vCPU spends more than this part of its time with kicks is theirs, not the device's.
+KICK_NS = 5000
+MOST_KICKING = 0.25
+
+METHOD = (
+    "Each peer in turn does every phase on the same image; the table shows medians of the rounds.",
+    "floor: one io_uring, registered file, each batch submitted and waited for in one call. gyred and QEMU: the same",
+    "freestanding guest of one vCPU, which polls its rings, takes no interrupt, and kicks where it is asked to.",
+    "CPU: nanoseconds an operation of all threads but the vCPU, which spins; the floor's is its one thread's.",
+)
+
+
+def add_arguments(parser):
+    parser.add_argument("--build", type=pathlib.Path, help="build directory, as it is (default: the release build, "
+                        "made up to date)")
+    parser.add_argument("--guest", type=pathlib.Path)
+    parser.add_argument("--qemu", type=pathlib.Path)
+    parser.add_argument("--rounds", type=int, default=5, help="of all peers in turn (default 5)")
+    parser.add_argument("--megacycles", type=int, default=500, help="how long a phase lasts, by the TSC (default 500)")
+    parser.add_argument("--cache", choices=("none", "writeback"), default="writeback",
+                        help="past the host's page cache or through it (default writeback, so that the disk is no limit)")
+    parser.add_argument("--image", type=pathlib.Path, help="a file to work on, which is overwritten (default: a new one)")
+    parser.add_argument("--size", type=int, default=256, help="MiB of a new image (default 256)")
+    parser.add_argument("--gyred-option", action="append", default=[], metavar="OPTION", help="given to gyred too")
+    parser.add_argument("--iothread", default="a", help="gyred's I/O thread, as --iothread has it (default: a)")
+    parser.add_argument("--json", type=pathlib.Path, help="write everything measured there")
+    parser.set_defaults(run=run)
+
+
+def name_of(phase):
+    op, size, depth, queues = phase
+    return f"{size // 1024}k {op}, depth {depth}, {queues} queue{'s' if queues > 1 else ''}"
+
+
+class Failure(Exception):
+    """A run that did not do what it should have done."""
+
+
+def peers_of(arguments, build, guest, image):
+    phases = f"{arguments.megacycles}," + ",".join(":".join(str(part) for part in phase) for phase in PHASES)
+    direct = arguments.cache == "none"
+    qemu = arguments.qemu or shutil.which("qemu-system-x86_64") or "qemu-system-x86_64"
+    thread = arguments.iothread.split(",")[0]
+    return {
+        "floor": [str(build / FLOOR), str(image), "direct" if direct else "cached", phases],
+        "gyred": [str(build / building.DAEMON), "--kernel", str(guest), "--cmdline", phases, "--memory", "128M",
+                  "--iothread", arguments.iothread,
+                  "--disk", f"path={image},cache={arguments.cache},queues=2,iothread={thread}", *arguments.gyred_option],
+        # Without the MSR that some hosts do not let be set.
+        "qemu": [str(qemu), "-M", "microvm,acpi=off,pit=off,pic=off,rtc=off", "-global", "virtio-mmio.force-legacy=false",
+                 "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", "128", "-nodefaults", "-no-user-config",
+                 "-display", "none", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+                 "-name", "bench,debug-threads=on", "-object", "iothread,id=io", "-blockdev",
+                 f"driver=file,filename={image},node-name=disk,aio=io_uring,cache.direct={'on' if direct else 'off'}",
+                 "-device", "virtio-blk-device,drive=disk,iothread=io,num-queues=2", "-kernel", str(guest),
+                 "-append", phases],
+    }
+
+
+def cpu_by_thread(pid):
+    """{thread's name: nanoseconds}; threads of one name together."""
+    times = collections.Counter()
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            name = re.sub(r"[-.]?\d+$", "", (task / "comm").read_text().strip())
+            times[name] += int((task / "schedstat").read_text().split()[0])
+        except (OSError, IndexError, ValueError):
+            continue  # it has just ended
+    return times
+
+
+def is_vcpu(name):
+    return name.lower().startswith(("cpu", "vcpu"))
+
+
+def one_run(command, timeout):
+    """[{ops, cycles, kicks, errors, p50, p99, p999, seconds, cpu}] by phase."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    complaints = []
+    reader = threading.Thread(target=lambda: complaints.extend(process.stderr))
+    reader.start()
+    timer = threading.Timer(timeout, process.kill)
+    timer.start()
+    results, before, began = [], None, 0.0
+    try:
+        for line in process.stdout:
+            words = line.split()
+            if words == ["begin"]:
+                before, began = cpu_by_thread(process.pid), time.monotonic()
+            elif words[:1] == ["phase"]:
+                seconds, after = time.monotonic() - began, cpu_by_thread(process.pid)
+                keys = ("ops", "cycles", "kicks", "errors", "p50", "p99", "p999")
+                results.append({**dict(zip(keys, map(int, words[1:]))), "seconds": seconds,
+                                "cpu": {name: ns - before[name] for name, ns in after.items()}})
+        process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        reader.join()
+    if len(results) != len(PHASES):
+        said = [line.strip() for line in complaints if line.strip()][-1:] or ["it said nothing"]
+        raise Failure(f"status {process.returncode} after {len(results)} of {len(PHASES)} phases: {said[0]}")
+    if any(result["errors"] for result in results):
+        raise Failure("requests failed")
+    return results
+
+
+def reduce(result):
+    per_second = result["cycles"] / result["seconds"]
+    working = {name: ns / result["ops"] for name, ns in result["cpu"].items() if not is_vcpu(name)}
+    return {"ops": result["ops"] / result["seconds"], "cpu_ns": sum(working.values()), "threads": working,
+            "kicks": result["kicks"] / result["ops"], "kicking": result["kicks"] * KICK_NS / 1e9 / result["seconds"],
+            **{p: result[p] / per_second * 1e6 for p in ("p50", "p99", "p999")}}
+
+
+def take_turns(arguments, peers):
+    samples = {name: [[] for _ in PHASES] for name in peers}
+    skipped = {}
+    timeout = 60 + len(PHASES) * arguments.megacycles / 100
+    for _ in range(arguments.rounds):
+        for name, command in peers.items():
+            if name in skipped:
+                continue
+            try:
+                for number, result in enumerate(one_run(command, timeout)):
+                    samples[name][number].append(reduce(result))
+            except (Failure, OSError) as failure:
+                if name == "gyred":
+                    raise
+                skipped[name] = str(failure)
+    return {name: phases for name, phases in samples.items() if name not in skipped}, skipped
+
+
+def summarise(samples):
+    summary = {}
+    for number, phase in enumerate(PHASES):
+        entry = summary[name_of(phase)] = {}
+        for name, phases in samples.items():
+            runs = phases[number]
+            entry[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0] if key != "threads"}
+            threads = {thread for run in runs for thread in run["threads"]}
+            entry[name]["threads"] = {thread: statistics.median(run["threads"].get(thread, 0) for run in runs)
+                                      for thread in sorted(threads)}
+    return summary
+
+
+def print_table(summary):
+    print(f"{'':38} {'':6} {'kops/s':>8} {'CPU ns':>7} {'kicks/op':>8} {'p50 us':>8} {'p99':>8} {'p99.9':>8}  threads, CPU ns an operation")
+    for phase, peers in summary.items():
+        for name, entry in peers.items():
+            kicks = "" if name == "floor" else f"{entry['kicks']:.3f}"
+            threads = ", ".join(f"{thread} {ns:.0f}" for thread, ns in entry["threads"].items() if ns >= 1)
+            print(f"{phase:38} {name:6} {entry['ops'] / 1000:8.1f} {entry['cpu_ns']:7.0f} {kicks:>8} {entry['p50']:8.1f} "
+                  f"{entry['p99']:8.1f} {entry['p999']:8.1f}  {threads}")
+            phase = ""
+
+
+def count_calls(arguments, command):
+    """gyred's I/O thread at depth 32: system calls, and batches of completions; none without strace."""
+    strace = shutil.which("strace")
+    if strace is None:
+        return None, "no strace"
+    position = command.index("--cmdline") + 1
+    command = [*command[:position], f"{arguments.megacycles},randread:4096:32:1", *command[position + 1:]]
+    with tempfile.NamedTemporaryFile(mode="r") as trace:
+        subprocess.run([strace, "-f", "-qq", "-o", trace.name, "-e", "trace=io_uring_enter,write,read,futex", *command],
+                       stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+        by_thread = collections.defaultdict(collections.Counter)
+        submitted = collections.Counter()
+        for line in trace:
+            found = re.match(r"(\d+)\s+(\w+)\((\S+) (\d+)", line)
+            if found:
+                thread, call = found[1], found[2]
+                by_thread[thread][call] += 1
+                if call == "io_uring_enter" and int(found[4]) > 0:
+                    submitted[thread] += 1
+    if not submitted:
+        return None, "strace showed nothing"
+    thread = submitted.most_common(1)[0][0]
+    return {"batches": submitted[thread], "calls": dict(by_thread[thread])}, ""
+
+
+def verdicts(summary, calls):
+    """(text, reached) for each target that could be judged."""
+    out = []
+    for phase, peers in summary.items():
+        gyred = peers["gyred"]
+        if "floor" in peers and "depth 128" in phase:
+            ratio, limited = gyred["ops"] / peers["floor"]["ops"], gyred["kicking"] > MOST_KICKING
+            text = f"{phase}: {ratio:.2f} of the host's io_uring, at least {LEAST_OF_FLOOR:g}"
+            out.append((text + (f" (kicks take {gyred['kicking']:.0%} of the vCPU)" if limited else ""), ratio >= LEAST_OF_FLOOR))
+        if "qemu" in peers and gyred["cpu_ns"] > 0:
+            ratio = peers["qemu"]["cpu_ns"] / gyred["cpu_ns"]
+            out.append((f"{phase}: {ratio:.2f} x QEMU's operations a CPU second, at least {LEAST_OF_QEMU_CPU:g}",
+                        ratio >= LEAST_OF_QEMU_CPU))
+    if calls:
+        ratio = sum(calls["calls"].values()) / calls["batches"]
+        out.append((f"system calls a batch that was submitted: {ratio:.2f}, at most {MOST_CALLS:g}", ratio <= MOST_CALLS))
+    return out
+
+
+def measure(arguments, build, guest, image):
+    peers = peers_of(arguments, build, guest, image)
+    samples, skipped = take_turns(arguments, peers)
+    summary = summarise(samples)
+    print_table(summary)
+    print("\n".join(METHOD))
+    for name, why in skipped.items():
+        print(f"skipped {name}: {why}")
+    calls, why = count_calls(arguments, peers["gyred"])
+    print(f"system calls of gyred's I/O thread under strace: {calls}" if calls else f"system calls not counted: {why}")
+    return {"summary": summary, "skipped": skipped, "calls": calls}
+
+
+def run(arguments):
+    build = arguments.build or building.compile("release", building.DAEMON, FLOOR)
+    guest = arguments.guest or building.compile("gcc", GUEST) / GUEST
+    facts = host.facts(ROOT)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as directory:
+        image = arguments.image or pathlib.Path(directory) / "image"
+        if not arguments.image:
+            with open(image, "wb") as file:
+                for _ in range(arguments.size):
+                    file.write(b"\xa5" * (1 << 20))
+                os.fsync(file.fileno())
+        try:
+            measured = measure(arguments, build, guest, image)
+        except (Failure, OSError) as failure:
+            print(f"bench: gyred: {failure}", file=sys.stderr)
+            return 1
+    facts["load_after"] = host.load()
+    print(f"cache={arguments.cache}; load {' '.join(facts['load_before'])} before, {' '.join(facts['load_after'])} after")
+    targets = verdicts(measured["summary"], measured["calls"])
+    for text, reached in targets:
+        print(f"{'reached' if reached else 'MISSED '}  {text}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"benchmark": "block", "host": facts, "method": METHOD, **measured, "targets": [
+            {"target": text, "reached": reached} for text, reached in targets]}, indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {arguments.json}")
+    return 0
