@@ -108,7 +108,7 @@ std::string Describe(std::span<const PropertySpec> specs) {
     if (text.empty()) {
       text = spec.required ? one : format("on, or {}", one);
     } else {
-      text += spec.required ? format(",{}", one) : format("[,{}]{}", one, spec.repeats ? "..." : "");
+      text += spec.required ? format(",{}", one) : format("[,{}]{}", one, spec.repeated ? "..." : "");
     }
   }
   return text;
