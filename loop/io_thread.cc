@@ -78,6 +78,19 @@ struct IoThread::Impl {
   Impl(MainLoop& owner, Config with) : main_loop(owner), config(std::move(with)) {}
   void Main();
   Status SetUp();
+  template <typename Function>
+  void CallAndWait(Function& callback, Tier tier) {
+    std::atomic<bool> done{false};
+    BottomHalf::ScheduleOnce(
+        *loop,
+        [&] {
+          callback();
+          done.store(true);
+          done.notify_one();
+        },
+        tier);
+    done.wait(false);
+  }
 
   MainLoop& main_loop;
   const Config config;
@@ -166,13 +179,15 @@ void IoThread::RunAndWait(Callback callback) {
     return;
   }
   const BigLockLeft left(impl_->main_loop.big_lock());
-  std::atomic<bool> done{false};
-  Run([&] {
+  impl_->CallAndWait(callback, Tier::kControl);
+}
+
+void IoThread::RunKeepingLock(const std::function<void()>& callback) {
+  if (impl_->loop->OnLoopThread()) {
     callback();
-    done.store(true);
-    done.notify_one();
-  });
-  done.wait(false);
+  } else {
+    impl_->CallAndWait(callback, Tier::kIo);
+  }
 }
 
 }  // namespace gyre::loop

@@ -15,10 +15,12 @@ namespace {
 
 constexpr std::uint32_t kQueueSize = 256;
 constexpr std::uint32_t kSegMax = kQueueSize - 2;  // beside header and status
-constexpr std::size_t kMaxTasks = 256;             // requests at a time, all queues together
 constexpr unsigned kMaxQueues = 16;
+// Requests at a time, all queues together; but of each queue not fewer than the latter.
+constexpr std::size_t kMaxTasks = 256;
+constexpr std::size_t kLeastTasks = 64;
 
-constexpr std::array<PropertySpec, 8> kProperties = {{
+constexpr std::array<PropertySpec, 9> kProperties = {{
     {.name = "path", .values = "PATH", .required = true},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
@@ -27,6 +29,7 @@ constexpr std::array<PropertySpec, 8> kProperties = {{
     {.name = "block-size", .values = "BYTES"},
     {.name = "discard", .values = "on|off"},
     {.name = "packed", .values = "on|off"},
+    kIoThreadProperty,
 }};
 
 struct BlockOptions {
@@ -75,7 +78,7 @@ class Block final : public VirtioDevice {
                                .config_size = sizeof(BlockConfig)}),
         disk_(std::move(disk)),
         config_(Describe(*disk_, options)),
-        waiting_(options.queues) {}
+        lanes_(options.queues) {}
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
@@ -84,17 +87,19 @@ class Block final : public VirtioDevice {
  protected:
   // All operations that one batch starts are handed to the kernel in one call, by the loop.
   Served Serve(unsigned index, Queue& queue) override {
-    while (BlockTask* const task = IdleTask()) {
+    Lane& lane = lanes_[index];
+    while (BlockTask* const task = IdleTask(index)) {
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;
       }
-      idle_.pop_back();
+      lane.idle.pop_back();
       task->Start(std::move(*chain), stopped(index));
     }
-    waiting_[index] = true;
+    lane.waiting = true;
     return Served::kLater;
   }
+  void OnRemoveQueue(unsigned index) override { lanes_[index] = {}; }
   void OnActivate(std::uint64_t driver_features) override {
     const CacheMode cache = disk_->options.cache;
     disk_->sync_each =
@@ -102,30 +107,32 @@ class Block final : public VirtioDevice {
   }
 
  private:
-  // Null if all there may be are at work.
-  BlockTask* IdleTask() {
-    if (idle_.empty() && tasks_.size() < kMaxTasks) {
-      tasks_.push_back(
-          std::make_unique<BlockTask>(loop(), *disk_, [this](BlockTask& task) { TaskDone(task); }));
-      idle_.push_back(tasks_.back().get());
+  // A queue's requests, on its loop: what queues share is what Disk says.
+  struct Lane {
+    std::vector<std::unique_ptr<BlockTask>> tasks;
+    std::vector<BlockTask*> idle;
+    bool waiting = false;  // for a task
+  };
+  // Null if all that the queue may have are at work.
+  BlockTask* IdleTask(unsigned index) {
+    Lane& lane = lanes_[index];
+    if (lane.idle.empty() && lane.tasks.size() < std::max(kMaxTasks / lanes_.size(), kLeastTasks)) {
+      lane.tasks.push_back(std::make_unique<BlockTask>(
+          loop(index), *disk_, [this, index](BlockTask& task) { TaskDone(index, task); }));
+      lane.idle.push_back(lane.tasks.back().get());
     }
-    return idle_.empty() ? nullptr : idle_.back();
+    return lane.idle.empty() ? nullptr : lane.idle.back();
   }
-  void TaskDone(BlockTask& task) {
-    idle_.push_back(&task);
-    for (unsigned i = 0; i < waiting_.size(); ++i) {
-      if (waiting_[i]) {
-        waiting_[i] = false;
-        ServeAgain(i);
-      }
+  void TaskDone(unsigned index, BlockTask& task) {
+    lanes_[index].idle.push_back(&task);
+    if (std::exchange(lanes_[index].waiting, false)) {
+      ServeAgain(index);
     }
   }
 
   std::unique_ptr<Disk> disk_;
   BlockConfig config_;
-  std::vector<std::unique_ptr<BlockTask>> tasks_;
-  std::vector<BlockTask*> idle_;
-  std::vector<bool> waiting_;  // queues, for a task
+  std::vector<Lane> lanes_;  // one a queue
 };
 
 Result<CacheMode> ParseCache(const Properties& properties) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,7 +18,7 @@
 
 namespace gyre::virtio {
 
-// What all requests of a disk share.
+// What all requests of a disk share; they may be at work on several threads.
 struct Disk {
   // What one request may ask for, so that it ends in bounded time: whoever stops the VM or
   // resets the device waits for it.
@@ -32,11 +33,11 @@ struct Disk {
 
   // The driver knows of no flush: it takes what is completed for stable (5.2.6.2).
   bool sync_each = false;
-  bool zero_range = true;  // fallocate(2) has it here
-  std::uint64_t requests = 0;
-  std::uint64_t malformed = 0;    // answered, but not what a driver sends
-  std::uint64_t failed = 0;       // by the host
-  std::uint64_t past_direct = 0;  // of cache=none, through the page cache for want of alignment
+  std::atomic<bool> zero_range = true;  // fallocate(2) has it here
+  std::atomic<std::uint64_t> requests = 0;
+  std::atomic<std::uint64_t> malformed = 0;    // answered, but not what a driver sends
+  std::atomic<std::uint64_t> failed = 0;       // by the host
+  std::atomic<std::uint64_t> past_direct = 0;  // of cache=none, through the page cache for want of alignment
   log::RateLimit log_limit;
 };
 

@@ -9,34 +9,40 @@
 
 namespace gyre::virtio {
 
-// One queue's place: its doorbell, and the ring while there is one.
+// One queue's place: its doorbell, and the ring while there is one. Its loop's, but for what
+// says otherwise.
 struct VirtioDevice::Runner {
   Runner(VirtioDevice& owner, unsigned number)
       : device(owner),
         index(number),
         serve(
-            owner.loop(), [this] { Serve(); }, loop::Tier::kIo),
-        flush(owner.loop(), [this] { Flush(); }, loop::Tier::kIo) {}
+            owner.loop(number), [this] { Serve(); }, loop::Tier::kIo),
+        flush(owner.loop(number), [this] { Flush(); }, loop::Tier::kIo) {}
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
   void Remove();
+  void SetRunning(bool now);
   void Serve();
   void Flush();
-  bool MayServe() const { return queue && !stopped && device.active_ && device.running_; }
+  bool MayServe() const { return queue && !stopped && running; }
+  // Asked with the big lock held, under which alone queues come and go.
+  bool Idle() const { return !queue || queue->in_flight() == 0; }
 
   VirtioDevice& device;
   const unsigned index;
-  UniqueFd kick;
-  std::optional<Queue> queue;
+  UniqueFd kick;               // any thread
+  std::optional<Queue> queue;  // only while the device is active
   std::optional<loop::EventFdWatch> watch;
   loop::BottomHalf serve;
   loop::BottomHalf flush;
+  bool running = false;
   bool stopped = false;
   bool serving = false;
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
   stopped = false;
+  running = device.running_;
   queue.emplace(device.context_.memory, layout, features,
                 Queue::Owner{.broken = [this](Violation violation) { device.Broken(index, violation); },
                              .completed =
@@ -46,7 +52,7 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
                                    }
                                  }},
                 position);
-  watch.emplace(device.loop(), kick.get(), [this] { Serve(); });
+  watch.emplace(device.loop(index), kick.get(), [this] { Serve(); });
 }
 
 void VirtioDevice::Runner::Remove() {
@@ -57,6 +63,13 @@ void VirtioDevice::Runner::Remove() {
     device.OnRemoveQueue(index);
   }
   queue.reset();
+}
+
+void VirtioDevice::Runner::SetRunning(bool now) {
+  running = now;
+  if (now && queue) {
+    serve.Schedule();
+  }
 }
 
 void VirtioDevice::Runner::Serve() {
@@ -75,17 +88,23 @@ void VirtioDevice::Runner::Serve() {
 
 // The driver of a queue that was stopped may have given its memory away, as far as it knows.
 void VirtioDevice::Runner::Flush() {
-  if (stopped) {
-    if (queue) {
-      queue->DropCompleted();
-    }
-    if (queue && queue->in_flight() == 0) {
-      device.transport_->QueueDrained();
-    }
+  if (!queue) {
     return;
   }
-  if (queue && queue->Flush()) {
+  if (stopped) {
+    queue->DropCompleted();
+  } else if (queue->Flush()) {
     device.transport_->InterruptQueue(index);
+  }
+  if (!Idle()) {
+    return;
+  }
+  if (stopped) {
+    device.transport_->QueueDrained();
+  }
+  // Somebody may wait in the main loop for just this.
+  if ((stopped || !running) && device.thread(index) != nullptr) {
+    device.context_.loop.Wake();
   }
 }
 
@@ -98,6 +117,37 @@ VirtioDevice::VirtioDevice(const DeviceContext& context, DeviceTraits traits)
 
 VirtioDevice::~VirtioDevice() {
   CHECK(std::ranges::none_of(runners_, [](const auto& runner) { return runner->queue.has_value(); }));
+  // None of them is being called when this returns.
+  OnLoops([](Runner& runner) { runner.Remove(); });
+}
+
+loop::IoThread* VirtioDevice::thread(unsigned index) const {
+  const auto& threads = context_.threads;
+  return threads.empty() ? nullptr : threads[index % threads.size()];
+}
+
+loop::EventLoop& VirtioDevice::loop(unsigned index) const {
+  const loop::IoThread* const io_thread = thread(index);
+  return io_thread != nullptr ? io_thread->loop() : static_cast<loop::EventLoop&>(context_.loop);
+}
+
+void VirtioDevice::OnLoop(unsigned index, const std::function<void()>& callback) const {
+  if (loop::IoThread* const io_thread = thread(index)) {
+    io_thread->RunKeepingLock(callback);
+  } else {
+    callback();  // the main loop's sources are the lock's holder's
+  }
+}
+
+void VirtioDevice::OnLoops(const std::function<void(Runner&)>& callback) const {
+  const std::size_t loops = std::max<std::size_t>(context_.threads.size(), 1);
+  for (std::size_t first = 0; first < std::min(loops, runners_.size()); ++first) {
+    OnLoop(static_cast<unsigned>(first), [&] {
+      for (std::size_t i = first; i < runners_.size(); i += loops) {
+        callback(*runners_[i]);
+      }
+    });
+  }
 }
 
 Status VirtioDevice::Connect(Transport& transport) {
@@ -132,33 +182,29 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
                               .indirect = (driver_features_ & kFeatureIndirect) != 0,
                               .event_index = (driver_features_ & kFeatureEventIndex) != 0,
                               .in_order = (driver_features_ & kFeatureInOrder) != 0};
-  runners_.at(index)->Add(layout, features, position);
+  OnLoop(index, [&] { runners_.at(index)->Add(layout, features, position); });
 }
 
-void VirtioDevice::StopQueue(unsigned index) { runners_.at(index)->stopped = true; }
+void VirtioDevice::StopQueue(unsigned index) {
+  OnLoop(index, [&] { runners_.at(index)->stopped = true; });
+}
 
 void VirtioDevice::StopQueues() {
-  for (const auto& runner : runners_) {
-    runner->stopped = true;
-  }
+  OnLoops([](Runner& runner) { runner.stopped = true; });
 }
 
-bool VirtioDevice::Idle(unsigned index) const {
-  const Runner& runner = *runners_.at(index);
-  return !runner.queue || runner.queue->in_flight() == 0;
-}
+bool VirtioDevice::Idle(unsigned index) const { return runners_.at(index)->Idle(); }
 
 bool VirtioDevice::Idle() const {
-  return std::ranges::all_of(
-      runners_, [](const auto& runner) { return !runner->queue || runner->queue->in_flight() == 0; });
+  return std::ranges::all_of(runners_, [](const auto& runner) { return runner->Idle(); });
 }
 
-void VirtioDevice::RemoveQueue(unsigned index) { runners_.at(index)->Remove(); }
+void VirtioDevice::RemoveQueue(unsigned index) {
+  OnLoop(index, [&] { runners_.at(index)->Remove(); });
+}
 
 void VirtioDevice::RemoveQueues() {
-  for (const auto& runner : runners_) {
-    runner->Remove();
-  }
+  OnLoops([](Runner& runner) { runner.Remove(); });
 }
 
 void VirtioDevice::Deactivate() {
@@ -169,17 +215,11 @@ void VirtioDevice::Deactivate() {
 
 void VirtioDevice::SetRunning(bool running) {
   running_ = running;
-  if (running) {
-    for (const auto& runner : runners_) {
-      runner->serve.Schedule();
-    }
-  }
+  OnLoops([running](Runner& runner) { runner.SetRunning(running); });
 }
 
 void VirtioDevice::FlushQueues() {
-  for (const auto& runner : runners_) {
-    runner->Flush();
-  }
+  OnLoops([](Runner& runner) { runner.Flush(); });
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }

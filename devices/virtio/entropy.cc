@@ -19,10 +19,11 @@ constexpr std::uint64_t kMostAtOnce = 64 * kKiB;
 constexpr std::uint64_t kMostInARow = 256 * kKiB;
 constexpr std::uint64_t kMostRate = kGiB;
 
-constexpr std::array<PropertySpec, 3> kProperties = {{
+constexpr std::array<PropertySpec, 4> kProperties = {{
     {.name = "rate", .values = "BYTES a second"},
     {.name = "burst", .values = "BYTES"},
     {.name = "packed", .values = "on|off"},
+    kIoThreadProperty,
 }};
 
 class Entropy final : public VirtioDevice {
@@ -33,7 +34,7 @@ class Entropy final : public VirtioDevice {
                                .features = kFeatureInOrder | (packed ? kFeaturePacked : 0),
                                .queues = 1}),
         bucket_(bucket),
-        timer_(context.loop, loop::ClockType::kRealtime, [this] { ServeAgain(0); }, loop::Tier::kIo) {}
+        timer_(loop(0), loop::ClockType::kRealtime, [this] { ServeAgain(0); }, loop::Tier::kIo) {}
 
  protected:
   Served Serve(unsigned index, Queue& queue) override {
@@ -54,10 +55,10 @@ class Entropy final : public VirtioDevice {
     ServeAgain(index);
     return Served::kLater;
   }
-  void OnDeactivate() override { timer_.Cancel(); }
+  void OnRemoveQueue(unsigned /*index*/) override { timer_.Cancel(); }
 
  private:
-  std::int64_t Now() const { return loop().Now(loop::ClockType::kRealtime); }
+  std::int64_t Now() const { return loop(0).Now(loop::ClockType::kRealtime); }
 
   // The kernel writes into guest memory itself, and stops early where a signal or the
   // ring's own work waits for this thread. Fewer bytes than asked for are no error.

@@ -72,12 +72,6 @@ class Net final : public VirtioDevice, public Nic {
   NetCounters counters() const override {
     return {.received = state_.to_guest.Read(), .sent = state_.from_guest.Read()};
   }
-  void Announce() override {
-    if ((state_.features & kNetGuestAnnounce) != 0 && state_.carrier) {
-      state_.announce = true;
-      transport()->ConfigChanged();
-    }
-  }
 
  protected:
   Served Serve(unsigned index, Queue& queue) override {
@@ -118,7 +112,7 @@ class Net final : public VirtioDevice, public Nic {
   template <typename T>
   T& Lane(std::vector<std::unique_ptr<T>>& lanes, unsigned pair, unsigned index) {
     if (!lanes[pair]) {
-      lanes[pair] = std::make_unique<T>(state_, pair, loop(), [this, index] { ServeNow(index); });
+      lanes[pair] = std::make_unique<T>(state_, pair, loop(index), [this, index] { ServeNow(index); });
     }
     return *lanes[pair];
   }

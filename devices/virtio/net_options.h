@@ -8,13 +8,13 @@
 
 #include "devices/virtio/net_state.h"
 #include "gyre/devices/virtio/device.h"
-#include "gyre/devices/virtio/properties.h"
+#include "gyre/devices/virtio/registry.h"
 
 namespace gyre::virtio {
 
 inline constexpr unsigned kMaxPairs = 16;
 
-inline constexpr std::array<PropertySpec, 16> kNetProperties = {{
+inline constexpr std::array<PropertySpec, 17> kNetProperties = {{
     {.name = "tap", .values = "NAME"},
     {.name = "fd", .values = "N"},
     {.name = "user", .values = {}},
@@ -31,6 +31,7 @@ inline constexpr std::array<PropertySpec, 16> kNetProperties = {{
     {.name = "tx-rate", .values = "BYTES a second"},
     {.name = "tx-packets", .values = "N a second"},
     {.name = "packed", .values = "on|off"},
+    kIoThreadProperty,
 }};
 
 struct NetOptions {

@@ -120,7 +120,7 @@ Queue::Queue(const memory::AddressSpace& memory, const QueueLayout& layout, Ring
   }
 }
 
-Queue::~Queue() { CHECK(in_flight_ == 0); }
+Queue::~Queue() { CHECK(in_flight() == 0); }
 
 void Queue::Break(Violation violation) {
   ++counters_.violations.at(static_cast<std::size_t>(violation));
@@ -163,7 +163,7 @@ std::optional<Chain> Queue::Pop() {
     return std::nullopt;
   }
   --budget_;
-  ++in_flight_;
+  AddInFlight(1);
   entries_in_flight_ += parts->entries;
   ++counters_.chains;
   if (features_.in_order) {
@@ -202,20 +202,21 @@ void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   for (std::size_t i = parts->readable_pieces; i < pieces.size(); ++i) {
     parts->buffers.NoteWritten(i, 0, pieces[i].iov_len);
   }
-  --in_flight_;
   if (attached_) {
     if (features_.in_order) {
       CompleteInOrder(*parts, written);
     } else {
       PutUsed(parts->id, parts->entries, written);
     }
-    if (!std::exchange(flush_due_, true) && owner_.completed) {
-      owner_.completed();
-    }
   }
   parts->Clear();
   if (spare_.size() < kSpare) {
     spare_.push_back(std::move(parts));
+  }
+  AddInFlight(-1);
+  // Even where there is no ring any more: who drains the queue is told so.
+  if (!std::exchange(flush_due_, true) && owner_.completed) {
+    owner_.completed();
   }
 }
 
@@ -239,7 +240,7 @@ void Queue::CompleteInOrder(const ChainParts& parts, std::uint32_t written) {
 }
 
 bool Queue::Flush() {
-  if (!std::exchange(flush_due_, false)) {
+  if (!std::exchange(flush_due_, false) || !attached_) {
     return false;
   }
   ++counters_.batches;

@@ -175,12 +175,13 @@ bool RateLimit::Allow(std::uint64_t* suppressed) {
   constexpr std::int64_t kIntervalNs = 1'000'000'000;
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   const std::int64_t now_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
-  if (now_ns < next_ns_) {
-    ++suppressed_;
+  std::int64_t next_ns = next_ns_.load(std::memory_order_relaxed);
+  // Of those who are late at the same time one has its message.
+  if (now_ns < next_ns || !next_ns_.compare_exchange_strong(next_ns, now_ns + kIntervalNs)) {
+    suppressed_.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
-  next_ns_ = now_ns + kIntervalNs;
-  *suppressed = std::exchange(suppressed_, 0);
+  *suppressed = suppressed_.exchange(0);
   return true;
 }
 

@@ -54,11 +54,17 @@ constexpr std::array kFailureMembers{Member{"recipient", &kRecipient, "whose mem
                                      Member{"flags", &kFlags, "more of it"}};
 constexpr Type kFailureData = ObjectType("MemoryFailureInfo", kFailureMembers);
 
+constexpr std::array kNetMembers{Member{"netdev-id", &kString, "the network device"}};
+constexpr Type kNetData = ObjectType("NetdevInfo", kNetMembers);
+
 constexpr std::array kEvents{
     EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
     EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
     EventKind{"MEMORY_FAILURE", "Hardware has lost a part of guest memory.", &kFailureData},
+    EventKind{"NETDEV_STREAM_CONNECTED", "A network device's back end is there again.", &kNetData},
+    EventKind{"NETDEV_STREAM_DISCONNECTED", "A network device's back end has gone; its link is down.",
+              &kNetData},
     EventKind{"POWERDOWN", "The guest has been asked to power off."},
     EventKind{"RESET", "The VM is reset.", &kCauseData},
     EventKind{"RESUME", "The guest runs; sent before its first instruction."},
@@ -84,6 +90,7 @@ struct DataOf {
             {"action", event.action_required ? "fatal" : "ignore"},
             {"flags", {{"action-required", event.action_required}, {"recursive", false}}}};
   }
+  Json operator()(const machine::NetEvent& event) const { return {{"netdev-id", event.id}}; }
   Json operator()(const auto&) const { return Json::object(); }
 };
 

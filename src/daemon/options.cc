@@ -25,6 +25,7 @@ struct Raw {
   std::string dirty_ring_size = "0";
   std::string log_level = "warning";
   std::vector<std::string> actions;
+  std::vector<std::string> io_threads;
   // Each module's, in the order given.
   std::map<const virtio::Module*, std::vector<std::string>> devices;
   std::vector<std::string> qmp;
@@ -52,6 +53,11 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
       "--dirty-ring-size", raw.dirty_ring_size,
       "track the guest's writes by a ring of that many entries a vCPU: a power of two from 1024 to "
       "65536; 0: by bitmaps (0)");
+  app.add_option("--iothread", raw.io_threads,
+                 "a thread for queues of devices that name it by iothread=ID: ID[,cpus=N-M][,poll-max-ns=NS]"
+                 "[,poll-grow=FACTOR][,poll-shrink=FACTOR]; one for each")
+      ->allow_extra_args(false)
+      ->take_all();
   for (const virtio::Module* module : virtio::Modules()) {
     app.add_option(format("--{}", module->option), raw.devices[module],
                    format("{}: {}; one for each", module->help, virtio::Describe(module->properties)))
@@ -154,6 +160,17 @@ Result<unsigned> ParseCount(std::string_view option, std::string_view what, std:
   return count;
 }
 
+Status ParseIoThreads(const Raw& raw, Options& options) {
+  for (const std::string& text : raw.io_threads) {
+    auto config = machine::ParseIoThread(text);
+    if (!config) {
+      return Fail(std::move(config).error().Within("--iothread"));
+    }
+    options.machine.io_threads.push_back(std::move(*config));
+  }
+  return {};
+}
+
 Status ParseDevices(const Raw& raw, Options& options) {
   for (const virtio::Module* module : virtio::Modules()) {
     for (const std::string& text : raw.devices.at(module)) {
@@ -219,6 +236,8 @@ Status Interpret(const Raw& raw, Options& options) {
                                               {"info", log::Level::kInfo},
                                               {"warning", log::Level::kWarning},
                                               {"error", log::Level::kError}}));
+  TRY(ParseIoThreads(raw, options));
+  options.machine.name = options.name;
   TRY(ParseDevices(raw, options));
   TRY(CheckUuid(options.uuid));
   for (const auto& socket : JoinSettings(raw.qmp)) {

@@ -23,6 +23,9 @@ struct Namer {
   const char* operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
   const char* operator()(const WatchdogEvent&) const { return "WATCHDOG"; }
   const char* operator()(const MemoryFailureEvent&) const { return "MEMORY_FAILURE"; }
+  const char* operator()(const NetEvent& event) const {
+    return event.up ? "NETDEV_STREAM_CONNECTED" : "NETDEV_STREAM_DISCONNECTED";
+  }
 };
 
 struct PayloadDescriber {
@@ -39,6 +42,7 @@ struct PayloadDescriber {
     return format(" recipient=guest action={} action-required={}", event.action_required ? "fatal" : "ignore",
                   event.action_required);
   }
+  std::string operator()(const NetEvent& event) const { return format(" netdev-id={}", event.id); }
   std::string operator()(const auto&) const { return {}; }
 };
 

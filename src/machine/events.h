@@ -53,10 +53,15 @@ struct WatchdogEvent {
 struct MemoryFailureEvent {
   bool action_required = false;  // somebody met it; else it has been taken out in time
 };
+// What carries a network device's frames has gone, or is there again.
+struct NetEvent {
+  std::string_view id;  // the device's
+  bool up = false;
+};
 
 using Event =
     std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent, WakeupEvent,
-                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent>;
+                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent, NetEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

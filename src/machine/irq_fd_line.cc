@@ -6,8 +6,10 @@
 
 namespace gyre::machine {
 
-IrqFdLine::IrqFdLine(devices::IoApic& ioapic, unsigned pin, NewIrqFd new_irq_fd, BigLock& big_lock)
-    : ioapic_(ioapic), pin_(pin), new_irq_fd_(std::move(new_irq_fd)), big_lock_(big_lock) {}
+IrqFdLine::IrqFdLine(devices::IoApic& ioapic, unsigned pin, NewIrqFd new_irq_fd, loop::MainLoop& loop)
+    : ioapic_(ioapic), pin_(pin), new_irq_fd_(std::move(new_irq_fd)), loop_(loop), pulse_later_(loop, [this] {
+        ioapic_.line(pin_).Pulse();
+      }) {}
 
 IrqFdLine::~IrqFdLine() { SetResend({}); }
 
@@ -27,20 +29,10 @@ void IrqFdLine::Connect() {
 void IrqFdLine::Trigger() {
   if (fd_) {
     SignalEventFd(fd_.get());
+  } else if (loop_.big_lock().HeldByMe()) {
+    ioapic_.line(pin_).Pulse();
   } else {
-    TriggerByPin();
-  }
-}
-
-// Whether the lock is held is known at run time only.
-void IrqFdLine::TriggerByPin() NO_THREAD_SAFETY_ANALYSIS {
-  const bool held = big_lock_.HeldByMe();
-  if (!held) {
-    big_lock_.Lock();
-  }
-  ioapic_.line(pin_).Pulse();
-  if (!held) {
-    big_lock_.Unlock();
+    pulse_later_.Schedule();
   }
 }
 

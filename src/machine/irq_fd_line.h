@@ -1,16 +1,17 @@
 // A virtio device's interrupt: a pin of the IOAPIC that KVM fires itself. The IOAPIC
 // keeps KVM's route of each pin's GSI as the pin's entry says, and an irqfd of that
 // GSI is an edge which any thread makes without a lock. Where KVM gives none, an edge
-// takes the big lock and goes through the IOAPIC.
+// goes through the IOAPIC: at once if the big lock is held, else by the main loop, since
+// an I/O thread must not wait for that lock.
 #pragma once
 
 #include <functional>
 
-#include "gyre/base/big_lock.h"
 #include "gyre/base/irq.h"
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/devices/platform/ioapic.h"
+#include "gyre/loop/main_loop.h"
 
 namespace gyre::machine {
 
@@ -19,7 +20,7 @@ class IrqFdLine final : public EdgeLine {
   using NewIrqFd = std::function<Result<UniqueFd>(Gsi)>;
 
   // All outlive it. `new_irq_fd` is called by the first Connect, when the irq chip is there.
-  IrqFdLine(devices::IoApic& ioapic, unsigned pin, NewIrqFd new_irq_fd, BigLock& big_lock);
+  IrqFdLine(devices::IoApic& ioapic, unsigned pin, NewIrqFd new_irq_fd, loop::MainLoop& loop);
   IrqFdLine(const IrqFdLine&) = delete;
   IrqFdLine& operator=(const IrqFdLine&) = delete;
   ~IrqFdLine() override;
@@ -29,13 +30,12 @@ class IrqFdLine final : public EdgeLine {
   void SetResend(std::function<void()> resend) override;
 
  private:
-  void TriggerByPin();
-
   devices::IoApic& ioapic_;
   const unsigned pin_;
   NewIrqFd new_irq_fd_;  // empty once it has been asked
-  BigLock& big_lock_;
-  UniqueFd fd_;  // set before the first Trigger
+  loop::MainLoop& loop_;
+  UniqueFd fd_;                   // set before the first Trigger
+  loop::BottomHalf pulse_later_;  // without one
 };
 
 }  // namespace gyre::machine

@@ -111,6 +111,7 @@ Machine::~Machine() {
   vcpu_events_.reset();
   vcpus_.reset();
   virtio_.reset();
+  io_threads_ = {};
   platform_.reset();
   if (vm_) {
     vm_->Close();
@@ -173,11 +174,13 @@ Status Machine::CreateDevices() {
 
 // A guest that resets a device while I/O is in flight waits where it cannot see that it does.
 Status Machine::CreateVirtio() {
+  io_threads_ = TRY(IoThreads::Create(loop_, config_.io_threads));
   const VirtioBus::Board board{
       .topology = topology_,
       .root = *system_root_,
       .memory = memory_space_,
       .loop = loop_,
+      .io_threads = io_threads_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
@@ -190,7 +193,9 @@ Status Machine::CreateVirtio() {
                        holds_end_.Schedule();
                      }
                    }},
-      .acpi = config_.acpi};
+      .acpi = config_.acpi,
+      .name = config_.name,
+      .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
 }
@@ -318,7 +323,8 @@ void Machine::ServeVcpuEvents() {
 
 std::string Machine::Report() const {
   return ReportState(lifecycle_.state()) + ReportBigLock(loop_.big_lock().stats()) +
-         ReportLoop(loop_.stats()) + ReportVcpus(*vcpus_) + virtio_->Report() +
+         ReportLoop("main loop", loop_.stats()) + ReportIoThreads(io_threads_) + ReportVcpus(*vcpus_) +
+         virtio_->Report() +
          ReportSpace(memory_space_,
                      [this](const memory::FlatRange& range) { return vm_->DescribeSlot(range); }) +
          ReportSpace(io_space_);

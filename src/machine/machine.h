@@ -18,6 +18,7 @@
 #include "src/machine/acpi/tables.h"
 #include "src/machine/boot/boot.h"
 #include "src/machine/events.h"
+#include "src/machine/io_threads.h"
 #include "src/machine/lifecycle.h"
 #include "src/machine/platform.h"
 #include "src/machine/timeline.h"
@@ -26,6 +27,7 @@
 namespace gyre::machine {
 
 struct MachineConfig {
+  std::string name;  // empty: none
   memory::RamOptions memory{.size = 256 * kMiB};
   unsigned vcpus = 1;
   std::string serial = "stdio";
@@ -33,6 +35,7 @@ struct MachineConfig {
   bool legacy_irq = false;
   bool watchdog = false;
   unsigned dirty_ring_size = 0;  // entries a vCPU; 0: KVM's dirty bitmaps
+  std::vector<IoThreadConfig> io_threads;
   std::vector<virtio::DeviceConfig> devices;
   Actions actions;
 };
@@ -62,6 +65,8 @@ class Machine final : private LifecycleTarget {
   void PressNmiButton() { InjectNmi(); }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
+  const IoThreads& io_threads() const { return io_threads_; }
+  std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
   // The serial port's listening socket, borrowed; -1 where it has none.
   int serial_listener() const { return serial_listener_; }
   // What it has done so far, for people; several lines.
@@ -121,6 +126,7 @@ class Machine final : private LifecycleTarget {
   std::unique_ptr<Platform> platform_;
   unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
   loop::BottomHalf holds_end_;
+  IoThreads io_threads_;
   std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;

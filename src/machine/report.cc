@@ -40,8 +40,8 @@ std::string ReportBigLock(const BigLock::Stats& stats) {
   return text;
 }
 
-std::string ReportLoop(const loop::LoopStats& stats) {
-  std::string text = format("main loop: {} iterations, {} sleeps, {} wake-ups, {} operations\n",
+std::string ReportLoop(std::string_view name, const loop::LoopStats& stats) {
+  std::string text = format("{}: {} iterations, {} sleeps, {} wake-ups, {} operations\n", name,
                             stats.iterations, stats.waits, stats.wakeups, stats.operations);
   for (std::size_t kind = 0; kind < kSources.size(); ++kind) {
     const auto& calls = stats.calls.at(kind);
@@ -51,6 +51,14 @@ std::string ReportLoop(const loop::LoopStats& stats) {
   }
   return text + format("  slowest: {:.1f} us, of the {}; {} too slow\n", Us(stats.slowest_ns),
                        kSources.at(static_cast<std::size_t>(stats.slowest)), stats.slow_calls);
+}
+
+std::string ReportIoThreads(const IoThreads& threads) {
+  std::string text;
+  for (const auto& [config, thread] : threads.all()) {
+    text += ReportLoop(format("I/O thread {}", config.id), thread->loop().stats());
+  }
+  return text;
 }
 
 std::string ReportVcpus(const kvm::Vcpus& vcpus) {

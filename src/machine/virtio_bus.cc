@@ -1,5 +1,6 @@
 #include "src/machine/virtio_bus.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "gyre/base/format.h"
@@ -47,10 +48,24 @@ Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
 }
 
 Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
-  auto device = TRY(config.module->create({.loop = board.loop, .memory = board.memory}, config.properties));
+  auto threads =
+      TRY(board.io_threads.Named(config.properties.Get(virtio::kIoThreadProperty.name).value_or("")));
+  auto device = TRY(config.module->create({.loop = board.loop,
+                                           .memory = board.memory,
+                                           .threads = std::move(threads),
+                                           .vm = board.name,
+                                           .number = made_[config.module]++,
+                                           .net_changed = board.net_changed},
+                                          config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
-  slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop.big_lock());
+  slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
+  slot.nic = dynamic_cast<virtio::Nic*>(device.get());
+  if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
+        return other->id() == slot.nic->id();
+      })) {
+    return Fail(Error::Usage(format("id={}: is another one's", slot.nic->id())));
+  }
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
                                            slot.transport->NewRegion(board.topology), 1));
@@ -87,6 +102,16 @@ std::vector<VirtioSlot> VirtioBus::slots() const {
   return all;
 }
 
+std::vector<virtio::Nic*> VirtioBus::nics() const {
+  std::vector<virtio::Nic*> all;
+  for (const Slot& slot : slots_) {
+    if (slot.nic != nullptr) {
+      all.push_back(slot.nic);
+    }
+  }
+  return all;
+}
+
 void VirtioBus::Reset() {
   for (const Slot& slot : slots_) {
     slot.transport->Reset();
@@ -103,12 +128,20 @@ std::string VirtioBus::Report() const {
         "refused; needed reset {} times\n",
         i, transport.name(), counters.queue_interrupts, counters.config_interrupts, counters.notify_exits,
         counters.refused_writes, counters.needs_reset);
+    if (const virtio::Nic* const nic = slots_[i].nic) {
+      const auto carried = nic->counters();
+      text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
+                     carried.received.packets, carried.received.dropped, carried.sent.packets,
+                     carried.sent.dropped);
+    }
     for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
-      if (const virtio::Queue* const ring = transport.device().queue(queue)) {
-        text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
-                       ring->counters().chains, ring->counters().batches, ring->in_flight(),
-                       ring->counters().abandoned);
-      }
+      transport.device().OnLoop(queue, [&] {
+        if (const virtio::Queue* const ring = transport.device().queue(queue)) {
+          text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
+                         ring->counters().chains, ring->counters().batches, ring->in_flight(),
+                         ring->counters().abandoned);
+        }
+      });
     }
   }
   return text;

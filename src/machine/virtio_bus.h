@@ -3,17 +3,22 @@
 // lock held.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gyre/base/result.h"
 #include "gyre/devices/platform/ioapic.h"
 #include "gyre/devices/virtio/mmio.h"
+#include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 #include "src/machine/acpi/tables.h"
+#include "src/machine/io_threads.h"
 #include "src/machine/irq_fd_line.h"
 #include "src/machine/state_handlers.h"
 
@@ -35,11 +40,14 @@ class VirtioBus {
     memory::MemoryRegion& root;
     const memory::AddressSpace& memory;
     loop::MainLoop& loop;
+    const IoThreads& io_threads;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;
     virtio::CallerHold hold;
     bool acpi = true;
+    std::string name;  // the VM's
+    std::function<void(std::string_view id, bool up)> net_changed;
   };
   // An error names the device's option.
   static Result<std::unique_ptr<VirtioBus>> Create(const Board& board,
@@ -50,6 +58,8 @@ class VirtioBus {
   ~VirtioBus();
 
   std::vector<VirtioSlot> slots() const;
+  // The network devices.
+  std::vector<virtio::Nic*> nics() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // What each has done, for people.
@@ -59,7 +69,8 @@ class VirtioBus {
   struct Slot {
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
-    memory::Placement place;  // gone before the transport
+    virtio::Nic* nic = nullptr;  // the device, if it is one
+    memory::Placement place;     // gone before the transport
     StateHandlers::Handle on_state;
   };
   explicit VirtioBus(bool acpi) : acpi_(acpi) {}
@@ -67,6 +78,7 @@ class VirtioBus {
 
   bool acpi_;
   std::vector<Slot> slots_;
+  std::map<const virtio::Module*, unsigned> made_;  // how many of each
 };
 
 }  // namespace gyre::machine

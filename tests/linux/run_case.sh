@@ -20,6 +20,26 @@ while [ "$count" -gt 0 ]; do
   set -- "$@" "$argument"
   count=$((count - 1))
 done
+
+# tell_hang PID: what a VMM that does not end is doing, for who reads the case's output.
+tell_hang() {
+  for task in /proc/"$1"/task/*; do
+    echo "hang: $(cat "$task/comm") $(cut -d' ' -f3,14,15 "$task/stat") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
+  done
+  dmesg | grep -i tsc | sed 's/^/hang: /'
+  tracing=/sys/kernel/tracing
+  mount -t tracefs tracefs $tracing 2>/dev/null
+  mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+  [ -d $tracing/events/kvm ] || return
+  echo 1 >$tracing/events/kvm/enable
+  sleep 1
+  echo 0 >$tracing/events/kvm/enable
+  grep -v '^#' $tracing/trace | head -n 40 | sed 's/^/hang: /'
+  grep -v '^#' $tracing/trace | tail -n 20 | sed 's/^/hang: /'
+  (cd /sys/kernel/debug/kvm && grep -s . $(ls -p . | grep -v /) | grep -v ":0$" | sed "s/^/hang: /")
+  return 0
+}
+
 uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 echo "@@gyre:case $name begin $(date -u +%s)"
@@ -32,7 +52,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed=''
+typed='' pressed='' told=''
 until [ -e "$work/status" ]; do
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
     printf '%s\n' "$line" >&3
@@ -41,6 +61,10 @@ until [ -e "$work/status" ]; do
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
     pressed=1
+  fi
+  if [ -z "$told" ] && [ $(($(uptime_seconds) - begun)) -ge $((limit - 5)) ]; then
+    tell_hang "$(cat "$work/pid")" >"$work/hang" 2>&1
+    told=1
   fi
   sleep 0.1
 done
@@ -51,6 +75,7 @@ seconds=$(($(uptime_seconds) - begun))
 status=$(cat "$work/status")
 [ "$seconds" -lt "$limit" ] || status=timeout
 echo
+[ -z "$told" ] || cat "$work/hang" >>"$work/err"
 sed "s/^/@@gyre:stderr $name /" "$work/err"
 echo "@@gyre:case $name end $status $seconds"
 rm -rf "$work"

@@ -31,7 +31,9 @@ START_BOUND = 60                  # seconds to the start of the script; 4 are us
 IMAGES_KEPT = 4
 TROUBLE = re.compile(r"soft lockup|BUG: |Call Trace|Kernel panic")
 MODULES = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun")  # in the order of their needs
-INIT = pathlib.Path(__file__).resolve().parent / "nested_init.sh"
+HERE = pathlib.Path(__file__).resolve().parent
+INIT = HERE / "nested_init.sh"
+LOAD_KVM = HERE / "load_kvm.sh"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,7 @@ def build_image(files, kernel):
     sources["/bin/busybox"] = busybox
     sources["/bin/outb"] = build.helper("outb")
     sources["/init"] = INIT
+    sources["/load_kvm.sh"] = LOAD_KVM
     for order, module in enumerate(kernel.modules(MODULES)):
         sources[f"/modules/{order:02}-{module.name}"] = module
     directory = util.CACHE / "nested"
@@ -190,6 +193,8 @@ def _forget_old_images(directory):
 
 def _command(boot, image, kernel, memory, script_file):
     append = ("console=ttyS0 reboot=t panic=-1 mitigations=off quiet cryptomgr.notests lpj=10000000 "
+              # A busy host makes the emulated clocks look as if they ran apart.
+              "tsc=reliable "
               f"root=/dev/nvme0n1 rootfstype=ext4 {boot.mode} init={boot.init}")
     protection = "readonly=on" if boot.mode == "ro" else "snapshot=on"
     return ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC", "-smp", "1",

@@ -9,12 +9,9 @@ mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo -onlcr
 echo "@@gyre:outer-up"
-for module in /modules/*.ko; do
-  insmod "$module"
-done
+sh /load_kvm.sh
 # Guests may be larger than this machine: only the pages that they touch count.
 echo 1 >/proc/sys/vm/overcommit_memory
-[ -c /dev/kvm ] && echo "@@gyre:kvm-up"
 ip link set lo up 2>/dev/null
 cat /sys/firmware/qemu_fw_cfg/by_name/opt/run/raw >/tmp/run.sh
 cd /tmp

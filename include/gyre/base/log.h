@@ -3,6 +3,7 @@
 // made at the first line, since a quiet start should not pay for it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -50,15 +51,15 @@ void Error(fmt::format_string<Args...> text, Args&&... args) {
 }
 
 // Lets one message through per interval, and counts the rest: for what a guest
-// can provoke as often as it likes.
+// can provoke as often as it likes. Any thread.
 class RateLimit {
  public:
   // True if the caller may log now; `suppressed` gets the number left out since the last time.
   bool Allow(std::uint64_t* suppressed);
 
  private:
-  std::int64_t next_ns_ = 0;
-  std::uint64_t suppressed_ = 0;
+  std::atomic<std::int64_t> next_ns_{0};
+  std::atomic<std::uint64_t> suppressed_{0};
 };
 
 }  // namespace gyre::log

@@ -4,6 +4,8 @@
 //
 // Thread: sources are made, changed and destroyed on the loop's thread, or, for
 // the main loop's, by the big lock's holder. What others may call says "any thread".
+// Bottom halves and timers may be made by any, and destroyed by any who knows that they
+// are not being called.
 #pragma once
 
 #include <array>

@@ -4,6 +4,7 @@
 // Thread: made and destroyed on any thread, before and after those that use it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,11 +15,22 @@
 
 namespace gyre::loop {
 
+// How long a loop looks for work by itself before it sleeps: at most `max_ns`, 0 for not at
+// all, and in these bounds as long as it pays. Where work came soon after it had fallen
+// asleep, it looks `grow` times longer (0: twice); where it has slept longer than that all
+// the same, `shrink` times shorter (0: not at all).
+struct PollLimits {
+  std::int64_t max_ns = 0;
+  unsigned grow = 0;
+  unsigned shrink = 0;
+};
+
 class IoThread {
  public:
   struct Config {
     std::string name;            // the thread's, cut to 15 bytes
     std::vector<unsigned> cpus;  // where it may run; empty: everywhere
+    PollLimits poll = {};
   };
   // The error is no reason to give up the process: the device can stay with the main loop.
   static Result<std::unique_ptr<IoThread>> Create(MainLoop& main_loop, Config config);
@@ -38,6 +50,9 @@ class IoThread {
   // The same, and waits until it has run. Any thread (at once if it is this one). Gives up the big lock
   // meanwhile if the caller holds it: look at the state again.
   void RunAndWait(Callback callback);
+  // The same, but keeps the big lock, and runs in the middle of a WaitForIo too: for threads whose callbacks
+  // never wait for that lock. What the caller and the callback see of each other's is in order.
+  void RunKeepingLock(const std::function<void()>& callback);
 
  private:
   struct Impl;

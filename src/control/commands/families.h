@@ -12,6 +12,7 @@ std::span<const Command> ProtocolCommands();   // the wire itself: capabilities,
 std::span<const Command> LifecycleCommands();  // run states and requests
 std::span<const Command> MachineCommands();    // what the VM is made of
 std::span<const Command> MemoryCommands();     // the guest's memory
+std::span<const Command> NetworkCommands();    // network devices
 std::span<const Command> StatsCommands();      // counters
 std::span<const Command> FdCommands();         // file descriptors of clients
 std::span<const Command> MonitorCommands();    // for people; the log

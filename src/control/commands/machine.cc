@@ -119,6 +119,14 @@ Outcome QueryIoThreads(Call& call) {
                     {"poll-shrink", 0},
                     {"aio-max-batch", 0}});
   }
+  for (const auto& [config, thread] : call.services.machine->io_threads().all()) {
+    list.push_back({{"id", config.id},
+                    {"thread-id", thread->tid()},
+                    {"poll-max-ns", config.poll.max_ns},
+                    {"poll-grow", config.poll.grow},
+                    {"poll-shrink", config.poll.shrink},
+                    {"aio-max-batch", 0}});
+  }
   return list;
 }
 

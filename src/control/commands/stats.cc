@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "gyre/base/format.h"
 #include "gyre/kvm/inspect.h"
 #include "src/control/commands/families.h"
 #include "src/control/services.h"
@@ -81,20 +82,29 @@ std::vector<Statistic> OwnOfVm(machine::Machine& machine, const loop::MainLoop& 
   const auto main = loop.stats();
   const auto memory = machine.memory_space().counters();
   const auto io = machine.io_space().counters();
-  return {Counter("big_lock_acquired", lock.acquired),
-          Counter("big_lock_contended", lock.contended),
-          Counter("main_loop_iterations", main.iterations),
-          Counter("main_loop_sleeps", main.waits),
-          Counter("main_loop_wakeups", main.wakeups),
-          Counter("main_loop_operations", main.operations),
-          Counter("main_loop_slow_calls", main.slow_calls),
-          Counter("memory_unassigned_reads", memory.unassigned_reads),
-          Counter("memory_unassigned_writes", memory.unassigned_writes),
-          Counter("memory_readonly_writes", memory.readonly_writes),
-          Counter("memory_refused", memory.refused),
-          Counter("io_unassigned_reads", io.unassigned_reads),
-          Counter("io_unassigned_writes", io.unassigned_writes),
-          Counter("io_refused", io.refused)};
+  std::vector<Statistic> all = {Counter("big_lock_acquired", lock.acquired),
+                                Counter("big_lock_contended", lock.contended),
+                                Counter("main_loop_iterations", main.iterations),
+                                Counter("main_loop_sleeps", main.waits),
+                                Counter("main_loop_wakeups", main.wakeups),
+                                Counter("main_loop_operations", main.operations),
+                                Counter("main_loop_slow_calls", main.slow_calls),
+                                Counter("memory_unassigned_reads", memory.unassigned_reads),
+                                Counter("memory_unassigned_writes", memory.unassigned_writes),
+                                Counter("memory_readonly_writes", memory.readonly_writes),
+                                Counter("memory_refused", memory.refused),
+                                Counter("io_unassigned_reads", io.unassigned_reads),
+                                Counter("io_unassigned_writes", io.unassigned_writes),
+                                Counter("io_refused", io.refused)};
+  for (const virtio::Nic* const nic : machine.nics()) {
+    const auto carried = nic->counters();
+    for (const auto& [way, of] : {std::pair("rx", carried.received), std::pair("tx", carried.sent)}) {
+      all.push_back(Counter(format("{}_{}_packets", nic->id(), way), of.packets));
+      all.push_back(Counter(format("{}_{}_bytes", nic->id(), way), of.bytes));
+      all.push_back(Counter(format("{}_{}_dropped", nic->id(), way), of.dropped));
+    }
+  }
+  return all;
 }
 
 std::vector<Statistic> OwnOfVcpu(const kvm::Vcpus& vcpus, VcpuIndex vcpu) {

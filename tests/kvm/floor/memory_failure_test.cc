@@ -32,6 +32,8 @@ class MemoryFailureTest : public RingThreeTest {
     EXPECT_TRUE(root->Add(kFileAt, memory::MemoryRegion::NewRam(topology, "file", block)));
   }
 
+  ~MemoryFailureTest() override { Stop(); }  // before what the vCPUs' threads look at goes
+
   std::unique_ptr<BusErrors> errors = BusErrors::Create().value();
   UniqueFd file{::memfd_create("ram", MFD_CLOEXEC)};
   std::shared_ptr<memory::RamBlock> block;

@@ -44,6 +44,7 @@ def run(gyred):
         "/gyre/button": path / "tests/guests/button",
         "/gyre/outb": build.helper("outb"),
         "/gyre/runner": HERE / "runner",
+        "/gyre/load_kvm.sh": nested.LOAD_KVM,
         "/gyre/test.sh": HERE / "test.sh",
         "/etc/systemd/system/gyre-test.service": UNIT,
         "/etc/machine-id": "0123456789abcdef0123456789abcdef\n",

@@ -161,8 +161,9 @@ class Console : public ::testing::Test {
     EXPECT_TRUE(terminal_.raw());
   }
   FakeServer server_{[this](const Json& request) {
-    return FakeServer::Return(
-        request, {{{"label", "serial0"}, {"filename", "disconnected:unix:" + serial_ + ",server=on"}}});
+    // On the server's thread, which is there before serial_ is.
+    const std::string filename = "disconnected:unix:" + server_.directory() + "/serial,server=on";
+    return FakeServer::Return(request, {{{"label", "serial0"}, {"filename", filename}}});
   }};
   std::string serial_ = server_.directory() + "/serial";
   SerialPort port_{serial_};

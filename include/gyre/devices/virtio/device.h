@@ -4,7 +4,10 @@
 // DeviceTraits what it is, and serves chains.
 //
 // Thread: made, changed and destroyed by the main loop's thread or the big lock's
-// holder; queues are served on the loop that DeviceContext names.
+// holder. A queue and all that serves it belong to the loop that DeviceContext names,
+// and are touched by its thread alone: what the lock's holder wants of them it has that
+// thread do, and waits (OnLoop). So when such a call returns, the thread is not in the
+// queue, and a queue's data path takes no lock.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +21,7 @@
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/devices/virtio/queue.h"
+#include "gyre/loop/io_thread.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 
@@ -48,6 +52,9 @@ class Transport {
 struct DeviceContext {
   loop::MainLoop& loop;
   const memory::AddressSpace& memory;
+  // Queue i is served by the thread i modulo their number; without any by the main loop. They
+  // outlive the device, and nothing on them ever waits for the big lock.
+  std::vector<loop::IoThread*> threads = {};
   std::string vm = {};  // its name; empty: none
   unsigned number = 0;  // of the device, among those of its module
   // A network device's back end has come or gone. Big lock held.
@@ -93,7 +100,7 @@ class VirtioDevice {
   // No chain is taken any more; those in flight complete.
   void StopQueue(unsigned index);
   void StopQueues();
-  // True if no chain is in flight. A drain waits for that, by WaitForIo.
+  // True if no chain is in flight. A drain waits for that, by WaitForIo of the main loop.
   bool Idle(unsigned index) const;
   bool Idle() const;
   // Idle. What is completed and not flushed is never seen.
@@ -106,8 +113,10 @@ class VirtioDevice {
   void FlushQueues();
   // An eventfd; a write is a kick of the queue. Any thread.
   int kick_fd(unsigned index) const;
-  // Null without one.
+  // Null without one. Its owner is the queue's loop: for OnLoop, or while it is stopped and idle.
   const Queue* queue(unsigned index) const;
+  // Runs it on the queue's loop, and waits; the big lock is kept.
+  void OnLoop(unsigned index, const std::function<void()>& callback) const;
 
  protected:
   enum class Served : std::uint8_t {
@@ -122,17 +131,21 @@ class VirtioDevice {
   virtual void OnDeactivate() {}
   // The queue goes: so does all that the device has on its loop. On that loop.
   virtual void OnRemoveQueue(unsigned index) { (void)index; }
-  void ServeAgain(unsigned index);
+  void ServeAgain(unsigned index);  // any thread
   // At once. From a callback on the queue's loop, not from Serve.
   void ServeNow(unsigned index);
   // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
   // Where it is stays; it goes false again with the next ring.
   const bool& stopped(unsigned index) const;
   Transport* transport() const { return transport_; }
-  loop::MainLoop& loop() const { return context_.loop; }
+  // The queue's.
+  loop::EventLoop& loop(unsigned index) const;
 
  private:
   struct Runner;
+  loop::IoThread* thread(unsigned index) const;
+  // For every queue, on its loop; one call a thread.
+  void OnLoops(const std::function<void(Runner&)>& callback) const;
   void Broken(unsigned index, Violation violation);
 
   DeviceContext context_;
@@ -140,7 +153,7 @@ class VirtioDevice {
   Transport* transport_ = nullptr;
   std::uint64_t driver_features_ = 0;
   bool active_ = false;
-  bool running_ = false;
+  bool running_ = false;  // with the VM
   std::vector<std::unique_ptr<Runner>> runners_;
 };
 

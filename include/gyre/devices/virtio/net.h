@@ -50,8 +50,6 @@ class Nic {
   virtual bool link() const = 0;
   virtual NetFilter filter() const = 0;
   virtual NetCounters counters() const = 0;
-  // Has the guest tell the network where it is, if it knows how.
-  virtual void Announce() = 0;
 
  protected:
   ~Nic() = default;

@@ -7,12 +7,13 @@
 // than the ring has entries. What breaks a rule breaks the queue: it counts a
 // Violation, tells its owner (who sets DEVICE_NEEDS_RESET) and gives no chain any more.
 //
-// One thread at a time: that of the loop which serves the queue.
+// One thread at a time: that of the loop which serves the queue. in_flight() is any thread's.
 #pragma once
 
 #include <sys/uio.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -158,7 +159,8 @@ class Queue {
   const QueueLayout& layout() const { return layout_; }
   QueuePosition position() const;
   bool broken() const { return broken_; }
-  std::uint32_t in_flight() const { return in_flight_; }  // chains
+  // Chains. Who sees 0 from another thread sees what was done with the last one, but for its completion.
+  std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_acquire); }
   const Counters& counters() const { return counters_; }
 
  private:
@@ -171,6 +173,10 @@ class Queue {
     bool done = false;
   };
   void Break(Violation violation);
+  void AddInFlight(std::int32_t more) {
+    in_flight_.store(in_flight_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(more),
+                     std::memory_order_release);
+  }
   void Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written);
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written);
   void CompleteInOrder(const ChainParts& parts, std::uint32_t written);
@@ -183,11 +189,11 @@ class Queue {
   bool attached_ = false;
   bool broken_ = false;
   bool flush_due_ = false;
-  std::uint32_t budget_ = 0;             // chains that the batch may still give
-  std::uint32_t in_flight_ = 0;          // chains
-  std::uint32_t entries_in_flight_ = 0;  // ring entries taken and not yet put back as used
-  std::uint64_t first_slot_ = 0;         // the number of slots_'s first
-  std::vector<Slot> slots_;              // a ring of layout_.size, if in order
+  std::uint32_t budget_ = 0;                 // chains that the batch may still give
+  std::atomic<std::uint32_t> in_flight_{0};  // one writer
+  std::uint32_t entries_in_flight_ = 0;      // ring entries taken and not yet put back as used
+  std::uint64_t first_slot_ = 0;             // the number of slots_'s first
+  std::vector<Slot> slots_;                  // a ring of layout_.size, if in order
   std::uint64_t next_slot_ = 0;
   std::vector<std::unique_ptr<ChainParts>> spare_;
   Counters counters_;

@@ -13,6 +13,9 @@
 
 namespace gyre::virtio {
 
+// Of a module whose devices any thread may serve: which do. The machine reads it.
+inline constexpr PropertySpec kIoThreadProperty{.name = "iothread", .values = "ID[:ID...]"};
+
 struct Module {
   std::string_view option;  // "entropy": --entropy
   std::string_view help;

@@ -110,7 +110,7 @@ TEST_F(Entropy, ARateLimitHoldsRequestsBackUntilTheirTime) {
 TEST(EntropyOptions, MistakesAreToldInOneLine) {
   const Module& module = FindModule("entropy");
   EXPECT_EQ(Properties::Parse("speed=1", module.properties).error().message(),
-            "'speed' is not one of rate, burst, packed");
+            "'speed' is not one of rate, burst, packed, iothread");
   EXPECT_EQ(Properties::Parse("rate=1,rate=2", module.properties).error().message(), "'rate' comes twice");
   EXPECT_EQ(Properties::Parse("rate", module.properties).value().Number("rate", 0, 0, 9).error().message(),
             "rate=rate: must be a number from 0 to 9");

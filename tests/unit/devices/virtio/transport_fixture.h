@@ -1,6 +1,7 @@
 // A device behind virtio-mmio, with a driver of it and a loop that serves it.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,7 +21,7 @@ class FakeEdgeLine final : public EdgeLine {
   void Trigger() override { ++edges; }
   void SetResend(std::function<void()> function) override { resend = std::move(function); }
   int connects = 0;
-  int edges = 0;
+  std::atomic<int> edges = 0;
   std::function<void()> resend;
 };
 
@@ -80,7 +81,19 @@ class DeviceTest : public devices::LoopTest {
   explicit DeviceTest(const loop::TimeSource* time = nullptr) : LoopTest(time) {}
   ~DeviceTest() override { Unplug(); }
 
-  DeviceContext context() { return {.loop = *loop_, .memory = *memory.space}; }
+  DeviceContext context() {
+    std::vector<loop::IoThread*> threads;
+    for (const auto& thread : io_threads) {
+      threads.push_back(thread.get());
+    }
+    return {.loop = *loop_, .memory = *memory.space, .threads = std::move(threads)};
+  }
+  // Devices that are made from now on are served by so many threads.
+  void StartThreads(unsigned count) {
+    for (unsigned i = 0; i < count; ++i) {
+      io_threads.push_back(loop::IoThread::Create(*loop_, {.name = "io", .cpus = {}}).value());
+    }
+  }
   void Plug(std::unique_ptr<VirtioDevice> device) {
     transport = MmioTransport::Create(*loop_, std::move(device), line,
                                       {.hold = [this] { ++holds; }, .release = [this] { ++releases; }})
@@ -137,6 +150,7 @@ class DeviceTest : public devices::LoopTest {
   }
   std::uint32_t status() { return mmio.Read(test::MmioDriver::kStatus); }
 
+  std::vector<std::unique_ptr<loop::IoThread>> io_threads;
   GuestMemory memory{big_lock_};
   FakeEdgeLine line;
   int holds = 0;
