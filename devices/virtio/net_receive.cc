@@ -9,8 +9,8 @@ namespace gyre::virtio {
 namespace {
 
 // In one turn; the loop serves others before it goes on.
-constexpr unsigned kMostPackets = 256;
-constexpr std::uint64_t kMostBytes = kMiB;
+constexpr unsigned kMostPackets = 128;
+constexpr std::uint64_t kMostBytes = 512 * kKiB;
 constexpr std::size_t kMostVectors = 1023;  // and the overflow: IOV_MAX
 
 // Turns that a packet is tried in which the whole ring has no room for it.

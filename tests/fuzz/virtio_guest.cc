@@ -6,10 +6,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
+#include "devices/virtio/net.h"
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
@@ -82,15 +87,94 @@ struct World {
   UniqueFd image;
 };
 
+// A network that brings back what it was sent.
+class EchoNetwork final : public NetBackend {
+ public:
+  std::uint64_t offloads() const override { return kNetGuestOffloads | kNetHostOffloads; }
+  unsigned pairs() const override { return 1; }
+  std::string description() const override { return "echo"; }
+  bool up() const override { return true; }
+  void OnChange(std::function<void()> /*changed*/) override {}
+  void SetOffloads(std::uint64_t /*offloads*/) override {}
+  void SetPairs(unsigned /*pairs*/) override {}
+  std::unique_ptr<NetSource> NewSource(unsigned /*pair*/, loop::EventLoop& /*loop*/,
+                                       std::function<void()> readable) override {
+    readable_ = std::move(readable);
+    return std::make_unique<Source>(*this);
+  }
+  std::unique_ptr<NetSink> NewSink(unsigned /*pair*/, loop::EventLoop& /*loop*/,
+                                   std::function<void()> /*room*/) override {
+    return std::make_unique<Sink>(*this);
+  }
+
+ private:
+  struct Source final : NetSource {
+    explicit Source(EchoNetwork& owner) : network(owner) {}
+    ~Source() override { network.readable_ = nullptr; }
+    ssize_t Receive(std::span<const iovec> into) override {
+      if (network.packets_.empty()) {
+        return -EAGAIN;
+      }
+      const auto packet = std::move(network.packets_.front());
+      network.packets_.pop_front();
+      std::size_t done = 0;
+      for (const iovec& piece : into) {
+        const std::size_t part = std::min(piece.iov_len, packet.size() - done);
+        std::memcpy(piece.iov_base, packet.data() + done, part);
+        done += part;
+      }
+      CHECK(done == packet.size());
+      return static_cast<ssize_t>(done);
+    }
+    void Await() override { network.awaited_ = true; }
+    EchoNetwork& network;
+  };
+  struct Sink final : NetSink {
+    explicit Sink(EchoNetwork& owner) : network(owner) {}
+    bool HasRoom() override { return network.packets_.size() < 8; }
+    void Send(Chain chain) override {
+      std::vector<std::byte> packet(chain.readable_size());
+      CHECK(packet.size() <= kMaxPacket);
+      chain.Read(0, packet);
+      chain.Complete(0);
+      network.packets_.push_back(std::move(packet));
+      if (std::exchange(network.awaited_, false) && network.readable_) {
+        network.readable_();
+      }
+    }
+    EchoNetwork& network;
+  };
+  std::deque<std::vector<std::byte>> packets_;
+  std::function<void()> readable_;
+  bool awaited_ = false;
+};
+
+enum class Kind : std::uint8_t { kDisk, kEntropy, kNet };
+
+std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind) {
+  const DeviceContext context{.loop = *world.loop, .memory = *world.space};
+  if (kind == Kind::kNet) {
+    NetOptions options;
+    options.id = "net0";
+    options.packed = true;
+    return MakeNet(context, options, std::make_unique<EchoNetwork>()).device;
+  }
+  const bool disk = kind == Kind::kDisk;
+  const Module& module = **std::ranges::find(Modules(), disk ? "disk" : "entropy", &Module::option);
+  const std::string options =
+      disk ? format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get()) : "packed=on";
+  return module.create(context, Properties::Parse(options, module.properties).value()).value();
+}
+
 class Guest {
  public:
-  Guest(World& world, bool disk) : world_(world), mmio_(*world.space, kBase) {
+  Guest(World& world, Kind kind)
+      : world_(world),
+        mmio_(*world.space, kBase),
+        features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
+                                     : 0) {
     std::memset(world.block->host(), 0, kRamSize);
-    const Module& module = **std::ranges::find(Modules(), disk ? "disk" : "entropy", &Module::option);
-    const std::string options =
-        disk ? format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get()) : "packed=on";
-    const auto properties = Properties::Parse(options, module.properties).value();
-    auto device = module.create({.loop = *world.loop, .memory = *world.space}, properties).value();
+    auto device = NewDevice(world, kind);
     transport_ =
         MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
             .value();
@@ -99,7 +183,7 @@ class Guest {
   }
 
   void Step(Script& script) {
-    switch (script.Byte() % 10) {
+    switch (script.Byte() % 11) {
       case 0:
         return mmio_.Write(script.Number(2) % MmioTransport::kSize,
                            static_cast<std::uint32_t>(script.Number(4)));
@@ -123,6 +207,8 @@ class Guest {
         transport_->Stop();
         transport_->Drain();
         return transport_->Start();
+      case 10:
+        return OfferAny(script);
       default:
         return world_.Run();
     }
@@ -148,6 +234,24 @@ class Guest {
     CHECK(used && used->written == 513);
   }
 
+  // The same of a network: what is sent comes back.
+  void CheckEchoes() {
+    transport_->Reset();
+    CHECK(transport_->device().Idle());
+    BringUp(0, 8);
+    for (unsigned i = 0; i < 8; ++i) {
+      rings_.at(0)->Offer(std::array{Buffer{kData + 0x900 * std::uint64_t{i}, 0x900, true}});
+    }
+    rings_.at(1)->Offer(std::array{Buffer{kHeader, 100}});
+    mmio_.Kick(1);
+    mmio_.Kick(0);
+    for (int i = 0; i < 8; ++i) {
+      world_.Run();
+    }
+    CHECK(rings_.at(0)->TakeUsed().has_value());
+    CHECK(rings_.at(1)->TakeUsed().has_value());
+  }
+
  private:
   void Scribble(std::uint64_t address, Script& script) {
     const std::uint64_t value = script.Number(8);
@@ -159,7 +263,7 @@ class Guest {
                             .event_index = (features & 4) != 0,
                             .in_order = false};
     size = ring.packed ? size : std::bit_floor(size);
-    mmio_.Negotiate(kFeatureVersion1 | (ring.packed ? kFeaturePacked : 0) |
+    mmio_.Negotiate(kFeatureVersion1 | features_ | (ring.packed ? kFeaturePacked : 0) |
                     (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0));
     rings_.clear();
     room_.clear();
@@ -188,9 +292,23 @@ class Guest {
                                     Buffer{kStatus, 1, true}});
   }
 
+  // One buffer of any size, for reading, for writing, or both behind each other, on any queue.
+  void OfferAny(Script& script) {
+    const std::size_t queue = script.Byte() % 3;
+    const unsigned shape = script.Byte() % 3;
+    const auto size = static_cast<std::uint32_t>(script.Number(2) % 0x7000 + 1);
+    if (queue >= rings_.size() || room_[queue] < 2) {
+      return;
+    }
+    room_[queue] -= 2;
+    const std::array buffers = {Buffer{kHeader, size % 0x800 + 1}, Buffer{kData, size, true}};
+    rings_[queue]->Offer(std::span(buffers).subspan(shape == 1 ? 1 : 0, shape == 2 ? 2 : 1));
+  }
+
   World& world_;
   Line line_;
   MmioDriver mmio_;
+  const std::uint64_t features_;  // beside the rings'
   std::unique_ptr<MmioTransport> transport_;
   memory::Placement place_;
   std::vector<std::unique_ptr<test::FakeDriver>> rings_;
@@ -202,10 +320,14 @@ class Guest {
 void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   static World& world = *new World;  // for ever: an io_uring's end takes long
   Script script(bytes);
-  const bool disk = script.Byte() % 4 != 0;
-  Guest guest(world, disk);
+  const unsigned choice = script.Byte() % 4;
+  const bool disk = choice == 1 || choice == 2;
+  Guest guest(world, disk ? Kind::kDisk : choice == 0 ? Kind::kEntropy : Kind::kNet);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);
+  }
+  if (choice == 3) {
+    guest.CheckEchoes();
   }
   if (disk) {
     guest.CheckWorks();

@@ -1,6 +1,7 @@
 // The control socket of the real gyred: transcripts, and comparison with the packaged QEMU.
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,26 @@ namespace gyre::test {
 namespace {
 
 bool Refused(const Json& reply) { return reply.is_object() && reply.contains("error"); }
+
+TEST_F(Control, ANetworkDevicesLinkAndFilterAndItsBackEndsEnd) {
+  const std::string program = WriteTempFile("passt", "#!/bin/sh\nhead -c 1 >/dev/null <$0.end\n");
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  ASSERT_EQ(::mkfifo((program + ".end").c_str(), 0600), 0);
+  auto process = StartGuest("echo", With({"--name", "vm", "--net", "user,passt=" + program}));
+  auto client = Talk();
+  const Json filter = client.Run("query-rx-filter")["return"];
+  ASSERT_EQ(filter.size(), 1U);
+  EXPECT_EQ(filter[0]["name"], "net0");
+  EXPECT_EQ(filter[0]["promiscuous"], true);
+  EXPECT_EQ(filter[0]["main-mac"].get<std::string>().size(), 17U);
+  EXPECT_EQ(client.Run("query-rx-filter", {{"name", "net0"}})["return"], filter);
+  EXPECT_TRUE(Refused(client.Run("query-rx-filter", {{"name", "net1"}})));
+  EXPECT_EQ(client.Run("set_link", {{"name", "net0"}, {"up", false}})["return"], Json::object());
+  EXPECT_EQ(client.Run("set_link", {{"name", "disk0"}, {"up", true}})["error"]["class"], "DeviceNotFound");
+  std::ofstream(program + ".end") << "x";
+  EXPECT_TRUE(client.Await("NETDEV_STREAM_DISCONNECTED"));
+  EXPECT_TRUE(client.Await("NETDEV_STREAM_CONNECTED")) << "it is started again";
+}
 
 TEST_F(Control, Paused_WaitsForCont) {
   auto process = StartGuest("echo", With({"--paused", "--cpus", "2", "--name", "vm"}));

@@ -7,7 +7,11 @@ shift 3
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
 : >"$work/out"
-image=''
+# One with @tap@ names a tap that is configured once it is there: 10.77.0.1 serves /data by HTTP on port 8077 and takes
+# one upload on port 5077, whose sums are told at the end.
+# One with @hostport@ gets a TCP port of this machine's, forwarded to the guest's port 80, from which a file is fetched when it
+# asks for that; what the guest finds by its gateway at the port behind it is /data again.
+image='' tap='' port=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -17,6 +21,14 @@ while [ "$count" -gt 0 ]; do
     dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
     argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
   *@port@*) argument=$(printf '%s' "$argument" | sed "s|@port@|$work/port|g") ;;
+  esac
+  case $argument in *@tap@*)
+    tap=gyre$$
+    argument=${argument%%@tap@*}$tap${argument#*@tap@} ;;
+  esac
+  case $argument in *@hostport@*)
+    port=$((20000 + $$ % 20000))
+    argument=${argument%%@hostport@*}$port${argument#*@hostport@} ;;
   esac
   set -- "$@" "$argument"
   count=$((count - 1))
@@ -41,8 +53,38 @@ tell_hang() {
   return 0
 }
 
+# serve: what the guest finds behind its network.
+serve() {
+  busybox ip addr add 10.77.0.1/24 dev "$tap"
+  busybox ip link set "$tap" up
+  mkdir "$work/www"
+  dd if=/dev/urandom of="$work/www/data" bs=64k count=48 2>/dev/null
+  busybox httpd -f -p 10.77.0.1:8077 -h "$work/www" 2>/dev/null &
+  servers=$!
+  # Its input has no end, or it would end with it.
+  mkfifo "$work/idle"
+  busybox nc -l -p 5077 <>"$work/idle" >"$work/upload" 2>/dev/null &
+  servers="$servers $!"
+}
+
+# serve_user: the same by this machine's own network, which has a way out, as passt wants.
+serve_user() {
+  if [ -z "$(busybox ip route show default)" ]; then
+    busybox tunctl -t out0 >/dev/null
+    busybox ip addr add 10.88.0.2/24 dev out0
+    busybox ip link set out0 up
+    busybox ip route add default via 10.88.0.1
+  fi
+  mkdir "$work/www"
+  dd if=/dev/urandom of="$work/www/data" bs=64k count=48 2>/dev/null
+  busybox httpd -f -p "127.0.0.1:$((port + 1))" -h "$work/www" 2>/dev/null &
+  servers=$!
+}
+
 uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
+servers=''
+[ -z "$port" ] || serve_user
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -53,11 +95,17 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told=''
+typed='' pressed='' told='' fetched=''
 until [ -e "$work/status" ]; do
+  [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
     printf '%s\n' "$line" >&3
     typed=1
+  fi
+  if [ -n "$port" ] && [ -z "$fetched" ] && grep -q '^gyre-guest: fetch it' "$work/out"; then
+    timeout 60 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
+    printf 'fetched\n' >&3
+    fetched=1
   fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
@@ -69,8 +117,10 @@ until [ -e "$work/status" ]; do
   fi
   sleep 0.1
 done
+for server in $servers; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
+[ -z "$servers" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 [ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))

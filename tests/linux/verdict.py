@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from cases import LINE, PORT_NAME, SERIAL
+from cases import LINE, MAC, PORT_NAME, SERIAL
 
 # What gyred's log says of a guest that ends so, in this order.
 LOGGED = {
@@ -119,6 +119,10 @@ def _check_facts(case, record, facts):
         problems.append(f"the guest woke from '{value('woke')}', not from S1")
     if case.then == "virtio":
         problems += _check_virtio(facts)
+    if case.then == "network":
+        problems += _check_network(case, facts)
+    if case.then == "user":
+        problems += _check_files(facts)
     if value("echo") != LINE:
         problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
     return problems
@@ -132,6 +136,22 @@ def _check_virtio(facts):
                 if facts.get(name) != values]
     if not facts.get("inside") or facts.get("inside") != facts.get("outside"):
         problems.append(f"the disk is {facts.get('inside')} inside and {facts.get('outside')} outside")
+    return problems
+
+
+def _check_network(case, facts):
+    mtu = re.search(r"gyre\.mtu=(\d+)", case.cmdline).group(1)
+    wanted = {"driver": ["virtio_net"], "interface": [f"{MAC} {mtu} 1"], "ping": ["5"], "checksums": ["0"]}
+    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
+                if facts.get(name) != values]
+    return problems + _check_files(facts)
+
+
+def _check_files(facts):
+    problems = []
+    for inside, outside in (("got", "served"), ("sent", "taken")):
+        if not facts.get(inside) or facts.get(inside) != facts.get(outside):
+            problems.append(f"{inside} {facts.get(inside)}, but {outside} {facts.get(outside)}")
     return problems
 
 

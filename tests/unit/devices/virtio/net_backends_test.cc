@@ -58,11 +58,14 @@ class NetBackends : public NetTest {
   }
   template <typename Condition>
   bool Await(const Condition& condition) {
-    for (int i = 0; i < 10'000 && !condition(); ++i) {
+    for (int i = 0; i < 10'000; ++i) {
+      if (condition()) {
+        return true;
+      }
       RunPending();
       ::usleep(1000);
     }
-    return condition();
+    return false;
   }
   std::string Refusal(std::string_view options) {
     const auto device = Create(options);
@@ -204,6 +207,8 @@ class NetTap : public NetBackends {
     if (::unshare(CLONE_NEWNET) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) {
       GTEST_SKIP() << "no network namespace: " << std::strerror(errno);
     }
+    // No frames but the test's own.
+    std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << "1";
     const UniqueFd tun(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
     ifreq request{};
     request.ifr_flags = IFF_TAP | IFF_NO_PI;
@@ -250,7 +255,7 @@ TEST_F(NetTap, FramesGoBothWays) {
     const Bytes in = Frame(Packet(kMac, 1300 + i));
     ASSERT_EQ(::send(host.get(), in.data(), in.size(), 0), static_cast<ssize_t>(in.size()));
   }
-  ASSERT_TRUE(Await([this] { return nic->counters().received.packets == 5; }));
+  ASSERT_TRUE(Await([this] { return nic->counters().received.packets >= 5; }));
   EXPECT_EQ(rings[0]->TakeUsed()->written, 1024U);
   EXPECT_EQ(rings[0]->TakeUsed()->written, 12U + 14 + 1300 - 1024);
   const Bytes first = Packet(kMac, 1300);
@@ -276,7 +281,7 @@ TEST_F(NetTap, QueuesThatAreNotInUseDoNotTakeTheLinkDown) {
   Open("gyretest2");
   Bring(kNetStatus | kNetMultiQueue | kNetCtrlQueue, 8);
   EXPECT_EQ(mmio.ReadConfig<std::uint16_t>(8), 4U);
-  for (const std::uint8_t pairs : {4, 1, 3, 4, 2}) {
+  for (const std::uint8_t pairs : std::array<std::uint8_t, 5>{4, 1, 3, 4, 2}) {
     EXPECT_EQ(Control(4, 0, {pairs, 0}, 8), 0);
     for (unsigned pair = 0; pair < 4; ++pair) {
       SendPacket(Packet(kAll), 2 * pair + 1);
