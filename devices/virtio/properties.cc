@@ -5,6 +5,7 @@
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 
 namespace gyre::virtio {
 namespace {
@@ -27,18 +28,11 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
     properties.values_.emplace(specs.front().name, text);
     return properties;
   }
-  while (!plain && !text.empty()) {
-    const auto item = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(text.size(), item.size() + 1));
-    const auto equals = item.find('=');
-    if (equals == std::string_view::npos) {
-      return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
-    }
-    const auto name = item.substr(0, equals);
+  for (const auto& [name, value] : plain ? std::vector<KeyValue>() : TRY(SplitKeyValues(text))) {
     if (std::ranges::find(specs, name, &PropertySpec::name) == specs.end()) {
       return Fail(Error::Usage(format("'{}' is not one of {}", name, Known(specs))));
     }
-    if (!properties.values_.emplace(name, item.substr(equals + 1)).second) {
+    if (!properties.values_.emplace(name, value).second) {
       return Fail(Error::Usage(format("'{}' comes twice", name)));
     }
   }
