@@ -6,6 +6,7 @@
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 
 namespace gyre::virtio {
 namespace {
@@ -32,14 +33,7 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
     properties.values_.emplace(specs.front().name, text);
     return properties;
   }
-  while (!plain && !text.empty()) {
-    const auto item = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(text.size(), item.size() + 1));
-    const auto equals = item.find('=');
-    if ((equals == std::string_view::npos) != is_word(item.substr(0, equals))) {
-      return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
-    }
-    const auto name = item.substr(0, equals);
+  for (const auto& [name, value] : plain ? std::vector<KeyValue>() : TRY(SplitKeyValues(text, is_word))) {
     const auto spec = std::ranges::find(specs, name, &PropertySpec::name);
     if (spec == specs.end()) {
       return Fail(Error::Usage(format("'{}' is not one of {}", name, Known(specs))));
@@ -47,7 +41,7 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
     if (!spec->repeated && properties.values_.contains(name)) {
       return Fail(Error::Usage(format("'{}' comes twice", name)));
     }
-    properties.values_.emplace(name, equals == std::string_view::npos ? "" : item.substr(equals + 1));
+    properties.values_.emplace(name, value);
   }
   for (const PropertySpec& spec : specs) {
     if (spec.required && !properties.Get(spec.name)) {

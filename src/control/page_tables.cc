@@ -93,6 +93,7 @@ class Walk {
   }
   std::vector<LinearRange> Take() const {
     std::vector<LinearRange> ranges;
+    ranges.reserve(all_.size());
     for (const auto& [linear, range] : all_) {
       ranges.push_back(range);
     }
@@ -118,21 +119,29 @@ class Walk {
     for (unsigned i = 0; !table.empty() && i < level.entries; ++i) {
       std::uint64_t entry = 0;
       std::memcpy(&entry, table.subspan(i * mode_.entry_size).data(), mode_.entry_size);
-      if ((entry & kPresent) == 0) {
-        continue;
-      }
-      const std::uint64_t start = linear | (std::uint64_t{i} << level.shift);
-      const bool last = depth + 1 == mode_.levels.size();
-      if (last || (level.large && (entry & kLarge) != 0)) {
-        TRY(Page(start, PageAddress(entry, level, last), std::uint64_t{1} << level.shift));
-      } else if ((entry & kLarge) == 0 || mode_.entry_size == 4) {
-        // Whole parts of the tables are the same on all vCPUs: the kernel's.
-        if (depth != 0 || seen_.emplace(mode_.levels.size(), start, entry & kAddress).second) {
-          TRY(Table(depth + 1, entry & (mode_.entry_size == 4 ? 0xffff'f000 : kAddress), start));
-        }
+      if ((entry & kPresent) != 0) {
+        TRY(Entry(depth, entry, linear | (std::uint64_t{i} << level.shift)));
       }
     }
     return {};
+  }
+
+  // NOLINTNEXTLINE(misc-no-recursion): the same
+  Status Entry(std::size_t depth, std::uint64_t entry, std::uint64_t start) {
+    const Level& level = mode_.levels[depth];
+    const bool last = depth + 1 == mode_.levels.size();
+    const bool large = (entry & kLarge) != 0;
+    if (last || (level.large && large)) {
+      return Page(start, PageAddress(entry, level, last), std::uint64_t{1} << level.shift);
+    }
+    if (large && mode_.entry_size == 8) {
+      return {};  // reserved here
+    }
+    // Whole parts of the tables are the same on all vCPUs: the kernel's.
+    if (depth == 0 && !seen_.emplace(mode_.levels.size(), start, entry & kAddress).second) {
+      return {};
+    }
+    return Table(depth + 1, entry & (mode_.entry_size == 4 ? 0xffff'f000 : kAddress), start);
   }
 
   std::uint64_t PageAddress(std::uint64_t entry, const Level& level, bool last) const {
@@ -226,10 +235,11 @@ Result<std::vector<LinearRange>> FindLinearRanges(std::span<const kvm::CpuState>
   Walk walk(ram, wanted, limits, cancelled);
   bool paging = false;
   for (const auto& cpu : cpus) {
-    if ((cpu.cr0 & kCr0Paging) != 0) {
-      paging = true;
-      TRY(walk.Follow(cpu));
+    if ((cpu.cr0 & kCr0Paging) == 0) {
+      continue;
     }
+    paging = true;
+    TRY(walk.Follow(cpu));
   }
   return paging ? walk.Take() : IdentityRanges(wanted);
 }

@@ -19,6 +19,7 @@
 #include <memory>
 
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 
 namespace gyre::control {
 namespace {
@@ -229,19 +230,10 @@ Result<SocketSpec> ParseSocketSpec(const std::string& text) {
   SocketSpec spec;
   const auto comma = text.find(',');
   TRY(ParseTarget(text.substr(0, comma), spec));
-  std::string rest = comma == std::string::npos ? "" : text.substr(comma + 1);
-  while (!rest.empty() || (comma != std::string::npos && text.ends_with(',') && rest.empty())) {
-    const auto next = rest.find(',');
-    const std::string word = rest.substr(0, next);
-    const auto equals = word.find('=');
-    if (equals == std::string::npos) {
-      return Fail(Error::Usage(format("'{}' is not name=value", word)));
+  if (comma != std::string::npos) {
+    for (const auto& [key, value] : TRY(SplitKeyValues(std::string_view(text).substr(comma + 1)))) {
+      TRY(ParseSetting(std::string(key), std::string(value), spec));
     }
-    TRY(ParseSetting(word.substr(0, equals), word.substr(equals + 1), spec));
-    if (next == std::string::npos) {
-      break;
-    }
-    rest.erase(0, next + 1);
   }
   return spec;
 }

@@ -6,6 +6,7 @@
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 
 namespace gyre::daemon {
 namespace {
@@ -158,19 +159,9 @@ Result<RamOptions> ParseMemory(std::string_view text) {
     options.size = TRY(ParseSize(text));
     return options;
   }
-  while (true) {
-    const auto comma = text.find(',');
-    const auto item = text.substr(0, comma);
-    const auto equals = item.find('=');
-    if (equals == std::string_view::npos) {
-      return Fail(Error::Usage(format("'{}' is not of the form key=value", item)));
-    }
-    TRY(ApplyOne(item.substr(0, equals), item.substr(equals + 1), options));
-    sized = sized || item.starts_with("size=");
-    if (comma == std::string_view::npos) {
-      break;
-    }
-    text.remove_prefix(comma + 1);
+  for (const auto& [key, value] : TRY(SplitKeyValues(text))) {
+    TRY(ApplyOne(key, value, options));
+    sized = sized || key == "size";
   }
   if (!sized) {
     return Fail(Error::Usage("size=SIZE is missing"));

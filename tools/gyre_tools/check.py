@@ -5,7 +5,7 @@ import sys
 import time
 import typing
 
-from . import checks_build, checks_text, util
+from . import checks_build, checks_package, checks_text, util
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ CHECKS = [
     Check("tsan", False, checks_build.tsan, "unit tests under TSan (clang)"),
     Check("tidy", False, checks_build.tidy, "clang-tidy, only on what changed since it was clean"),
     Check("size", False, checks_build.size, "the size of the release build's gyred"),
-    Check("package", False, checks_build.package, "the Debian package builds and has all in it (only by its name)", named=True),
+    Check("package", False, checks_package.package, "the Debian package builds, installs and goes again (only by its name)", named=True),
 ]
 
 

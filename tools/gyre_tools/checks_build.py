@@ -3,13 +3,11 @@ import concurrent.futures
 import json
 import os
 import re
-import shutil
 
 from . import build, hostkvm, results, sources, test, util
 
 TIDY = "clang-tidy-19"
 TIDY_TIMEOUT = 900  # seconds a file
-PACKAGE_TIMEOUT = 1800  # seconds
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -27,7 +25,7 @@ def clang(**_):
     return "no warnings"
 
 
-def _run_suites(flavour, suites):
+def _run_suites(flavour, suites, forbid_kvm_skips=False):
     """Runs meson suites in a build and returns the note for the table."""
     path = build.compile(flavour)
     tests = test.meson_tests(path)
@@ -36,6 +34,8 @@ def _run_suites(flavour, suites):
         own = [entry for entry in tests if suite in entry[2]]
         if own:
             cases += test.run_suite(path, suite, own)
+    if forbid_kvm_skips:
+        cases = test.forbid_kvm_skips(cases)
     failed = [f"{case.name}: {case.reason}" for case in cases if case.outcome == results.FAILED]
     if failed:
         raise util.ToolError("\n".join(failed))
@@ -48,18 +48,7 @@ def unit(**_):
 
 
 def kvm(**_):
-    path = build.compile("gcc")
-    tests = [entry for entry in test.meson_tests(path) if "kvm" in entry[2]]
-    if not tests:
-        return "no tests yet"
-    cases = test.run_suite(path, "kvm", tests)
-    if hostkvm.probe().kind != hostkvm.ABSENT:
-        cases = test.forbid_kvm_skips(cases)
-    failed = [f"{case.name}: {case.reason}" for case in cases if case.outcome == results.FAILED]
-    if failed:
-        raise util.ToolError("\n".join(failed))
-    skipped = sum(1 for case in cases if case.outcome == results.SKIPPED)
-    return f"{len(cases) - skipped} passed, {skipped} skipped"
+    return _run_suites("gcc", ["kvm"], forbid_kvm_skips=hostkvm.probe().kind != hostkvm.ABSENT)
 
 
 def asan(**_):
@@ -113,27 +102,3 @@ def size(**_):
     dynamic = "INTERP" in util.run(["readelf", "-lW", path]).stdout
     return (f"text {int(text) // 1024} KiB, data {int(data) // 1024} KiB, bss {int(bss) // 1024} KiB, {count} relocations, "
             f"file {path.stat().st_size // 1024} KiB, {'dynamic' if dynamic else 'static'}")
-
-
-PACKAGED = ("/usr/bin/gyred", "/usr/bin/gyrectl", "/lib/systemd/system/gyre@.service", "/lib/systemd/system/gyre@.socket",
-            "/usr/lib/sysusers.d/gyre.conf", "/etc/gyre/example.conf", "/usr/share/man/man1/gyrectl.1.gz",
-            "/usr/share/man/man8/gyred.8.gz", "/usr/share/bash-completion/completions/gyrectl",
-            "/usr/share/zsh/vendor-completions/_gyrectl", "/usr/share/fish/vendor_completions.d/gyrectl.fish")
-
-
-def package(**_):
-    """Builds the Debian package from a copy of the tree; it stays in the cache."""
-    target = util.CACHE / "package"
-    shutil.rmtree(target, ignore_errors=True)
-    tree = target / "gyre"
-    for name in sources.tracked():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(util.ROOT / name, tree / name)
-    util.run(["dpkg-buildpackage", "-us", "-uc", "-b", f"-j{util.JOBS}"], cwd=tree, timeout=PACKAGE_TIMEOUT)
-    archive = next(target.glob("gyre_*.deb"))
-    listed = util.run(["dpkg-deb", "--contents", archive]).stdout
-    missing = [path for path in PACKAGED if f" .{path}\n" not in listed]
-    if missing:
-        raise util.ToolError(f"{archive.name} lacks {', '.join(missing)}")
-    shutil.rmtree(tree)
-    return f"{archive.relative_to(util.ROOT) if archive.is_relative_to(util.ROOT) else archive}"

@@ -29,22 +29,22 @@ def image(files, links, kernel):
 
     kernel's modules are in /modules, in their order. An equal image in the cache is taken as it is.
     """
-    base = _base()
+    packages = base()
     directory = util.CACHE / "debianroot"
     modules = kernel.modules(("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg"))
     files = dict(files) | {f"/modules/{order:02}-{module.name}": module for order, module in enumerate(modules)}
     links = dict(links) | {f"/etc/systemd/system/{unit}": "/dev/null" for unit in MASKED}
-    target = directory / f"root-{_key(base, files, links)}.ext4"
+    target = directory / f"root-{_key(packages, files, links)}.ext4"
     with open(directory / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _make(base, files, links, target)
+            _make(packages, files, links, target)
             for old in sorted(directory.glob("root-*.ext4"), key=lambda path: path.stat().st_mtime)[:-IMAGES_KEPT]:
                 old.unlink()
     return target
 
 
-def _base():
+def base():
     """The packages alone, as a tar file."""
     directory = util.CACHE / "debianroot"
     directory.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,8 @@ def _sources():
     return [path for path in places if path.exists()]
 
 
-def _key(base, files, links):
-    digest = hashlib.sha256(f"{base.name} {sorted(links.items())}".encode())
+def _key(packages, files, links):
+    digest = hashlib.sha256(f"{packages.name} {sorted(links.items())}".encode())
     for path, source in sorted(files.items()):
         if isinstance(source, pathlib.Path):
             status = source.stat()
@@ -85,7 +85,7 @@ def _key(base, files, links):
     return digest.hexdigest()[:16]
 
 
-def _make(base, files, links, target):
+def _make(packages, files, links, target):
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as name:
         stage = pathlib.Path(name)
         overlay = stage / "overlay"
@@ -101,7 +101,7 @@ def _make(base, files, links, target):
             place = overlay / path.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(goal)
-        with tarfile.open(base) as archive:
+        with tarfile.open(packages) as archive:
             size = sum(member.size + 4096 for member in archive)
         size += sum(path.stat().st_size for path in overlay.rglob("*") if path.is_file() and not path.is_symlink())
         # Owners are the archive's: root is needed, or a fake of it. Devices are the kernel's.
@@ -109,5 +109,5 @@ def _make(base, files, links, target):
                   'cp -a --no-preserve=ownership overlay/. root/; '
                   'mke2fs -q -F -t ext4 -O ^has_journal -E lazy_itable_init=1,nodiscard -m0 -d root image "$2"')
         prefix = [] if os.geteuid() == 0 else ["fakeroot"]
-        util.run([*prefix, "sh", "-c", script, "sh", base, f"{(size + SLACK) >> 20}M"], cwd=stage, timeout=300)
+        util.run([*prefix, "sh", "-c", script, "sh", packages, f"{(size + SLACK) >> 20}M"], cwd=stage, timeout=300)
         (stage / "image").replace(target)

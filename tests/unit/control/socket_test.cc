@@ -52,8 +52,8 @@ TEST(SocketSpec, BadOnes_AreNamed) {
   EXPECT_EQ(WhyNot("unix:/a,mode=9"), "mode=9 is not an octal mode such as 0660");
   EXPECT_EQ(WhyNot("unix:/a,mode=7777"), "mode=7777 is not an octal mode such as 0660");
   EXPECT_EQ(WhyNot("unix:/a,colour=red"), "'colour' is none of mode, owner, allow");
-  EXPECT_EQ(WhyNot("unix:/a,mode"), "'mode' is not name=value");
-  EXPECT_EQ(WhyNot("unix:/a,"), "'' is not name=value");
+  EXPECT_EQ(WhyNot("unix:/a,mode"), "'mode' is not of the form key=value");
+  EXPECT_EQ(WhyNot("unix:/a,"), "'' is not of the form key=value");
   EXPECT_EQ(WhyNot("unix:/a,owner=nobody-has-this-name"), "there is no user 'nobody-has-this-name'");
   EXPECT_NE(WhyNot("unix:@a,mode=0600"), "");
 }
