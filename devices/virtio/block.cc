@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "devices/virtio/block_control.h"
 #include "devices/virtio/block_task.h"
 #include "devices/virtio/modules.h"
 #include "gyre/base/format.h"
@@ -18,7 +19,7 @@ constexpr std::uint32_t kSegMax = kQueueSize - 2;  // beside header and status
 constexpr std::size_t kMaxTasks = 256;             // requests at a time, all queues together
 constexpr unsigned kMaxQueues = 16;
 
-constexpr std::array<PropertySpec, 8> kProperties = {{
+constexpr std::array<PropertySpec, 24> kProperties = {{
     {.name = "path", .values = "PATH", .required = true},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
@@ -27,13 +28,23 @@ constexpr std::array<PropertySpec, 8> kProperties = {{
     {.name = "block-size", .values = "BYTES"},
     {.name = "discard", .values = "on|off"},
     {.name = "packed", .values = "on|off"},
+    {.name = "id", .values = "NAME"},
+    {.name = "rerror", .values = "report|ignore|stop"},
+    {.name = "werror", .values = "report|ignore|stop|enospc"},
+    {.name = "rate", .values = "BYTES a second"},
+    {.name = "rate-burst", .values = "BYTES"},
+    {.name = "read-rate", .values = "BYTES a second"},
+    {.name = "read-rate-burst", .values = "BYTES"},
+    {.name = "write-rate", .values = "BYTES a second"},
+    {.name = "write-rate-burst", .values = "BYTES"},
+    {.name = "ops", .values = "N a second"},
+    {.name = "ops-burst", .values = "N"},
+    {.name = "read-ops", .values = "N a second"},
+    {.name = "read-ops-burst", .values = "N"},
+    {.name = "write-ops", .values = "N a second"},
+    {.name = "write-ops-burst", .values = "N"},
+    {.name = "limit-group", .values = "NAME"},
 }};
-
-struct BlockOptions {
-  unsigned queues = 1;
-  std::uint32_t block_size = 512;
-  bool packed = false;
-};
 
 std::uint64_t Features(const Disk& disk, const BlockOptions& options) {
   std::uint64_t features = kBlockSegMax | kBlockSize | kBlockTopology;
@@ -74,12 +85,18 @@ class Block final : public VirtioDevice {
                                .queue_size = kQueueSize,
                                .config_size = sizeof(BlockConfig)}),
         disk_(std::move(disk)),
+        options_(options),
         config_(Describe(*disk_, options)),
-        waiting_(options.queues) {
+        waiting_(options.queues),
+        control_(
+            *disk_, lanes_, context.disks,
+            {.quiesce = [this](const auto& change) { Quiesce(change); }, .changed = [this] { Changed(); }},
+            options.block_size) {
     for (unsigned i = 0; i < options.queues; ++i) {
-      lanes_.push_back(std::make_unique<BlockLane>(stopped(i), [this, i] { Hold(i); }));
+      lanes_.push_back(std::make_unique<BlockLane>(loop(), stopped(i), [this, i] { Hold(i); }));
     }
   }
+  Status Begin() { return control_.Begin(options_); }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
@@ -88,7 +105,7 @@ class Block final : public VirtioDevice {
  protected:
   // All operations that one batch starts are handed to the kernel in one call, by the loop.
   Served Serve(unsigned index, Queue& queue) override {
-    while (BlockTask* const task = IdleTask()) {
+    while (BlockTask* const task = held(index) ? nullptr : IdleTask()) {
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;
@@ -99,6 +116,8 @@ class Block final : public VirtioDevice {
     waiting_[index] = true;
     return Served::kLater;
   }
+  void GiveBack(unsigned index) override { lanes_[index]->GiveBack(); }
+  void OnStart() override { disk_->errors.ResetStatus(); }
   void OnActivate(std::uint64_t driver_features) override {
     const CacheMode cache = disk_->options.cache;
     disk_->sync_each =
@@ -106,6 +125,17 @@ class Block final : public VirtioDevice {
   }
 
  private:
+  void Quiesce(const std::function<void()>& change) {
+    if (transport() == nullptr) {
+      change();  // not plugged in yet
+    } else {
+      transport()->Quiesce(change);
+    }
+  }
+  void Changed() {
+    config_ = Describe(*disk_, options_);
+    transport()->ConfigChanged();
+  }
   // Null if all there may be are at work.
   BlockTask* IdleTask() {
     if (idle_.empty() && tasks_.size() < kMaxTasks) {
@@ -126,11 +156,13 @@ class Block final : public VirtioDevice {
   }
 
   std::unique_ptr<Disk> disk_;
+  const BlockOptions options_;
   BlockConfig config_;
   std::vector<std::unique_ptr<BlockLane>> lanes_;  // by queue
   std::vector<std::unique_ptr<BlockTask>> tasks_;
   std::vector<BlockTask*> idle_;
   std::vector<bool> waiting_;  // queues, for a task
+  BlockControl control_;
 };
 
 Result<CacheMode> ParseCache(const Properties& properties) {
@@ -149,7 +181,7 @@ Result<CacheMode> ParseCache(const Properties& properties) {
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  auto disk = std::make_unique<Disk>();
+  auto disk = std::make_unique<Disk>(TRY(ParseErrorPolicies(properties)), context.disks);
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
   disk->options.cache = TRY(ParseCache(properties));
@@ -166,8 +198,12 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   if (!std::has_single_bit(options.block_size)) {
     return Fail(Error::Usage(format("block-size={}: is not a power of two", options.block_size)));
   }
+  options.id = properties.Get("id");
+  TRY(ParseLimits(properties, options));
   disk->image = TRY(BlockImage::Open(disk->options));
-  return std::make_unique<Block>(context, std::move(disk), options);
+  auto block = std::make_unique<Block>(context, std::move(disk), options);
+  TRY(block->Begin());
+  return block;
 }
 
 }  // namespace

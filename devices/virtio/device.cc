@@ -133,6 +133,10 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
   runners_.at(index)->Add(layout, features, position);
 }
 
+bool VirtioDevice::LoadParked(unsigned index, std::span<const ParkedChain> chains) {
+  return runners_.at(index)->queue->LoadParked(chains);
+}
+
 void VirtioDevice::StopQueue(unsigned index) {
   runners_.at(index)->stopped = true;
   GiveBack(index);
@@ -170,6 +174,9 @@ void VirtioDevice::Deactivate() {
 
 void VirtioDevice::SetRunning(bool running) {
   running_ = running;
+  if (running) {
+    OnStart();
+  }
   for (const auto& runner : runners_) {
     if (running) {
       runner->held = false;
@@ -189,6 +196,8 @@ void VirtioDevice::FlushQueues() {
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
 
 void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
+
+bool VirtioDevice::held(unsigned index) const { return runners_.at(index)->held; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 
