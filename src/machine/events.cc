@@ -23,6 +23,7 @@ struct Namer {
   const char* operator()(const GuestCrashLoadedEvent&) const { return "GUEST_CRASHLOADED"; }
   const char* operator()(const WatchdogEvent&) const { return "WATCHDOG"; }
   const char* operator()(const MemoryFailureEvent&) const { return "MEMORY_FAILURE"; }
+  const char* operator()(const BlockIoErrorEvent&) const { return "BLOCK_IO_ERROR"; }
 };
 
 struct PayloadDescriber {
@@ -38,6 +39,10 @@ struct PayloadDescriber {
   std::string operator()(const MemoryFailureEvent& event) const {
     return format(" recipient=guest action={} action-required={}", event.action_required ? "fatal" : "ignore",
                   event.action_required);
+  }
+  std::string operator()(const BlockIoErrorEvent& event) const {
+    return format(" device={} operation={} action={} reason={}", event.disk, event.read ? "read" : "write",
+                  event.action, event.reason);
   }
   std::string operator()(const auto&) const { return {}; }
 };

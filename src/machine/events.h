@@ -53,10 +53,18 @@ struct WatchdogEvent {
 struct MemoryFailureEvent {
   bool action_required = false;  // somebody met it; else it has been taken out in time
 };
+// The host could not carry out a disk's request.
+struct BlockIoErrorEvent {
+  std::string disk;
+  bool read = false;
+  std::string_view action;  // report, ignore or stop
+  bool no_space = false;
+  std::string reason;
+};
 
-using Event =
-    std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent, WakeupEvent,
-                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent>;
+using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
+                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
+                           MemoryFailureEvent, BlockIoErrorEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

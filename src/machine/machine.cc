@@ -76,7 +76,8 @@ Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, 
       io_root_(memory::MemoryRegion::NewContainer(topology_, "io", 64 * kKiB)),
       memory_space_(topology_, "memory", system_root_),
       io_space_(topology_, "I/O", io_root_),
-      holds_end_(loop, [this] { ReleaseHeldVcpus(); }) {
+      holds_end_(loop, [this] { ReleaseHeldVcpus(); }),
+      disks_(loop, [this](const virtio::DiskError& error) { DiskFailed(error); }) {
   topology_.dirty().NoteRunning(false);
 }
 
@@ -178,6 +179,7 @@ Status Machine::CreateVirtio() {
       .root = *system_root_,
       .memory = memory_space_,
       .loop = loop_,
+      .disks = disks_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
@@ -193,6 +195,18 @@ Status Machine::CreateVirtio() {
       .acpi = config_.acpi};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
+}
+
+// STOP comes after the event that says why.
+void Machine::DiskFailed(const virtio::DiskError& error) {
+  events_.Emit(BlockIoErrorEvent{.disk = error.disk,
+                                 .read = error.read,
+                                 .action = Name(error.action),
+                                 .no_space = error.no_space,
+                                 .reason = error.reason});
+  if (error.action == virtio::ErrorAction::kStop) {
+    lifecycle_.RequestVmStop(RunState::kIoError);
+  }
 }
 
 void Machine::HoldCurrentVcpu() {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gyre/base/bus_error.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
 #include "gyre/kvm/vm.h"
@@ -62,6 +63,7 @@ class Machine final : private LifecycleTarget {
   void PressNmiButton() { InjectNmi(); }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
+  const virtio::Disks& disks() const { return disks_; }
   // The serial port's listening socket, borrowed; -1 where it has none.
   int serial_listener() const { return serial_listener_; }
   // What it has done so far, for people; several lines.
@@ -92,6 +94,7 @@ class Machine final : private LifecycleTarget {
   // True if a file of guest RAM has been cut short, which has been served then.
   bool ServeLostFile();
   void MemoryFailed(const std::string& what, bool hardware, bool used);
+  void DiskFailed(const virtio::DiskError& error);
   BootPlatform DescribeToGuest() const;
 
   void PauseVcpus() override;
@@ -121,6 +124,7 @@ class Machine final : private LifecycleTarget {
   std::unique_ptr<Platform> platform_;
   unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
   loop::BottomHalf holds_end_;
+  virtio::Disks disks_;
   std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;
   std::optional<loop::Watch> vcpu_events_;

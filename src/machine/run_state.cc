@@ -28,7 +28,7 @@ constexpr std::array<std::uint16_t, kRunStates> kLegal{
     Set({kInternalError, kIoError, kPaused, kRunning, kShutdown, kSuspended, kWatchdog, kGuestPanicked,
          kFinishMigrate, kPrelaunch, kPostMigrate, kColo}),
     /* internal-error */ Set({kPaused, kFinishMigrate, kPrelaunch}),
-    /* io-error */ Set({kRunning, kFinishMigrate, kPrelaunch}),
+    /* io-error */ Set({kRunning, kFinishMigrate, kPrelaunch, kSuspended}),
     /* paused */ Set({kRunning, kFinishMigrate, kPostMigrate, kPrelaunch, kColo, kSuspended}),
     /* postmigrate */ Set({kRunning, kFinishMigrate, kPrelaunch}),
     /* prelaunch */ Set({kInMigrate, kSuspended, kRunning, kFinishMigrate}),
@@ -42,7 +42,7 @@ constexpr std::array<std::uint16_t, kRunStates> kLegal{
     /* save-vm */ Set({kRunning, kSuspended}),
     /* shutdown */ Set({kPaused, kFinishMigrate, kPrelaunch, kColo}),
     /* suspended */
-    Set({kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown}),
+    Set({kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown, kIoError}),
     /* watchdog */ Set({kRunning, kFinishMigrate, kPrelaunch, kColo}),
     /* guest-panicked */ Set({kRunning, kFinishMigrate, kPrelaunch, kColo}),
     /* colo */ Set({kRunning, kPrelaunch, kShutdown}),

@@ -47,7 +47,8 @@ Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
 }
 
 Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
-  auto device = TRY(config.module->create({.loop = board.loop, .memory = board.memory}, config.properties));
+  auto device = TRY(config.module->create({.loop = board.loop, .memory = board.memory, .disks = &board.disks},
+                                          config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop.big_lock());

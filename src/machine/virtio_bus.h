@@ -9,6 +9,7 @@
 
 #include "gyre/base/result.h"
 #include "gyre/devices/platform/ioapic.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/registry.h"
 #include "gyre/loop/main_loop.h"
@@ -35,6 +36,7 @@ class VirtioBus {
     memory::MemoryRegion& root;
     const memory::AddressSpace& memory;
     loop::MainLoop& loop;
+    virtio::Disks& disks;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;

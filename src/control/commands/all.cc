@@ -9,8 +9,8 @@ namespace gyre::control {
 std::span<const Command* const> AllCommands() {
   static const std::vector<const Command*> kAll = [] {
     std::vector<const Command*> all;
-    for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), MemoryCommands(),
-                               StatsCommands(), FdCommands(), MonitorCommands()}) {
+    for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), BlockCommands(),
+                               MemoryCommands(), StatsCommands(), FdCommands(), MonitorCommands()}) {
       for (const auto& command : family) {
         all.push_back(&command);
       }

@@ -11,6 +11,7 @@ namespace gyre::control {
 std::span<const Command> ProtocolCommands();   // the wire itself: capabilities, version, commands, schema
 std::span<const Command> LifecycleCommands();  // run states and requests
 std::span<const Command> MachineCommands();    // what the VM is made of
+std::span<const Command> BlockCommands();      // disks
 std::span<const Command> MemoryCommands();     // the guest's memory
 std::span<const Command> StatsCommands();      // counters
 std::span<const Command> FdCommands();         // file descriptors of clients

@@ -1,0 +1,102 @@
+// A client of a control socket, for tests.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gyre/base/unique_fd.h"
+
+namespace gyre::test {
+
+using Json = nlohmann::json;
+
+// A blocking client with bounded waits.
+class Client {
+ public:
+  static std::optional<Client> Connect(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], path.data(), path.size());
+    for (int i = 0; i < 1000; ++i) {
+      UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+        return Client(std::move(fd));
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return std::nullopt;
+  }
+  void Put(std::string_view text) {
+    EXPECT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+  // The next line; nothing at the end, or when none comes.
+  std::optional<Json> Next() {
+    for (auto end = text_.find("\r\n"); end == std::string::npos; end = text_.find("\r\n")) {
+      pollfd entry{.fd = fd_.get(), .events = POLLIN, .revents = 0};
+      std::array<char, 65536> bytes{};
+      if (::poll(&entry, 1, 20'000) != 1) {
+        return std::nullopt;
+      }
+      const ssize_t got = ::recv(fd_.get(), bytes.data(), bytes.size(), 0);
+      if (got <= 0) {
+        return std::nullopt;
+      }
+      text_.append(bytes.data(), static_cast<std::size_t>(got));
+    }
+    const auto end = text_.find("\r\n");
+    Json line = Json::parse(text_.substr(0, end), nullptr, false);
+    text_.erase(0, end + 2);
+    return line;
+  }
+  // The reply; events before it are kept.
+  Json Ask(const Json& request) {
+    Put(request.dump() + "\n");
+    while (const auto line = Next()) {
+      if (!line->contains("event")) {
+        return *line;
+      }
+      events.push_back(line->at("event"));
+    }
+    return nullptr;
+  }
+  Json Run(std::string_view command, const Json& arguments = Json::object()) {
+    return Ask({{"execute", command}, {"arguments", arguments}});
+  }
+  // Until that event has come.
+  bool Await(const std::string& event) {
+    while (std::ranges::find(events, event) == events.end()) {
+      const auto line = Next();
+      if (!line) {
+        return false;
+      }
+      if (line->contains("event")) {
+        events.push_back(line->at("event"));
+      }
+    }
+    return true;
+  }
+  bool AtEnd() { return !Next().has_value(); }
+
+  std::vector<std::string> events;
+
+ private:
+  explicit Client(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+  std::string text_;
+};
+
+}  // namespace gyre::test
