@@ -24,6 +24,29 @@ void DmaMapping::NoteWritten(std::size_t piece, std::uint64_t offset, std::uint6
   origin.block->MarkDirty(origin.offset + offset, size);
 }
 
+std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
+  std::vector<Range> found;
+  const Origin& origin = origins_.at(piece);
+  std::uint64_t at = origin.offset;
+  std::uint64_t left = pieces_.at(piece).iov_len;
+  const auto ranges = view_->ranges();
+  while (left != 0) {
+    const auto range = std::ranges::find_if(ranges, [&](const FlatRange& each) {
+      return each.region->ram().get() == origin.block && at >= each.region_offset &&
+             at - each.region_offset <= each.last - each.start;
+    });
+    if (range == ranges.end()) {
+      return {};  // never: it was made from this view
+    }
+    const std::uint64_t into = at - range->region_offset;
+    const std::uint64_t part = std::min(left - 1, range->last - range->start - into) + 1;
+    found.push_back({.start = GuestAddress(range->start + into), .size = part});
+    at += part;
+    left -= part;
+  }
+  return found;
+}
+
 void DmaMapping::Clear() {
   pieces_.clear();
   origins_.clear();

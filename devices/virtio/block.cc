@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "devices/virtio/block_control.h"
 #include "devices/virtio/block_task.h"
 #include "devices/virtio/modules.h"
 #include "gyre/base/format.h"
@@ -20,7 +21,7 @@ constexpr unsigned kMaxQueues = 16;
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
 
-constexpr std::array<PropertySpec, 9> kProperties = {{
+constexpr std::array<PropertySpec, 25> kProperties = {{
     {.name = "path", .values = "PATH", .required = true},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
@@ -30,13 +31,23 @@ constexpr std::array<PropertySpec, 9> kProperties = {{
     {.name = "discard", .values = "on|off"},
     {.name = "packed", .values = "on|off"},
     kIoThreadProperty,
+    {.name = "id", .values = "NAME"},
+    {.name = "rerror", .values = "report|ignore|stop"},
+    {.name = "werror", .values = "report|ignore|stop|enospc"},
+    {.name = "rate", .values = "BYTES a second"},
+    {.name = "rate-burst", .values = "BYTES"},
+    {.name = "read-rate", .values = "BYTES a second"},
+    {.name = "read-rate-burst", .values = "BYTES"},
+    {.name = "write-rate", .values = "BYTES a second"},
+    {.name = "write-rate-burst", .values = "BYTES"},
+    {.name = "ops", .values = "N a second"},
+    {.name = "ops-burst", .values = "N"},
+    {.name = "read-ops", .values = "N a second"},
+    {.name = "read-ops-burst", .values = "N"},
+    {.name = "write-ops", .values = "N a second"},
+    {.name = "write-ops-burst", .values = "N"},
+    {.name = "limit-group", .values = "NAME"},
 }};
-
-struct BlockOptions {
-  unsigned queues = 1;
-  std::uint32_t block_size = 512;
-  bool packed = false;
-};
 
 std::uint64_t Features(const Disk& disk, const BlockOptions& options) {
   std::uint64_t features = kBlockSegMax | kBlockSize | kBlockTopology;
@@ -77,11 +88,18 @@ class Block final : public VirtioDevice {
                                .queue_size = kQueueSize,
                                .config_size = sizeof(BlockConfig)}),
         disk_(std::move(disk)),
-        config_(Describe(*disk_, options)) {
+        options_(options),
+        config_(Describe(*disk_, options)),
+        pools_(options.queues),
+        control_(
+            *disk_, lanes_, context.disks,
+            {.quiesce = [this](const auto& change) { Quiesce(change); }, .changed = [this] { Changed(); }},
+            options.block_size) {
     for (unsigned i = 0; i < options.queues; ++i) {
-      lanes_.push_back(std::make_unique<Lane>(BlockLane{stopped(i), [this, i] { Hold(i); }}));
+      lanes_.push_back(std::make_unique<BlockLane>(loop(i), stopped(i), [this, i] { Hold(i); }));
     }
   }
+  Status Begin() { return control_.Begin(options_); }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
@@ -90,24 +108,21 @@ class Block final : public VirtioDevice {
  protected:
   // All operations that one batch starts are handed to the kernel in one call, by the loop.
   Served Serve(unsigned index, Queue& queue) override {
-    Lane& lane = *lanes_[index];
-    while (BlockTask* const task = IdleTask(index)) {
+    Pool& pool = pools_[index];
+    while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;
       }
-      lane.idle.pop_back();
-      task->Start(std::move(*chain), lane.shared);
+      pool.idle.pop_back();
+      task->Start(std::move(*chain), *lanes_[index]);
     }
-    lane.waiting = true;
+    pool.waiting = true;
     return Served::kLater;
   }
-  void OnRemoveQueue(unsigned index) override {
-    Lane& lane = *lanes_[index];
-    lane.idle.clear();
-    lane.tasks.clear();
-    lane.waiting = false;
-  }
+  void OnRemoveQueue(unsigned index) override { pools_[index] = {}; }
+  void GiveBack(unsigned index) override { lanes_[index]->GiveBack(); }
+  void OnStart() override { disk_->errors.ResetStatus(); }
   void OnActivate(std::uint64_t driver_features) override {
     const CacheMode cache = disk_->options.cache;
     disk_->sync_each =
@@ -116,33 +131,46 @@ class Block final : public VirtioDevice {
 
  private:
   // A queue's requests, on its loop: what queues share is what Disk says.
-  struct Lane {
-    BlockLane shared;
+  struct Pool {
     std::vector<std::unique_ptr<BlockTask>> tasks;
     std::vector<BlockTask*> idle;
-    bool waiting = false;  // for a task
+    bool waiting = false;  // the queue, for a task
   };
+  void Quiesce(const std::function<void()>& change) {
+    if (transport() == nullptr) {
+      change();  // not plugged in yet
+    } else {
+      transport()->Quiesce(change);
+    }
+  }
+  void Changed() {
+    config_ = Describe(*disk_, options_);
+    transport()->ConfigChanged();
+  }
   // Null if all that the queue may have are at work.
   BlockTask* IdleTask(unsigned index) {
-    Lane& lane = *lanes_[index];
-    if (lane.idle.empty() && lane.tasks.size() < std::max(kMaxTasks / lanes_.size(), kLeastTasks)) {
-      lane.tasks.push_back(std::make_unique<BlockTask>(
+    Pool& pool = pools_[index];
+    if (pool.idle.empty() && pool.tasks.size() < std::max(kMaxTasks / pools_.size(), kLeastTasks)) {
+      pool.tasks.push_back(std::make_unique<BlockTask>(
           loop(index), *disk_, [this, index](BlockTask& task) { TaskDone(index, task); }));
-      lane.idle.push_back(lane.tasks.back().get());
+      pool.idle.push_back(pool.tasks.back().get());
     }
-    return lane.idle.empty() ? nullptr : lane.idle.back();
+    return pool.idle.empty() ? nullptr : pool.idle.back();
   }
   void TaskDone(unsigned index, BlockTask& task) {
-    Lane& lane = *lanes_[index];
-    lane.idle.push_back(&task);
-    if (std::exchange(lane.waiting, false)) {
+    Pool& pool = pools_[index];
+    pool.idle.push_back(&task);
+    if (std::exchange(pool.waiting, false)) {
       ServeAgain(index);
     }
   }
 
   std::unique_ptr<Disk> disk_;
+  const BlockOptions options_;
   BlockConfig config_;
-  std::vector<std::unique_ptr<Lane>> lanes_;  // one a queue
+  std::vector<std::unique_ptr<BlockLane>> lanes_;  // by queue
+  std::vector<Pool> pools_;                        // by queue
+  BlockControl control_;
 };
 
 Result<CacheMode> ParseCache(const Properties& properties) {
@@ -161,7 +189,7 @@ Result<CacheMode> ParseCache(const Properties& properties) {
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  auto disk = std::make_unique<Disk>();
+  auto disk = std::make_unique<Disk>(TRY(ParseErrorPolicies(properties)), context.disks);
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
   disk->options.cache = TRY(ParseCache(properties));
@@ -178,8 +206,12 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   if (!std::has_single_bit(options.block_size)) {
     return Fail(Error::Usage(format("block-size={}: is not a power of two", options.block_size)));
   }
+  options.id = properties.Get("id");
+  TRY(ParseLimits(properties, options));
   disk->image = TRY(BlockImage::Open(disk->options));
-  return std::make_unique<Block>(context, std::move(disk), options);
+  auto block = std::make_unique<Block>(context, std::move(disk), options);
+  TRY(block->Begin());
+  return block;
 }
 
 }  // namespace

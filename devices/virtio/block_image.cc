@@ -59,6 +59,42 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
 
 }  // namespace
 
+Status BlockImage::Measure(const std::string& path) {
+  struct stat status{};
+  if (::fstat(fd.get(), &status) != 0) {
+    return Fail(Error::Sys(path, errno, ErrorKind::kUsage));
+  }
+  if (S_ISBLK(status.st_mode)) {
+    std::uint32_t sector = 0;
+    if (::ioctl(fd.get(), BLKGETSIZE64, &size) != 0 || ::ioctl(fd.get(), BLKSSZGET, &sector) != 0) {
+      return Fail(Error::Sys(format("{}: size of the block device", path), errno, ErrorKind::kUsage));
+    }
+    block_size = sector;
+  } else if (S_ISREG(status.st_mode)) {
+    size = static_cast<std::uint64_t>(status.st_size);
+  } else {
+    return Fail(Error::Usage(format("{}: is neither a file nor a block device", path)));
+  }
+  size = AlignDown(size, kSectorSize);
+  if (size == 0) {
+    return Fail(Error::Usage(format("{}: has not a single sector of {} bytes", path, kSectorSize)));
+  }
+  return {};
+}
+
+Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
+  struct stat status{};
+  if (::fstat(fd.get(), &status) != 0 ||
+      (S_ISREG(status.st_mode) && ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)) {
+    return Fail(Error::Sys(format("{}: {} bytes", options.path, bytes), errno));
+  }
+  TRY(Measure(options.path));
+  if (size != bytes) {
+    return Fail(Error::Usage(format("{}: has {} bytes", options.path, size)));
+  }
+  return {};
+}
+
 Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   int flags = options.readonly ? O_RDONLY : O_RDWR;
   if (options.cache == CacheMode::kWritethrough) {
@@ -66,26 +102,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   }
   BlockImage image;
   image.fd = TRY(OpenWaiting(options.path, flags));
-  struct stat status{};
-  if (::fstat(image.fd.get(), &status) != 0) {
-    return Fail(Error::Sys(options.path, errno, ErrorKind::kUsage));
-  }
-  if (S_ISBLK(status.st_mode)) {
-    std::uint32_t sector = 0;
-    if (::ioctl(image.fd.get(), BLKGETSIZE64, &image.size) != 0 ||
-        ::ioctl(image.fd.get(), BLKSSZGET, &sector) != 0) {
-      return Fail(Error::Sys(format("{}: size of the block device", options.path), errno, ErrorKind::kUsage));
-    }
-    image.block_size = sector;
-  } else if (S_ISREG(status.st_mode)) {
-    image.size = static_cast<std::uint64_t>(status.st_size);
-  } else {
-    return Fail(Error::Usage(format("{}: is neither a file nor a block device", options.path)));
-  }
-  image.size = AlignDown(image.size, kSectorSize);
-  if (image.size == 0) {
-    return Fail(Error::Usage(format("{}: has not a single sector of {} bytes", options.path, kSectorSize)));
-  }
+  TRY(image.Measure(options.path));
   TRY(Lock(options, image.fd.get()));
   if (options.cache == CacheMode::kNone) {
     // The same file, whatever stands at its path by now.

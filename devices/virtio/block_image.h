@@ -33,6 +33,11 @@ struct BlockImage {
   // F_OFD_SETLK), on all of the file, and goes with the descriptors: for writing it
   // excludes everybody, for reading those who write.
   static Result<BlockImage> Open(const ImageOptions& options);
+  // A file is made longer or shorter; a block device has to have that size already.
+  Status Resize(const ImageOptions& options, std::uint64_t bytes);
+
+ private:
+  Status Measure(const std::string& path);
 };
 
 }  // namespace gyre::virtio

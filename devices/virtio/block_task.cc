@@ -36,19 +36,56 @@ void BlockTask::Start(Chain chain, BlockLane& lane) {
   lane_ = &lane;
   memory_->guest = chain_->memory();
   data_written_ = 0;
-  ++disk_.requests;
-  if (const auto answer = Prepare()) {
-    disk_.malformed += *answer == BlockStatus::kOk ? 0U : 1U;
-    Finish(*answer);
-  } else {
-    Issue();
+  bytes_ = 0;
+  start_ns_ = lane.Now();
+  const auto answer = Prepare();
+  if (!answer) {
+    if (Admitted()) {
+      Issue();
+    }
+    return;
   }
+  if (*answer == BlockStatus::kOk) {
+    return Finish();
+  }
+  if (const auto op = CountedAs()) {
+    lane.stats().Invalid(*op);
+  }
+  Answer(*answer);
+}
+
+// A flush writes nothing that was not paid for; a discard is paid for as one operation.
+bool BlockTask::Admitted() {
+  if (type_ == BlockRequest::kFlush) {
+    return true;
+  }
+  const bool read = type_ == BlockRequest::kRead;
+  return lane_->Admit(*this, read ? ThrottleGroup::Way::kRead : ThrottleGroup::Way::kWrite,
+                      type_ == BlockRequest::kDiscard ? 0 : bytes_);
+}
+
+std::optional<DiskOp> BlockTask::CountedAs() const {
+  switch (type_) {
+    case BlockRequest::kRead:
+      return DiskOp::kRead;
+    case BlockRequest::kWrite:
+    case BlockRequest::kWriteZeroes:
+      return DiskOp::kWrite;
+    case BlockRequest::kFlush:
+      return DiskOp::kFlush;
+    case BlockRequest::kDiscard:
+      return DiskOp::kDiscard;
+    case BlockRequest::kGetId:
+      break;
+  }
+  return std::nullopt;
 }
 
 std::optional<BlockStatus> BlockTask::Prepare() {
   BlockHeader header;
   if (chain_->Read(0, std::as_writable_bytes(std::span(&header, 1))) != sizeof(header) ||
       chain_->writable_size() == 0) {
+    type_ = BlockRequest::kGetId;  // of no kind that is counted
     return BlockStatus::kIoError;
   }
   type_ = static_cast<BlockRequest>(header.type.value());
@@ -85,6 +122,7 @@ std::optional<BlockStatus> BlockTask::PrepareTransfer(std::uint64_t sector) {
     return BlockStatus::kIoError;
   }
   offset_ = sector * kSectorSize;
+  bytes_ = left_;
   return left_ == 0 ? std::optional(BlockStatus::kOk) : std::nullopt;
 }
 
@@ -109,6 +147,7 @@ std::optional<BlockStatus> BlockTask::PrepareRanges() {
     if (range.sectors > Disk::kMaxRangeSectors || !Within(range.sector, range.sectors * kSectorSize)) {
       return BlockStatus::kIoError;
     }
+    bytes_ += range.sectors * kSectorSize;
   }
   step_ = Step::kAllocate;
   left_ = 0;
@@ -126,8 +165,8 @@ BlockStatus BlockTask::GetId() {
 
 // After the first step.
 void BlockTask::Continue() {
-  if (lane_->stopped) {
-    Finish(BlockStatus::kIoError);
+  if (lane_->stopped()) {
+    Answer(BlockStatus::kIoError);
   } else {
     Issue();
   }
@@ -139,11 +178,18 @@ void BlockTask::Issue() {
     case Step::kWrite:
       return IssueTransfer();
     case Step::kSync:
-      return op_.DataSync(disk_.image.fd.get());
+      return IssueSync();
     case Step::kAllocate:
     case Step::kWriteZeros:
       return IssueRange();
   }
+}
+
+void BlockTask::IssueSync() {
+  if (const std::int32_t lost = disk_.sync_lost.load(std::memory_order_relaxed); lost != 0) {
+    return Fail(lost);
+  }
+  op_.DataSync(disk_.image.fd.get());
 }
 
 // O_DIRECT refuses what is not aligned; the kernel keeps the two ways to a file coherent.
@@ -159,15 +205,10 @@ void BlockTask::IssueTransfer() {
   vectors_.clear();
   AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
               std::min(left_, kMaxPiece), vectors_);
-  int fd = disk_.image.fd.get();
-  if (disk_.image.direct) {
-    if (FitsDirect()) {
-      fd = disk_.image.direct.get();
-    } else {
-      ++disk_.past_direct;
-    }
-  }
+  const bool direct = disk_.image.direct && FitsDirect();
+  const int fd = direct ? disk_.image.direct.get() : disk_.image.fd.get();
   if (step_ == Step::kWrite) {
+    NoteCached(!direct);
     op_.WriteVector(fd, vectors_, offset_);
   } else {
     op_.ReadVector(fd, vectors_, offset_);
@@ -180,10 +221,10 @@ void BlockTask::IssueRange() {
     if (range_ == range_count_) {
       // fallocate(2) is not made durable by O_DSYNC.
       if (disk_.options.cache != CacheMode::kWritethrough && !disk_.sync_each) {
-        return Finish(BlockStatus::kOk);
+        return Finish();
       }
       step_ = Step::kSync;
-      return op_.DataSync(fd);
+      return IssueSync();
     }
     const BlockRange& range = ranges_.at(range_++);
     offset_ = range.sector * kSectorSize;
@@ -211,10 +252,23 @@ void BlockTask::IssueZeros() {
     vectors_.push_back({.iov_base = const_cast<std::byte*>(kZeros.data()), .iov_len = part});
     rest -= part;
   }
+  NoteCached(true);
   op_.WriteVector(disk_.image.fd.get(), vectors_, offset_);
 }
 
+void BlockTask::NoteCached(bool cached) {
+  if (cached && !disk_.cached_writes.load(std::memory_order_relaxed)) {
+    disk_.cached_writes.store(true, std::memory_order_relaxed);
+  }
+}
+
+std::int32_t BlockTask::Injected(std::int32_t result) const {
+  static constexpr std::array<std::string_view, 5> kNames = {"read", "write", "sync", "allocate", "write"};
+  return disk_.fault ? disk_.fault(kNames.at(static_cast<std::size_t>(step_)), offset_, result) : result;
+}
+
 void BlockTask::Done(std::int32_t result) {
+  result = Injected(result);
   if (result == -EINTR) {
     return Continue();
   }
@@ -222,18 +276,24 @@ void BlockTask::Done(std::int32_t result) {
     case Step::kRead:
     case Step::kWrite:
       if (result <= 0) {
-        return Fail(result);  // 0: the image has shrunk, or is full
+        return Fail(result == 0 && step_ == Step::kWrite ? -ENOSPC : result);
       }
       data_written_ += step_ == Step::kRead ? static_cast<std::uint64_t>(result) : 0;
       Advance(static_cast<std::uint64_t>(result));
       if (left_ == 0 && step_ == Step::kWrite && disk_.sync_each) {
         step_ = Step::kSync;
       } else if (left_ == 0) {
-        return Finish(BlockStatus::kOk);
+        return Finish();
       }
       return Continue();
     case Step::kSync:
-      return result < 0 ? Fail(result) : Finish(BlockStatus::kOk);
+      if (result >= 0) {
+        return Finish();
+      }
+      if (disk_.cached_writes.load(std::memory_order_relaxed)) {
+        disk_.sync_lost.store(result, std::memory_order_relaxed);
+      }
+      return Fail(result);
     case Step::kAllocate:
     case Step::kWriteZeros:
       return RangeDone(result);
@@ -243,7 +303,7 @@ void BlockTask::Done(std::int32_t result) {
 void BlockTask::RangeDone(std::int32_t result) {
   if (step_ == Step::kWriteZeros) {
     if (result <= 0) {
-      return Fail(result);
+      return Fail(result == 0 ? -ENOSPC : result);
     }
     Advance(static_cast<std::uint64_t>(result));
     return Continue();
@@ -290,17 +350,38 @@ void BlockTask::Fail(std::int32_t error) {
   if (FailsByGuestMemory(error)) {
     return Park();
   }
-  ++disk_.failed;
-  if (std::uint64_t suppressed = 0; disk_.log_limit.Allow(&suppressed)) {
-    log::Warning("disk {}: request {} at byte {}: {} ({} more not told)", disk_.options.path,
-                 static_cast<std::uint32_t>(type_), offset_,
-                 error == 0 ? "the image ends before it" : std::strerror(-error), suppressed);
+  if (lane_->stopped()) {
+    return Answer(BlockStatus::kIoError);  // to nobody: the queue is about to go
   }
-  Finish(BlockStatus::kIoError);
+  switch (disk_.errors.Fail({.read = type_ == BlockRequest::kRead, .error = error, .offset = offset_})) {
+    case ErrorAction::kStop:
+      return Park();
+    case ErrorAction::kIgnore:
+      return Finish();
+    case ErrorAction::kReport:
+      break;
+  }
+  if (const auto op = CountedAs()) {
+    lane_->stats().Failed(*op, static_cast<std::uint64_t>(lane_->Now() - start_ns_));
+  }
+  Answer(BlockStatus::kIoError);
+}
+
+// It went well.
+void BlockTask::Finish() {
+  const std::int64_t now = lane_->Now();
+  if (const auto op = CountedAs()) {
+    lane_->stats().Done(*op, bytes_, static_cast<std::uint64_t>(now - start_ns_));
+    lane_->stats().Answered(now);
+  }
+  if (type_ == BlockRequest::kWrite) {
+    lane_->stats().Wrote(offset_);
+  }
+  Answer(BlockStatus::kOk);
 }
 
 // The status is the last byte that the device may write, wherever the data ends.
-void BlockTask::Finish(BlockStatus status) {
+void BlockTask::Answer(BlockStatus status) {
   const std::uint64_t room = chain_->writable_size();
   if (room != 0) {
     const auto byte = static_cast<std::byte>(status);
@@ -314,7 +395,11 @@ void BlockTask::Finish(BlockStatus status) {
 
 // To be tried again from its start, once the VM has stood.
 void BlockTask::Park() {
-  lane_->hold();
+  lane_->Hold();
+  GiveBack();
+}
+
+void BlockTask::GiveBack() {
   chain_->Park();
   GoIdle();
 }

@@ -11,8 +11,9 @@
 #include <vector>
 
 #include "devices/virtio/block_config.h"
+#include "devices/virtio/block_errors.h"
 #include "devices/virtio/block_image.h"
-#include "gyre/base/log.h"
+#include "devices/virtio/block_lane.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/async_op.h"
 
@@ -26,27 +27,24 @@ struct Disk {
   static constexpr std::uint32_t kMaxRangeSectors = 1U << 17;  // 64 MiB
   static constexpr std::uint64_t kMaxTransfer = kGiB;          // no driver sends as much
 
+  Disk(const ErrorPolicies& policies, Disks* disks) : errors(policies, disks) {}
+
+  // Changed only while nothing is in flight.
   ImageOptions options;
   BlockImage image;
   bool discard = true;
   std::array<std::byte, kBlockIdSize> id{};
+  DiskControl::Fault fault;
 
   // The driver knows of no flush: it takes what is completed for stable (5.2.6.2).
   bool sync_each = false;
-  std::atomic<bool> zero_range = true;  // fallocate(2) has it here
-  std::atomic<std::uint64_t> requests = 0;
-  std::atomic<std::uint64_t> malformed = 0;    // answered, but not what a driver sends
-  std::atomic<std::uint64_t> failed = 0;       // by the host
-  std::atomic<std::uint64_t> past_direct = 0;  // of cache=none, through the page cache for want of alignment
-  log::RateLimit log_limit;
-};
 
-// A queue's part of a disk; its loop's thread.
-struct BlockLane {
-  // Once it is true, nothing of a request is begun any more, and it fails.
-  const bool& stopped;
-  // Nothing is taken of the queue any more until the VM has stood, or is reset.
-  std::function<void()> hold;
+  std::atomic<bool> zero_range{true};  // fallocate(2) has it here
+  std::atomic<bool> cached_writes{false};
+  // -errno, once what the page cache held has not become durable: the kernel tells it once, and takes the
+  // pages for clean from then on. No later flush of this image may say that all is well.
+  std::atomic<std::int32_t> sync_lost{0};
+  BlockErrors errors;
 };
 
 class BlockTask {
@@ -58,6 +56,9 @@ class BlockTask {
 
   // May answer before it returns. `lane` outlives it.
   void Start(Chain chain, BlockLane& lane);
+  // Of one that has waited in its lane: it begins, or goes back to its queue.
+  void Resume() { Issue(); }
+  void GiveBack();
 
  private:
   // What the kernel needs until it is done with an operation.
@@ -66,6 +67,8 @@ class BlockTask {
   };
   enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
 
+  bool Admitted();
+  std::optional<DiskOp> CountedAs() const;
   std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out
   std::optional<BlockStatus> PrepareTransfer(std::uint64_t sector);
   std::optional<BlockStatus> PrepareRanges();
@@ -76,12 +79,16 @@ class BlockTask {
   void IssueRange();
   void IssueZeros();
   bool Punches(const BlockRange& range) const;
+  void IssueSync();
+  std::int32_t Injected(std::int32_t result) const;
   void Done(std::int32_t result);
   void RangeDone(std::int32_t result);
   void Advance(std::uint64_t bytes);
   bool FailsByGuestMemory(std::int32_t error) const;
   void Fail(std::int32_t error);
-  void Finish(BlockStatus status);
+  void NoteCached(bool cached);
+  void Finish();
+  void Answer(BlockStatus status);
   void Park();
   void GoIdle();
   bool Within(std::uint64_t sector, std::uint64_t bytes) const;
@@ -95,6 +102,8 @@ class BlockTask {
   BlockLane* lane_ = nullptr;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
+  std::int64_t start_ns_ = 0;
+  std::uint64_t bytes_ = 0;         // that it asks for
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left
   std::uint64_t left_ = 0;          // bytes
   std::uint64_t data_offset_ = 0;   // within the chain's readable or writable part, of what is left

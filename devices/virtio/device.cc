@@ -196,6 +196,10 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
   OnLoop(index, [&] { runners_.at(index)->Add(layout, features, position); });
 }
 
+bool VirtioDevice::LoadParked(unsigned index, std::span<const ParkedChain> chains) {
+  return runners_.at(index)->queue->LoadParked(chains);
+}
+
 void VirtioDevice::StopQueue(unsigned index) {
   OnLoop(index, [&] { runners_.at(index)->Stop(); });
 }
@@ -226,6 +230,9 @@ void VirtioDevice::Deactivate() {
 
 void VirtioDevice::SetRunning(bool running) {
   running_ = running;
+  if (running) {
+    OnStart();
+  }
   OnLoops([running](Runner& runner) { runner.SetRunning(running); });
 }
 
@@ -238,6 +245,8 @@ void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedu
 void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
 
 void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
+
+bool VirtioDevice::held(unsigned index) const { return runners_.at(index)->held; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 

@@ -11,6 +11,16 @@ void MmioTransport::Drain() {
   device_->FlushQueues();
 }
 
+void MmioTransport::Quiesce(const std::function<void()>& change) {
+  const bool running = device_->running();
+  Stop();
+  Drain();
+  change();
+  if (running) {
+    Start();
+  }
+}
+
 void MmioTransport::Reset() {
   device_->StopQueues();
   loop_.WaitForIo([this] { return device_->Idle(); });
@@ -29,7 +39,8 @@ MmioState MmioTransport::Save() const {
     const Queue* const queue = device_->queue(i);
     state.queues.push_back({.layout = queues_[i].layout,
                             .position = queue != nullptr ? queue->position() : QueuePosition(),
-                            .ready = queues_[i].ready});
+                            .ready = queues_[i].ready,
+                            .parked = queue != nullptr ? queue->SaveParked() : std::vector<ParkedChain>()});
   }
   state.device = device_->SaveState();
   return state;
@@ -41,6 +52,7 @@ bool MmioTransport::Load(const MmioState& state) {
   bool possible =
       state.queues.size() == queues_.size() && (state.driver_features & ~device_->features()) == 0;
   for (const auto& queue : state.queues) {
+    possible = possible && (queue.parked.empty() || (queue.ready && driver_ok));
     const std::uint32_t size = queue.layout.size;
     possible = possible &&
                (!queue.ready ||
@@ -72,6 +84,9 @@ bool MmioTransport::Load(const MmioState& state) {
     for (unsigned i = 0; i < queues_.size(); ++i) {
       if (queues_[i].ready) {
         device_->AddQueue(i, queues_[i].layout, state.queues[i].position);
+        if (!device_->LoadParked(i, state.queues[i].parked)) {
+          return false;
+        }
       }
     }
   }

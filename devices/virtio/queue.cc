@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "devices/virtio/ring.h"
@@ -243,6 +244,48 @@ void Queue::Park(std::unique_ptr<ChainParts> parts) {
   if (owner_.completed) {
     owner_.completed();
   }
+}
+
+std::vector<ParkedChain> Queue::SaveParked() const {
+  std::vector<ParkedChain> chains;
+  for (const auto& parts : parked_) {
+    ParkedChain chain{.id = parts->id, .entries = parts->entries, .readable = {}, .writable = {}};
+    for (std::size_t i = 0; i < parts->buffers.pieces().size(); ++i) {
+      auto& to = i < parts->readable_pieces ? chain.readable : chain.writable;
+      std::ranges::copy(parts->buffers.WhereIs(i), std::back_inserter(to));
+    }
+    chains.push_back(std::move(chain));
+  }
+  return chains;
+}
+
+bool Queue::LoadParked(std::span<const ParkedChain> chains) {
+  if (broken_ || in_flight_ != 0 || next_number_ != 0 || (features_.in_order && !chains.empty())) {
+    return false;
+  }
+  std::uint32_t entries = 0;
+  for (const ParkedChain& chain : chains) {
+    auto parts = std::make_unique<ChainParts>();
+    parts->id = chain.id;
+    parts->entries = chain.entries;
+    parts->number = next_number_++;
+    bool possible = chain.entries != 0 && chain.entries <= layout_.size - entries;
+    for (const bool writable : {false, true}) {
+      for (const auto& range : writable ? chain.writable : chain.readable) {
+        possible =
+            possible && range.size <= UINT32_MAX &&
+            !AddBuffer(dma_, range.start.value(), static_cast<std::uint32_t>(range.size), writable, *parts);
+      }
+    }
+    if (!possible) {
+      parked_.clear();
+      return false;
+    }
+    entries += chain.entries;
+    parked_.push_back(std::move(parts));
+  }
+  entries_in_flight_ = entries;
+  return true;
 }
 
 void Queue::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) {

@@ -20,7 +20,8 @@ class TokenBucket {
     // More than a second's worth of debt is looked at again in a second.
     return unlimited() || level_ > 0
                ? 0
-               : std::min(kSecond, (std::min(1 - level_, rate_) * (kSecond / 1000) / rate_ + 1) * 1000);
+               : std::min(kSecond,
+                          ((std::min(1 - level_, rate_) * 1'000'000 - remainder_) / rate_ + 1) * 1000);
   }
   void Take(std::uint64_t tokens) {
     level_ = std::max(level_ - static_cast<std::int64_t>(std::min<std::uint64_t>(tokens, kMost)), -kMost);

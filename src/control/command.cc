@@ -41,5 +41,7 @@ std::uint64_t Call::Unsigned(std::string_view name, std::uint64_t otherwise) con
 }
 
 std::string VcpuPath(unsigned index) { return format("/machine/cpu[{}]", index); }
+std::string DiskPath(std::string_view id) { return format("/machine/disk/{}", id); }
+std::string DiskNode(std::string_view id) { return format("#{}", id); }
 
 }  // namespace gyre::control

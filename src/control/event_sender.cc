@@ -5,6 +5,7 @@
 
 #include "gyre/base/log.h"
 #include "src/control/request.h"
+#include "src/control/services.h"
 
 namespace gyre::control {
 namespace {
@@ -56,8 +57,21 @@ constexpr Type kFailureData = ObjectType("MemoryFailureInfo", kFailureMembers);
 
 constexpr std::array kNetMembers{Member{"netdev-id", &kString, "the network device"}};
 constexpr Type kNetData = ObjectType("NetdevInfo", kNetMembers);
+constexpr std::array<std::string_view, 2> kOperations{"read", "write"};
+constexpr Type kOperation = EnumType("IoOperationType", kOperations);
+constexpr std::array<std::string_view, 3> kErrorActions{"ignore", "report", "stop"};
+constexpr Type kErrorAction = EnumType("BlockErrorAction", kErrorActions);
+constexpr std::array kIoErrorMembers{Member{"device", &kString, "the disk's id"},
+                                     Member{"qom-path", &kString, "its name for others"},
+                                     Member{"node-name", &kString, "its image's"},
+                                     Member{"operation", &kOperation, "all but reading is writing"},
+                                     Member{"action", &kErrorAction, "what is done about it"},
+                                     Member{"nospace", &kBoolean, "there is no space left"},
+                                     Member{"reason", &kString, "for people"}};
+constexpr Type kIoErrorData = ObjectType("BlockIoErrorInfo", kIoErrorMembers);
 
 constexpr std::array kEvents{
+    EventKind{"BLOCK_IO_ERROR", "The host could not carry out a disk's request.", &kIoErrorData},
     EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
     EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
@@ -91,6 +105,15 @@ struct DataOf {
             {"flags", {{"action-required", event.action_required}, {"recursive", false}}}};
   }
   Json operator()(const machine::NetEvent& event) const { return {{"netdev-id", event.id}}; }
+  Json operator()(const machine::BlockIoErrorEvent& event) const {
+    return {{"device", event.disk},
+            {"qom-path", DiskPath(event.disk)},
+            {"node-name", DiskNode(event.disk)},
+            {"operation", event.read ? "read" : "write"},
+            {"action", event.action},
+            {"nospace", event.no_space},
+            {"reason", event.reason}};
+  }
   Json operator()(const auto&) const { return Json::object(); }
 };
 

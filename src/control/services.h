@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gyre/loop/io_thread.h"
@@ -44,5 +45,8 @@ struct Services {
 
 // A vCPU's name on the wire.
 std::string VcpuPath(unsigned index);
+// A disk's, and its image's.
+std::string DiskPath(std::string_view id);
+std::string DiskNode(std::string_view id);
 
 }  // namespace gyre::control

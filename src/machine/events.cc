@@ -26,6 +26,7 @@ struct Namer {
   const char* operator()(const NetEvent& event) const {
     return event.up ? "NETDEV_STREAM_CONNECTED" : "NETDEV_STREAM_DISCONNECTED";
   }
+  const char* operator()(const BlockIoErrorEvent&) const { return "BLOCK_IO_ERROR"; }
 };
 
 struct PayloadDescriber {
@@ -43,6 +44,10 @@ struct PayloadDescriber {
                   event.action_required);
   }
   std::string operator()(const NetEvent& event) const { return format(" netdev-id={}", event.id); }
+  std::string operator()(const BlockIoErrorEvent& event) const {
+    return format(" device={} operation={} action={} reason={}", event.disk, event.read ? "read" : "write",
+                  event.action, event.reason);
+  }
   std::string operator()(const auto&) const { return {}; }
 };
 

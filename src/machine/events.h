@@ -58,10 +58,18 @@ struct NetEvent {
   std::string_view id;  // the device's
   bool up = false;
 };
+// The host could not carry out a disk's request.
+struct BlockIoErrorEvent {
+  std::string disk;
+  bool read = false;
+  std::string_view action;  // report, ignore or stop
+  bool no_space = false;
+  std::string reason;
+};
 
-using Event =
-    std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent, WakeupEvent,
-                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent, NetEvent>;
+using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
+                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
+                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

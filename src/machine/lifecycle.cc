@@ -251,6 +251,7 @@ void Lifecycle::Reset(ShutdownCause cause) {
   }
   (void)reset_.Take();
   (void)vmstop_.TakeIf(RunState::kGuestPanicked);
+  (void)vmstop_.TakeIf(RunState::kIoError);
   held_stop_.reset();
   if (const auto done = target_.ResetMachine(); !done) {
     log::Error("reset: {}", done.error().message());

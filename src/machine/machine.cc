@@ -77,7 +77,8 @@ Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, 
       memory_space_(topology_, "memory", system_root_),
       io_space_(topology_, "I/O", io_root_),
       chardevs_(loop),
-      holds_end_(loop, [this] { ReleaseHeldVcpus(); }) {
+      holds_end_(loop, [this] { ReleaseHeldVcpus(); }),
+      disks_(loop, [this](const virtio::DiskError& error) { DiskFailed(error); }) {
   topology_.dirty().NoteRunning(false);
 }
 
@@ -179,6 +180,7 @@ Status Machine::CreateVirtio() {
       .loop = loop_,
       .io_threads = io_threads_,
       .chardevs = chardevs_,
+      .disks = disks_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
@@ -196,6 +198,18 @@ Status Machine::CreateVirtio() {
       .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
+}
+
+// STOP comes after the event that says why.
+void Machine::DiskFailed(const virtio::DiskError& error) {
+  events_.Emit(BlockIoErrorEvent{.disk = error.disk,
+                                 .read = error.read,
+                                 .action = Name(error.action),
+                                 .no_space = error.no_space,
+                                 .reason = error.reason});
+  if (error.action == virtio::ErrorAction::kStop) {
+    lifecycle_.RequestVmStop(RunState::kIoError);
+  }
 }
 
 void Machine::HoldCurrentVcpu() {

@@ -10,6 +10,7 @@
 
 #include "gyre/base/bus_error.h"
 #include "gyre/devices/chardevs.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
 #include "gyre/kvm/vm.h"
@@ -69,6 +70,7 @@ class Machine final : private LifecycleTarget {
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
   std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
+  const virtio::Disks& disks() const { return disks_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;
   // The first entry and the guest's own marks.
@@ -97,6 +99,7 @@ class Machine final : private LifecycleTarget {
   // True if a file of guest RAM has been cut short, which has been served then.
   bool ServeLostFile();
   void MemoryFailed(const std::string& what, bool hardware, bool used);
+  void DiskFailed(const virtio::DiskError& error);
   BootPlatform DescribeToGuest() const;
 
   void PauseVcpus() override;
@@ -127,6 +130,7 @@ class Machine final : private LifecycleTarget {
   std::unique_ptr<Platform> platform_;
   unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
   loop::BottomHalf holds_end_;
+  virtio::Disks disks_;
   IoThreads io_threads_;
   std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;

@@ -19,7 +19,7 @@ constexpr std::array<RunStates, kRunStates> kLegal{
     RunStates({kInternalError, kIoError, kPaused, kRunning, kShutdown, kSuspended, kWatchdog, kGuestPanicked,
                kFinishMigrate, kPrelaunch, kPostMigrate, kColo}),
     /* internal-error */ RunStates({kPaused, kFinishMigrate, kPrelaunch}),
-    /* io-error */ RunStates({kRunning, kFinishMigrate, kPrelaunch}),
+    /* io-error */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kSuspended}),
     /* paused */ RunStates({kRunning, kFinishMigrate, kPostMigrate, kPrelaunch, kColo, kSuspended}),
     /* postmigrate */ RunStates({kRunning, kFinishMigrate, kPrelaunch}),
     /* prelaunch */ RunStates({kInMigrate, kSuspended, kRunning, kFinishMigrate}),
@@ -33,7 +33,8 @@ constexpr std::array<RunStates, kRunStates> kLegal{
     /* save-vm */ RunStates({kRunning, kSuspended}),
     /* shutdown */ RunStates({kPaused, kFinishMigrate, kPrelaunch, kColo}),
     /* suspended */
-    RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown}),
+    RunStates(
+        {kRunning, kFinishMigrate, kPrelaunch, kColo, kPaused, kSaveVm, kRestoreVm, kShutdown, kIoError}),
     /* watchdog */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo}),
     /* guest-panicked */ RunStates({kRunning, kFinishMigrate, kPrelaunch, kColo}),
     /* colo */ RunStates({kRunning, kPrelaunch, kShutdown}),

@@ -56,7 +56,8 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .chardevs = &board.chardevs,
                                            .vm = board.name,
                                            .number = made_[config.module]++,
-                                           .net_changed = board.net_changed},
+                                           .net_changed = board.net_changed,
+                                           .disks = &board.disks},
                                           config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;

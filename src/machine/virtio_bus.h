@@ -13,6 +13,7 @@
 #include "gyre/base/result.h"
 #include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
@@ -43,6 +44,7 @@ class VirtioBus {
     loop::MainLoop& loop;
     const IoThreads& io_threads;
     devices::Chardevs& chardevs;
+    virtio::Disks& disks;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;

@@ -129,9 +129,10 @@ def _check_facts(case, record, facts):
 
 
 def _check_virtio(facts):
-    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng", "0x0003 virtio_console"], "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
-              "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fsck": ["0"], "interrupts": ["4 4"],
-              "hvc": ["written"], "port": [PORT_NAME]}
+    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng", "0x0003 virtio_console"],
+              "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
+              "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fstrim": ["0"], "fsck": ["0"], "discard": ["0 0"],
+              "interrupts": ["4 4"], "hvc": ["written"], "port": [PORT_NAME]}
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
     if not facts.get("inside") or facts.get("inside") != facts.get("outside"):

@@ -74,7 +74,8 @@ Outcome<void> RunNmi(Call& call);
 Outcome<void> RunQuit(Call& call);
 Outcome<void> RunEvents(Call& call);  // watch.cc
 Outcome<void> RunWait(Call& call);
-Outcome<void> RunCpus(Call& call);  // query.cc
+Outcome<void> RunDisks(Call& call);  // disks.cc
+Outcome<void> RunCpus(Call& call);   // query.cc
 Outcome<void> RunMemory(Call& call);
 Outcome<void> RunMtree(Call& call);
 Outcome<void> RunStats(Call& call);

@@ -24,6 +24,7 @@ const std::vector<Subcommand>& Subcommands() {
       {"quit", "end the VM at once", RunQuit, {}, {kWait}},
       {"cpus", "list its CPUs and their threads", RunCpus},
       {"memory", "show how much memory it has", RunMemory},
+      {"disks", "list its disks and what they have done", RunDisks},
       {"mtree",
        "show its memory map",
        RunMtree,

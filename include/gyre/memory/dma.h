@@ -46,6 +46,14 @@ class DmaMapping {
   const std::shared_ptr<const FlatView>& view() const { return view_; }
   // To be called after a device, or the kernel for it, has written [offset, offset + size) of piece `piece`.
   void NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const;
+  // Where piece `piece` is in guest memory, as the view of the mapping shows it: one or more ranges. For
+  // saving; it looks through the whole view.
+  struct Range {
+    GuestAddress start{};
+    std::uint64_t size = 0;
+    bool operator==(const Range&) const = default;
+  };
+  std::vector<Range> WhereIs(std::size_t piece) const;
   // Lets go of the memory; the vectors' capacity stays.
   void Clear();
 

@@ -22,6 +22,15 @@ std::string Answer(const Json& request) {
       {"query-name", {{"name", "evil\x1b[2J"}}},
       {"query-cpus-fast",
        {{{"cpu-index", 0}, {"thread-id", 4711}, {"target", "x86_64"}, {"props", {{"core-id", 0}}}}}},
+      {"query-block",
+       {{{"device", "disk0"},
+         {"io-status", "nospace"},
+         {"inserted",
+          {{"file", "/srv/a\x1b[2Jb"}, {"ro", true}, {"iops", 100}, {"image", {{"virtual-size", 1 << 30}}}}}},
+        {{"device", "odd"}}}},
+      {"query-blockstats",
+       {{{"device", "disk0"},
+         {"stats", {{"rd_operations", 7}, {"rd_bytes", 4096}, {"failed_rd_operations", 2}}}}}},
       {"query-memory-size-summary", {{"base-memory", 268435456}}},
       {"query-commands", {{{"name", "stop"}}, {{"name", "cont"}, {"allowed-in", {"paused", "debug"}}}}},
       {"human-monitor-command", "address-space: memory\r\n  0-f (prio 0, ram): ram\r\n"},
@@ -67,6 +76,10 @@ TEST_F(Program, ShowsTables) {
                 server_.path() + "\n");
   EXPECT_EQ(Ctl(server_.path(), {"cpus"}).out,
             "CPU  THREAD  TARGET  PLACE\n  0    4711  x86_64  core-id=0\n");
+  EXPECT_EQ(Ctl(server_.path(), {"disks"}).out,
+            "DISK   SIZE   MODE  STATE              READ       WRITTEN  LIMIT   IMAGE\n"
+            "disk0  1 GiB  ro    nospace, 2 failed  7 / 4 KiB        -  100 /s  /srv/a?[2Jb\n"
+            "odd    -      rw    ok                 -                -  -       -\n");
   EXPECT_EQ(Ctl(server_.path(), {"memory"}).out, "base  256 MiB\n");
   EXPECT_EQ(Ctl(server_.path(), {"mtree"}).out, "address-space: memory\n  0-f (prio 0, ram): ram\n");
   EXPECT_EQ(Ctl(server_.path(), {"commands"}).out, "cont (in paused, debug)\nstop\n");

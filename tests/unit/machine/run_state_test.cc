@@ -45,6 +45,12 @@ TEST(RunState, EveryStateButShutdown_LeadsToInternalError) {
   }
 }
 
+// Also beyond the seed's: a disk's request may fail once the guest sleeps.
+TEST(RunState, SuspendedAndIoError_LeadToEachOther) {
+  EXPECT_TRUE(IsLegal(kSuspended, kIoError));
+  EXPECT_TRUE(IsLegal(kIoError, kSuspended));
+}
+
 TEST(RunState, TheOrdinaryLife_IsLegal) {
   const RunState life[] = {kPrelaunch, kRunning, kPaused,   kRunning,
                            kSuspended, kRunning, kShutdown, kPrelaunch};

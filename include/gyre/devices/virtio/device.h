@@ -46,9 +46,14 @@ class Transport {
   virtual void ConfigChanged() = 0;
   // A driver broke a rule: nothing goes on until it resets the device (2.1.2). Any thread, no lock.
   virtual void NeedsReset() = 0;
+  // Runs `change` while nothing is in flight and nothing is taken; then it goes on as it was. Big lock
+  // held, main loop's thread; the lock may be given up before.
+  virtual void Quiesce(const std::function<void()>& change) = 0;
   // A queue that was stopped has nothing in flight any more. Its loop.
   virtual void QueueDrained() = 0;
 };
+
+class Disks;
 
 struct DeviceContext {
   loop::MainLoop& loop;
@@ -61,6 +66,7 @@ struct DeviceContext {
   unsigned number = 0;                    // of the device, among those of its module
   // A network device's back end has come or gone. Big lock held.
   std::function<void(std::string_view id, bool up)> net_changed = {};
+  Disks* disks = nullptr;  // who is told of disks, if anybody
 };
 
 struct DeviceTraits {
@@ -99,6 +105,8 @@ class VirtioDevice {
   bool active() const { return active_; }
   // Chains come from now on, if it is active and running.
   void AddQueue(unsigned index, const QueueLayout& layout, QueuePosition position = {});
+  // What was parked in it when it was saved; false if that cannot have been.
+  bool LoadParked(unsigned index, std::span<const ParkedChain> chains);
   // No chain is taken any more; those in flight complete.
   void StopQueue(unsigned index);
   void StopQueues();
@@ -111,6 +119,7 @@ class VirtioDevice {
   void Deactivate();
   // With the VM. What is kicked while it does not run is served when it runs again.
   void SetRunning(bool running);
+  bool running() const { return running_; }
   // Shows drivers what is completed, now; but for queues that were stopped.
   void FlushQueues();
   // An eventfd; a write is a kick of the queue. Any thread.
@@ -133,6 +142,8 @@ class VirtioDevice {
   virtual void OnDeactivate() {}
   // The queue goes: so does all that the device has on its loop. On that loop.
   virtual void OnRemoveQueue(unsigned index) { (void)index; }
+  // The VM is about to run.
+  virtual void OnStart() {}
   // The VM or the queue is about to stop: what the device has taken of it and not begun, it parks
   // (Chain::Park). On the queue's loop.
   virtual void GiveBack(unsigned index) { (void)index; }
@@ -142,6 +153,7 @@ class VirtioDevice {
   // Nothing is taken of the queue until the VM has stood and runs again, or the queue is made
   // anew. On its loop.
   void Hold(unsigned index);
+  bool held(unsigned index) const;
   // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
   // Where it is stays; it goes false again with the next ring.
   const bool& stopped(unsigned index) const;

@@ -38,6 +38,7 @@ struct MmioState {
     QueueLayout layout;
     QueuePosition position;
     bool ready = false;
+    std::vector<ParkedChain> parked;  // taken, and to be tried again
     bool operator==(const QueueState&) const = default;
   };
   std::uint8_t status = 0;
@@ -87,6 +88,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void InterruptQueue(unsigned queue) override;
   void ConfigChanged() override;
   void NeedsReset() override;
+  void Quiesce(const std::function<void()>& change) override;
   void QueueDrained() override { drain_.Schedule(); }
 
   struct Counters {

@@ -74,6 +74,15 @@ struct QueuePosition {
   bool operator==(const QueuePosition&) const = default;
 };
 
+// A chain that is parked; for saving.
+struct ParkedChain {
+  std::uint16_t id = 0;
+  std::uint16_t entries = 0;
+  std::vector<memory::DmaMapping::Range> readable;
+  std::vector<memory::DmaMapping::Range> writable;
+  bool operator==(const ParkedChain&) const = default;
+};
+
 class Queue;
 class Ring;
 struct ChainParts;
@@ -169,6 +178,9 @@ class Queue {
   // its completion.
   std::uint32_t in_flight() const { return in_flight_.load(std::memory_order_acquire); }
   std::size_t parked() const { return parked_.size(); }
+  std::vector<ParkedChain> SaveParked() const;
+  // Before anything is taken. False, and nothing is parked, if they are not what can be in this queue.
+  bool LoadParked(std::span<const ParkedChain> chains);
   const Counters& counters() const { return counters_; }
 
  private:

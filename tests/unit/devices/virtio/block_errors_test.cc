@@ -1,5 +1,6 @@
 // What a disk does about errors: the host's, and those of guest memory.
-#include <sys/mman.h>
+#include <cerrno>
+#include <utility>
 
 #include "gyre/base/bus_error.h"
 #include "tests/unit/devices/virtio/block_fixture.h"
@@ -9,7 +10,220 @@ namespace {
 
 using test::Buffer;
 
-class BlockErrors : public BlockFixture {};
+class BlockErrors : public BlockFixture {
+ protected:
+  // From now on the named step fails with `error`, as often as `times` says.
+  void FailAt(std::string_view step, std::int32_t error, int times = 1000) {
+    disk().SetFault(
+        [this, step, error, times](std::string_view at, std::uint64_t offset, std::int32_t result) mutable {
+          offsets.push_back(offset);
+          return at == step && times-- > 0 ? error : result;
+        });
+  }
+  void Work() { disk().SetFault({}); }
+  void StopVm() {
+    transport->Stop();
+    transport->Drain();
+  }
+
+  static constexpr std::uint64_t kFlushFeature = 1U << 9;  // without it each write is synced
+  std::vector<std::uint64_t> offsets;
+};
+
+struct Step {
+  const char* name;
+  std::uint32_t type;
+};
+constexpr std::array<Step, 5> kSteps = {
+    {{"read", 0}, {"write", 1}, {"sync", 4}, {"allocate", 11}, {"allocate", 13}}};
+
+TEST_F(BlockErrors, EachStepAndError_FollowsItsPolicy) {
+  for (const auto& [step, type] : kSteps) {
+    for (const std::int32_t error : {-EIO, -ENOSPC, -EFBIG}) {
+      for (const std::string policy : {"report", "ignore", "stop", "enospc"}) {
+        const bool read = type == kRead;
+        if (read && policy == "enospc") {
+          continue;
+        }
+        SCOPED_TRACE(format("{} of {}: {}, {}", step, type, error, policy));
+        told.clear();
+        Advance(2'000'000'000);
+        Make(format(",id=d,{}error={}", read ? "r" : "w", policy));
+        FailAt(step, error);
+        const auto request = [&] {
+          const std::array<std::uint32_t, 4> range{8, 0, 8, 0};
+          if (type == kDiscard || type == kWriteZeroes) {
+            std::memcpy(memory.host() + kData, range.data(), 16);
+            return Offer(type, 0, std::array{Buffer{kData, 16}});
+          }
+          return type == kFlush ? Offer(type, 0, {}) : Offer(type, 8, std::array{Buffer{kData, 512, read}});
+        };
+        request();
+        const bool stops = policy == "stop" || (policy == "enospc" && error == -ENOSPC);
+        EXPECT_TRUE(Await([&] { return !told.empty() && (stops || Answer() != kUnanswered); }));
+        EXPECT_EQ(told.at(0).disk, "d");
+        EXPECT_EQ(told.at(0).read, read);
+        EXPECT_EQ(told.at(0).no_space, error == -ENOSPC);
+        EXPECT_FALSE(told.at(0).reason.empty());
+        if (!stops) {
+          EXPECT_EQ(Answer(), policy == "ignore" ? kOk : kIoError);
+          EXPECT_EQ(Name(told.at(0).action), policy == "ignore" ? "ignore" : "report");
+          continue;
+        }
+        EXPECT_EQ(Name(told.at(0).action), "stop");
+        EXPECT_EQ(disk().Info().io_status, error == -ENOSPC ? IoStatus::kNoSpace : IoStatus::kFailed);
+        mmio.Kick(0);
+        Settle();
+        EXPECT_EQ(Answer(), kUnanswered) << "not tried again before the VM has stood";
+        EXPECT_EQ(told.size(), 1U);
+        StopVm();
+        EXPECT_EQ(Answer(), kUnanswered);
+        Work();
+        transport->Start();
+        EXPECT_TRUE(Await([&] { return Answer() != kUnanswered; }));
+        EXPECT_EQ(Answer(), kOk);
+        EXPECT_EQ(disk().Info().io_status, IoStatus::kOk);
+      }
+    }
+  }
+}
+
+TEST_F(BlockErrors, WhatTheImageIsTooShortFor_IsReportedAndWhatDoesNotFitStops) {
+  Make();
+  FailAt("read", 0);
+  EXPECT_EQ(Request(kRead, 8, std::array{Buffer{kData, 512, true}}), kIoError);
+  FailAt("write", 0);
+  Offer(kWrite, 8, std::array{Buffer{kData, 512}});
+  EXPECT_TRUE(Await([&] { return told.size() == 2; }));
+  EXPECT_EQ(told[0].reason, "the image ends before it");
+  EXPECT_TRUE(told[1].no_space && told[1].action == ErrorAction::kStop);
+}
+
+TEST_F(BlockErrors, AShortAnswerIsGoneOnWith) {
+  Make(",rerror=stop,werror=stop", kFlushFeature);
+  FailAt("write", 512, 1);
+  std::memset(memory.host() + kData, 's', 4096);
+  EXPECT_EQ(Request(kWrite, 8, std::array{Buffer{kData, 4096}}), kOk);
+  EXPECT_EQ(Content(8 * kSector, 4096), std::string(4096, 's'));
+  EXPECT_EQ(offsets, (std::vector<std::uint64_t>{4096, 4608}));
+  EXPECT_TRUE(told.empty());
+}
+
+// In which order: BothRings.ParkedChainsComeAgainFirstAndInTheirOrder.
+TEST_F(BlockErrors, AllThatFailedBeforeTheStopIsTriedAgain) {
+  Make(",werror=stop");
+  Bring(kFlushFeature, 64);
+  FailAt("write", -EIO);
+  constexpr std::uint64_t kRequests = 10;
+  for (std::uint64_t i = 0; i < kRequests; ++i) {
+    // A header and a byte for each, since they are read again.
+    const std::uint64_t header = kHeader + 0x200 + 16 * i;
+    std::memset(memory.host() + header, 0, 16);
+    memory.host()[header] = std::byte{kWrite};
+    memory.host()[header + 8] = static_cast<std::byte>(8 * i);
+    std::memset(memory.host() + kData + 512 * i, static_cast<int>('A' + i), 512);
+    rings[0]->Offer(std::array{Buffer{header, 16}, Buffer{kData + 512 * i, 512}, Buffer{kStatus, 1, true}});
+  }
+  mmio.Kick(0);
+  EXPECT_TRUE(Await([&] { return !told.empty(); }));
+  StopVm();
+  EXPECT_EQ(told.size(), 1U) << "the others say nothing new";
+  EXPECT_FALSE(rings[0]->TakeUsed());
+  Work();
+  transport->Start();
+  for (std::uint64_t i = 0; i < kRequests; ++i) {
+    AwaitUsed();
+  }
+  EXPECT_EQ(Answer(), kOk);
+  for (std::uint64_t i = 0; i < kRequests; ++i) {
+    EXPECT_EQ(Content(4096 * i, 512), std::string(512, static_cast<char>('A' + i)));
+  }
+}
+
+TEST_F(BlockErrors, AResetForgetsWhatWasToBeTriedAgain) {
+  for (const bool by_guest : {true, false}) {
+    Make(",werror=stop");
+    FailAt("write", -EIO);
+    Offer(kWrite, 0, std::array{Buffer{kData, 512}});
+    EXPECT_TRUE(Await([&] { return disk().Info().io_status == IoStatus::kFailed; }));
+    if (by_guest) {
+      mmio.Write(test::MmioDriver::kStatus, 0);
+      EXPECT_EQ(status(), 0U) << "at once";
+    } else {
+      StopVm();
+      transport->Reset();
+      transport->Start();
+    }
+    Work();
+    Settle();
+    EXPECT_EQ(Answer(), kUnanswered);
+    Bring(0);
+    EXPECT_EQ(Request(kWrite, 8, std::array{Buffer{kData, 512}}), kOk) << "nothing is held any more";
+    FailAt("write", -EIO);
+    Offer(kWrite, 0, std::array{Buffer{kData, 512}});
+    EXPECT_TRUE(Await([&] { return disk().Info().io_status == IoStatus::kFailed; }));
+    Unplug();  // ends with it
+  }
+}
+
+// Saved while it is to be tried again, a request is carried out where it is loaded, on both rings.
+TEST_F(BlockErrors, ASavedStateHoldsWhatIsToBeTriedAgain) {
+  for (const std::uint64_t features : {std::uint64_t{0}, kFeaturePacked}) {
+    Make(",werror=stop,packed=on", features);
+    FailAt("write", -ENOSPC);
+    std::memset(memory.host() + kData, 'p', 1024);
+    Offer(kWrite, 8, std::array{Buffer{kData, 512}, Buffer{kData + 512, 512}});
+    EXPECT_TRUE(Await([&] { return disk().Info().io_status == IoStatus::kNoSpace; }));
+    StopVm();
+    const MmioState state = transport->Save();
+    ASSERT_EQ(state.queues[0].parked.size(), 1U);
+    Unplug();
+    auto device = Open(",werror=stop,packed=on");
+    ASSERT_TRUE(device);
+    Plug(std::move(*device));
+    transport->Stop();
+    MmioState wrong = state;
+    wrong.queues[0].parked[0].writable[0].start = GuestAddress(GuestMemory::kHole);
+    EXPECT_FALSE(transport->Load(wrong));
+    transport->Reset();
+    wrong = state;
+    wrong.queues[0].parked[0].entries = 100;
+    EXPECT_FALSE(transport->Load(wrong));
+    transport->Reset();
+    ASSERT_TRUE(transport->Load(state));
+    EXPECT_EQ(transport->Save(), state);
+    transport->Start();
+    AwaitUsed();
+    EXPECT_EQ(Answer(), kOk);
+    EXPECT_EQ(Content(8 * kSector, 1024), std::string(1024, 'p'));
+    EXPECT_EQ(Request(kRead, 8, std::array{Buffer{kData, 512, true}}), kOk) << "the ring goes on";
+  }
+}
+
+// The kernel says once that what was in the page cache is gone, and then that all is well.
+TEST_F(BlockErrors, AFlushThatFailed_NeverSucceedsAgainForThatImage) {
+  Make("", kFlushFeature);
+  EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 512}}), kOk);
+  FailAt("sync", -EIO, 1);
+  EXPECT_EQ(Request(kFlush, 0, {}), kIoError);
+  EXPECT_EQ(Request(kFlush, 0, {}), kIoError);
+  EXPECT_EQ(Request(kWrite, 0, std::array{Buffer{kData, 512}}), kOk);
+  EXPECT_EQ(Request(kFlush, 0, {}), kIoError);
+  Make("", kFlushFeature);
+  EXPECT_EQ(Request(kFlush, 0, {}), kOk);
+}
+
+TEST_F(BlockErrors, AFailingGuestCannotFloodAnybody) {
+  Make();
+  FailAt("read", -EIO);
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EQ(Request(kRead, 0, std::array{Buffer{kData, 512, true}}), kIoError);
+  }
+  Settle();
+  EXPECT_LE(told.size(), 5U);
+  EXPECT_EQ(disk().Stats().of[0].failed, 50U);
+  EXPECT_EQ(disk().Stats().of[0].operations, 0U);
+}
 
 // A page of guest RAM whose file has been cut short, met by the kernel for a request: it is posted
 // as a bus error is, and the guest gets no answer, since the VM is about to stop for it.

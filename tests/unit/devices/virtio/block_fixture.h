@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/registry.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
@@ -40,7 +41,9 @@ class BlockFixture : public DeviceTest {
     if (!properties) {
       return std::unexpected(properties.error());
     }
-    return DiskModule().create(context(), *properties);
+    auto where = context();
+    where.disks = &disks;
+    return DiskModule().create(where, *properties);
   }
   void Make(const std::string& options = "", std::uint64_t features = 0) {
     Unplug();
@@ -52,6 +55,7 @@ class BlockFixture : public DeviceTest {
   bool DirectWorks() const {
     return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)).get() >= 0;
   }
+  DiskControl& disk() { return *disks.all().front().disk; }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {
     std::memset(memory.host() + kHeader, 0, 16);
     std::memcpy(memory.host() + kHeader, &type, 4);
@@ -108,6 +112,8 @@ class BlockFixture : public DeviceTest {
   const std::string image = testing::TempDir() + format("gyre-block-{}", ::getpid());
   std::string path = image;
   std::uint32_t written = 0;
+  std::vector<DiskError> told;
+  Disks disks{*loop_, [this](const DiskError& error) { told.push_back(error); }};
 };
 
 }  // namespace gyre::virtio

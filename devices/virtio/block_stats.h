@@ -1,0 +1,71 @@
+// What a queue of a disk has done: written by its loop, read by anybody. Private.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "gyre/base/histogram.h"
+#include "gyre/devices/virtio/disk.h"
+
+namespace gyre::virtio {
+
+class BlockStats {
+ public:
+  void Done(DiskOp op, std::uint64_t bytes, std::uint64_t took_ns) {
+    Of& of = of_.at(Index(op));
+    Add(of.operations, 1);
+    Add(of.bytes, bytes);
+    Add(of.time_ns, took_ns);
+    of.latency.Add(took_ns);
+  }
+  void Failed(DiskOp op, std::uint64_t took_ns) {
+    Add(of_.at(Index(op)).failed, 1);
+    Add(of_.at(Index(op)).time_ns, took_ns);
+  }
+  void Invalid(DiskOp op) { Add(of_.at(Index(op)).invalid, 1); }
+  void Answered(std::int64_t now_ns) { last_ns_.store(now_ns, std::memory_order_relaxed); }
+  void Wrote(std::uint64_t end) {
+    if (end > highest_.load(std::memory_order_relaxed)) {
+      highest_.store(end, std::memory_order_relaxed);
+    }
+  }
+  void AddTo(DiskStats& sum) const {
+    const auto get = [](const auto& value) { return value.load(std::memory_order_relaxed); };
+    for (std::size_t i = 0; i < kDiskOps; ++i) {
+      const Of& from = of_.at(i);
+      DiskStats::Of& to = sum.of.at(i);
+      to.operations += get(from.operations);
+      to.bytes += get(from.bytes);
+      to.time_ns += get(from.time_ns);
+      to.failed += get(from.failed);
+      to.invalid += get(from.invalid);
+      const HistogramCounts counts = from.latency.Read();
+      to.latency.count += counts.count;
+      to.latency.most = std::max(to.latency.most, counts.most);
+      for (std::size_t bucket = 0; bucket < counts.buckets.size(); ++bucket) {
+        to.latency.buckets.at(bucket) += counts.buckets.at(bucket);
+      }
+    }
+    sum.highest_offset = std::max(sum.highest_offset, get(highest_));
+    sum.last_ns = std::max(sum.last_ns, get(last_ns_));
+  }
+
+ private:
+  using Counter = std::atomic<std::uint64_t>;
+  struct Of {
+    Counter operations{0}, bytes{0}, time_ns{0}, failed{0}, invalid{0};
+    Histogram latency;
+  };
+  static std::size_t Index(DiskOp op) { return static_cast<std::size_t>(op); }
+  static void Add(Counter& counter, std::uint64_t value) {
+    counter.store(counter.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);
+  }
+
+  std::array<Of, kDiskOps> of_;
+  Counter highest_{0};
+  std::atomic<std::int64_t> last_ns_{0};
+};
+
+}  // namespace gyre::virtio
