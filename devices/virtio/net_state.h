@@ -99,17 +99,17 @@ class NetState {
   void SetOffloads(std::uint64_t wanted);
   void SetPairs(unsigned count);
 
+  NetMeter to_guest;
+  NetMeter from_guest;
   const std::unique_ptr<NetBackend> backend;
   NetLimit to_guest_limit;
   NetLimit from_guest_limit;
-  NetMeter to_guest;
-  NetMeter from_guest;
-  const Mac own_mac;                             // until the driver says another
   std::atomic<std::uint64_t> features{0};        // the driver's
   std::atomic<std::uint64_t> guest_offloads{0};  // of them those that are in use
   std::atomic<unsigned> pairs{1};                // in use
   std::atomic<bool> carrier{false};              // packets go through; else they are dropped
   std::atomic<bool> announce{false};             // asked for, and not acknowledged
+  const Mac own_mac;                             // until the driver says another
 
  private:
   mutable Mutex mutex_;

@@ -170,7 +170,7 @@ TEST_F(NetBackends, OptionsThatAreWrongAreRefused) {
             "mac=02-00-00-00-00-01: is not of the form 02:00:00:00:00:01");
   EXPECT_EQ(Refusal("user,queues=2"), "queues=2: must be a number from 1 to 1");
   EXPECT_EQ(Refusal("user,passt=/nonexistent/passt"), "/nonexistent/passt: No such file or directory");
-  EXPECT_EQ(Refusal("user=on"), "'user=on' is not of the form key=value");
+  EXPECT_EQ(Refusal("user=on"), "'user=on': 'user' has no value");
   EXPECT_EQ(Refusal("tap=a-name-that-is-too-long"), "tap=a-name-that-is-too-long: is no interface's name");
   EXPECT_EQ(Refusal("fd=0,mtu=3"), "mtu=3: must be a number from 68 to 65535");
 }

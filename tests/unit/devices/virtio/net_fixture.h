@@ -163,7 +163,7 @@ class NetTest : public DeviceTest {
   int Control(std::uint8_t type, std::uint8_t command, const Bytes& data, unsigned queue = 2) {
     std::memcpy(memory.host() + kControl, &type, 1);
     std::memcpy(memory.host() + kControl + 1, &command, 1);
-    std::memcpy(memory.host() + kControl + 2, data.data(), data.size());
+    std::ranges::copy(std::as_bytes(std::span(data)), memory.host() + kControl + 2);
     std::memset(memory.host() + kAnswer, 0x55, 1);
     std::vector<test::Buffer> buffers = {{kControl, 2}};
     if (!data.empty()) {
