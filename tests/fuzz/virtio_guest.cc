@@ -31,7 +31,10 @@ constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its statu
 constexpr std::uint64_t kStatus = 0x8100;
 constexpr std::uint64_t kData = 0x9000;
 constexpr std::uint64_t kBase = 0xfeb00000;
+constexpr std::uint64_t kMultiport = 2;  // of a console
 constexpr std::size_t kImageSize = 64 * kKiB;
+
+enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole };
 
 class Script {
  public:
@@ -84,13 +87,19 @@ struct World {
 
 class Guest {
  public:
-  Guest(World& world, bool disk) : world_(world), mmio_(*world.space, kBase) {
+  Guest(World& world, Kind kind)
+      : world_(world), kind_(kind), chardevs_(*world.loop), mmio_(*world.space, kBase) {
     std::memset(world.block->host(), 0, kRamSize);
-    const Module& module = **std::ranges::find(Modules(), disk ? "disk" : "entropy", &Module::option);
-    const std::string options =
-        disk ? format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get()) : "packed=on";
+    const std::array<std::pair<const char*, std::string>, 3> devices = {
+        {{"entropy", "packed=on"},
+         {"disk", format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get())},
+         {"console", "packed=on,to=ringbuf,port=a:ringbuf"}}};
+    const auto& [option, options] = devices.at(static_cast<std::size_t>(kind));
+    const Module& module = **std::ranges::find(Modules(), option, &Module::option);
     const auto properties = Properties::Parse(options, module.properties).value();
-    auto device = module.create({.loop = *world.loop, .memory = *world.space}, properties).value();
+    auto device =
+        module.create({.loop = *world.loop, .memory = *world.space, .chardevs = &chardevs_}, properties)
+            .value();
     transport_ =
         MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
             .value();
@@ -115,7 +124,7 @@ class Guest {
       case 5:
         return Offer(script);
       case 6:
-        mmio_.Kick(script.Byte() % 3);
+        mmio_.Kick(script.Byte() % (kind_ == Kind::kConsole ? 7U : 3U));
         return world_.Run();
       case 7:
         return mmio_.Write(MmioDriver::kStatus, 0);
@@ -133,6 +142,9 @@ class Guest {
     transport_->Reset();
     CHECK(transport_->device().Idle());
     BringUp(0, 8);
+    if (kind_ == Kind::kConsole) {
+      return CheckPrints();
+    }
     std::memset(world_.block->host() + kHeader, 0, 16);
     rings_.at(0)->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 512, true}, Buffer{kStatus, 1, true}});
     mmio_.Kick(0);
@@ -149,6 +161,17 @@ class Guest {
   }
 
  private:
+  void CheckPrints() {
+    devices::RingBuffer& output = *chardevs_.Find("console0")->ring_buffer();
+    output.Take(SIZE_MAX);
+    std::memcpy(world_.block->host() + kData, "alive", 5);
+    rings_.at(1)->Offer(std::array{Buffer{kData, 5}});
+    mmio_.Kick(1);
+    for (int i = 0; i < 10; ++i) {
+      world_.Run();
+    }
+    CHECK(rings_.at(1)->TakeUsed() && output.Take(SIZE_MAX) == "alive");
+  }
   void Scribble(std::uint64_t address, Script& script) {
     const std::uint64_t value = script.Number(8);
     std::memcpy(world_.block->host() + address, &value, 1 + script.Byte() % 8);
@@ -160,7 +183,8 @@ class Guest {
                             .in_order = false};
     size = ring.packed ? size : std::bit_floor(size);
     mmio_.Negotiate(kFeatureVersion1 | (ring.packed ? kFeaturePacked : 0) |
-                    (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0));
+                    (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0) |
+                    (kind_ == Kind::kConsole && (features & 8) != 0 ? kMultiport : 0));
     rings_.clear();
     room_.clear();
     for (unsigned i = 0; i < transport_->device().traits().queues; ++i) {
@@ -173,6 +197,9 @@ class Guest {
   }
   // A request whose shape is a driver's, with numbers that need not be.
   void Offer(Script& script) {
+    if (kind_ == Kind::kConsole) {
+      return OfferToConsole(script);
+    }
     const std::size_t queue = script.Byte() % 2;
     const std::uint32_t type = script.Byte() % 16;
     const std::uint64_t sector = script.Number(2);
@@ -188,7 +215,23 @@ class Guest {
                                     Buffer{kStatus, 1, true}});
   }
 
+  // A message of the driver's, or a buffer, to one of the queues.
+  void OfferToConsole(Script& script) {
+    const std::size_t queue = script.Byte() % 6;
+    const std::uint64_t message =
+        script.Number(2) | std::uint64_t{script.Byte()} << 32 | std::uint64_t{script.Byte()} << 48;
+    const auto size = static_cast<std::uint32_t>(script.Byte() % 4 == 0 ? script.Number(2) & 0x7fff : 8) + 1;
+    if (queue >= rings_.size() || room_[queue] == 0) {
+      return;
+    }
+    --room_[queue];
+    std::memcpy(world_.block->host() + kHeader, &message, sizeof(message));
+    rings_[queue]->Offer(std::array{Buffer{kHeader, size, queue % 2 == 0}});
+  }
+
   World& world_;
+  const Kind kind_;
+  devices::Chardevs chardevs_;  // outlives the device
   Line line_;
   MmioDriver mmio_;
   std::unique_ptr<MmioTransport> transport_;
@@ -202,12 +245,14 @@ class Guest {
 void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   static World& world = *new World;  // for ever: an io_uring's end takes long
   Script script(bytes);
-  const bool disk = script.Byte() % 4 != 0;
-  Guest guest(world, disk);
+  const std::uint8_t choice = script.Byte();
+  Kind kind = choice % 4 == 0 ? Kind::kEntropy : Kind::kDisk;
+  kind = choice >= 192 ? Kind::kConsole : kind;
+  Guest guest(world, kind);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);
   }
-  if (disk) {
+  if (kind != Kind::kEntropy) {
     guest.CheckWorks();
     struct stat status{};
     CHECK(::fstat(world.image.get(), &status) == 0 && status.st_size == static_cast<off_t>(kImageSize));
