@@ -113,12 +113,13 @@ Status Daemon::CreateMachine() {
   const trace::Span span("start", "machine");
   loop_->big_lock().AssertHeld();
   machine::BootConfig boot = options_.boot;
-  if (!options_.machine.acpi && !options_.machine.devices.empty()) {
+  if (!options_.machine.acpi && !options_.machine.devices.empty() && boot.firmware_path.empty()) {
     boot.cmdline += boot.cmdline.empty() ? "" : " ";
     boot.cmdline += machine::VirtioParameters(static_cast<unsigned>(options_.machine.devices.size()));
   }
   auto image = TRY(machine::OpenBootImage(boot));
-  log::Info("guest: {}: {}", options_.boot.kernel_path, image->description());
+  log::Info("guest: {}: {}", boot.firmware_path.empty() ? boot.kernel_path : boot.firmware_path,
+            image->description());
   machine_ = TRY(machine::Machine::Create(options_.machine, std::move(image), *loop_, *system_, timeline_));
   event_log_ = machine_->events().Subscribe([](const machine::Event& event) {
     log::Info("{}", Describe(event));

@@ -35,6 +35,9 @@ struct Raw {
 void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--kernel", options.boot.kernel_path,
                  "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
+  app.add_option(
+      "--firmware", options.boot.firmware_path,
+      "firmware instead of a kernel: a ROM image that ends at 4 GiB, such as SeaBIOS's for microvm");
   app.add_option("--initrd", options.boot.initrd_path, "initial ramdisk, or Multiboot module");
   app.add_option("--cmdline", options.boot.cmdline, "guest command line");
   app.add_option("--boot", raw.boot, "boot protocol: auto, linux, pvh or multiboot (auto: by content)");
@@ -212,11 +215,23 @@ std::vector<std::string> JoinSettings(const std::vector<std::string>& words) {
   return joined;
 }
 
+Status CheckBoot(const machine::BootConfig& boot) {
+  if (boot.firmware_path.empty()) {
+    return boot.kernel_path.empty() ? Fail(Error::Usage("--kernel is required, or --firmware")) : Status();
+  }
+  for (const auto& [option, text] :
+       {std::pair{"--kernel", boot.kernel_path}, std::pair{"--initrd", boot.initrd_path},
+        std::pair{"--cmdline", boot.cmdline}}) {
+    if (!text.empty()) {
+      return Fail(Error::Usage(format("{}: firmware finds its own guest; not with --firmware", option)));
+    }
+  }
+  return {};
+}
+
 Status Interpret(const Raw& raw, Options& options) {
   using machine::BootProtocol;
-  if (options.boot.kernel_path.empty()) {
-    return Fail(Error::Usage("--kernel is required"));
-  }
+  TRY(CheckBoot(options.boot));
   auto memory = ParseMemory(raw.memory);
   if (!memory) {
     return Fail(std::move(memory).error().Within("--memory"));

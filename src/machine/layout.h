@@ -51,6 +51,10 @@ inline constexpr std::uint64_t kExitPort = 0xf4;
 inline constexpr std::uint64_t kBootMarkPort = 0x80;
 inline constexpr std::uint64_t kI8042Port = 0x60;
 inline constexpr std::uint64_t kPvPanicPort = 0x505;
+// With --firmware.
+inline constexpr std::uint64_t kFwCfgPort = 0x510;
+inline constexpr std::uint64_t kDebugPort = 0x402;
+inline constexpr std::uint64_t kFirmwareTablesSize = 64 * kKiB;  // of ACPI, at the end of RAM below the gap
 
 // virtio devices have the IOAPIC's pins from here on, one each. A guest without ACPI
 // knows of ISA interrupts only: then they get those that are free, and are fewer.

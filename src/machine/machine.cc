@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <bit>
 #include <climits>
+#include <cstring>
 #include <utility>
 
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
 #include "src/machine/acpi/tables.h"
+#include "src/machine/fw_cfg_files.h"
 #include "src/machine/layout.h"
 #include "src/machine/report.h"
 
@@ -21,6 +23,8 @@ namespace {
 // pages on its own), and has none of more than 65536.
 constexpr unsigned kLeastDirtyRing = 1024;
 constexpr unsigned kMostDirtyRing = 65'536;
+
+constexpr std::uint64_t kLeastForFirmware = 8 * kMiB;
 
 std::uint64_t HostMemory() {
   struct sysinfo info{};
@@ -144,7 +148,21 @@ Status Machine::CreateMemory() {
     TRY(system_root_->Add(layout::kGapEnd, high));
     ram_.Add({.start = GuestAddress(layout::kGapEnd), .size = above, .block = block, .block_offset = below});
   }
-  return {};
+  return CreateRom();
+}
+
+Status Machine::CreateRom() {
+  const auto rom = image_->rom();
+  if (rom.empty()) {
+    return {};
+  }
+  if (config_.memory.size < kLeastForFirmware) {
+    return Fail(Error::Usage(format("--memory: firmware needs {} MiB at least", kLeastForFirmware / kMiB)));
+  }
+  const auto block = TRY(memory::RamBlock::NewAnonymous("firmware", rom.size()));
+  std::memcpy(block->host(), rom.data(), rom.size());
+  return system_root_->Add(layout::kGapEnd - rom.size(),
+                           memory::MemoryRegion::NewRom(topology_, "firmware", block), 1);
 }
 
 Status Machine::CreateDevices() {
@@ -159,6 +177,7 @@ Status Machine::CreateDevices() {
   const PlatformConfig config{.legacy_irq = config_.legacy_irq,
                               .acpi = config_.acpi,
                               .watchdog = config_.watchdog,
+                              .firmware = !image_->rom().empty(),
                               .ioapic_pins = Pins(config_),
                               .ram_below_gap = below,
                               .ram_above_gap = config_.memory.size - below};
@@ -268,20 +287,43 @@ void Machine::ConnectClock() {
        }});
 }
 
+// It makes its own MP table, and has the place of the others.
 void Machine::PrepareTables() {
+  const bool firmware = !image_->rom().empty();
   if (config_.acpi) {
-    tables_.push_back(BuildAcpi({.base = layout::kAcpiTables,
+    tables_.push_back(BuildAcpi({.base = firmware ? FirmwareTables() : layout::kAcpiTables,
                                  .vcpus = config_.vcpus,
                                  .serial = true,
                                  .legacy_pic = config_.legacy_irq,
                                  .watchdog = config_.watchdog,
                                  .virtio = virtio_->slots()}));
   }
+  if (firmware) {
+    DescribeToFirmware(*platform_->fw_cfg(), config_.vcpus, FirmwareMap(),
+                       tables_.empty() ? TableBlob() : tables_.back());
+    return;
+  }
   auto mp = BuildMpTable({.base = layout::kMpTable, .vcpus = config_.vcpus}, layout::kMpTableSize);
   if (mp.bytes.empty()) {
     mp = BuildMpTable({.base = layout::kLargeMpTable, .vcpus = config_.vcpus}, layout::kLargeMpTableSize);
   }
   tables_.push_back(std::move(mp));
+}
+
+std::uint64_t Machine::FirmwareTables() const {
+  return BelowGap(config_.memory.size) - layout::kFirmwareTablesSize;
+}
+
+// RAM as it is, but for the tables' place: what is below 1 MiB the firmware knows.
+std::vector<MemoryMapEntry> Machine::FirmwareMap() const {
+  std::vector<MemoryMapEntry> map;
+  map.push_back({.start = 0, .size = FirmwareTables(), .type = MemoryType::kRam});
+  map.push_back(
+      {.start = FirmwareTables(), .size = layout::kFirmwareTablesSize, .type = MemoryType::kReserved});
+  if (const std::uint64_t above = config_.memory.size - BelowGap(config_.memory.size); above != 0) {
+    map.push_back({.start = layout::kGapEnd, .size = above, .type = MemoryType::kRam});
+  }
+  return map;
 }
 
 BootPlatform Machine::DescribeToGuest() const {

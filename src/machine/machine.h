@@ -81,6 +81,7 @@ class Machine final : private LifecycleTarget {
 
   Status CreateVm(const kvm::System& system);
   Status CreateMemory();
+  Status CreateRom();
   Status CreateDevices();
   Status CreateVirtio();
   void HoldCurrentVcpu();
@@ -89,6 +90,8 @@ class Machine final : private LifecycleTarget {
   Status ConnectListeners();
   void ConnectClock();
   void PrepareTables();
+  std::uint64_t FirmwareTables() const;
+  std::vector<MemoryMapEntry> FirmwareMap() const;
   void ServeVcpuEvents();
   // Guest RAM is not what it was. What the log says of it; for the rest, see MemoryFailed.
   std::string Describe(const BusError& error) const;

@@ -98,6 +98,12 @@ Status Platform::CreateLegacyDevices(const PlatformBus& bus, const PlatformConfi
   TRY(Place(bus, bus.io, layout::kBootMarkPort, "boot-marks", devices::BootMarkPort::kSize, boot_marks_));
   devices_.insert(devices_.end(), {serial_.get(), i8042_.get(), rtc_.get(), exit_port_.get(), &boot_marks_});
 
+  if (config.firmware) {
+    fw_cfg_ = std::make_unique<devices::FwCfg>();
+    TRY(Place(bus, bus.io, layout::kFwCfgPort, "fw-cfg", devices::FwCfg::kSize, *fw_cfg_));
+    TRY(Place(bus, bus.io, layout::kDebugPort, "debug-port", devices::DebugPort::kSize, debug_port_));
+    devices_.insert(devices_.end(), {fw_cfg_.get(), &debug_port_});
+  }
   if (config.legacy_irq) {
     pit_ = std::make_unique<devices::Pit>(bus.loop, IsaLine(layout::kPitIrq, layout::kPitGsi));
     TRY(Place(bus, bus.io, layout::kPitPort, "pit", 4, pit_->counters()));

@@ -11,6 +11,7 @@
 #include "gyre/base/result.h"
 #include "gyre/devices/char_backend.h"
 #include "gyre/devices/device.h"
+#include "gyre/devices/platform/firmware.h"
 #include "gyre/devices/platform/ioapic.h"
 #include "gyre/devices/platform/legacy.h"
 #include "gyre/devices/platform/pic_pit.h"
@@ -27,6 +28,7 @@ struct PlatformConfig {
   bool legacy_irq = false;
   bool acpi = true;
   bool watchdog = false;
+  bool firmware = false;
   unsigned ioapic_pins = devices::IoApic::kPins;
   std::uint64_t ram_below_gap = 0;
   std::uint64_t ram_above_gap = 0;
@@ -55,6 +57,8 @@ class Platform {
   devices::IoApic& ioapic() { return *ioapic_; }
   // Null without --legacy-irq.
   devices::DualPic* pic() { return pic_.get(); }
+  // Null without --firmware.
+  devices::FwCfg* fw_cfg() { return fw_cfg_.get(); }
   const devices::BootMarkPort& boot_marks() const { return boot_marks_; }
   // Every device back to power-on.
   void Reset();
@@ -85,6 +89,8 @@ class Platform {
   std::unique_ptr<devices::Rtc> rtc_;
   std::unique_ptr<devices::ExitPort> exit_port_;
   devices::BootMarkPort boot_marks_;
+  std::unique_ptr<devices::FwCfg> fw_cfg_;
+  devices::DebugPort debug_port_;
   std::unique_ptr<devices::AcpiPower> acpi_power_;
   std::unique_ptr<devices::AcpiEvents> acpi_events_;
   std::unique_ptr<devices::Watchdog> watchdog_;

@@ -36,6 +36,7 @@ constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its statu
 constexpr std::uint64_t kStatus = 0x8100;
 constexpr std::uint64_t kData = 0x9000;
 constexpr std::uint64_t kBase = 0xfeb00000;
+constexpr std::uint64_t kMultiport = 2;  // of a console
 constexpr std::size_t kImageSize = 64 * kKiB;
 
 class Script {
@@ -149,20 +150,22 @@ class EchoNetwork final : public NetBackend {
   bool awaited_ = false;
 };
 
-enum class Kind : std::uint8_t { kDisk, kEntropy, kNet };
+enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole, kNet };
 
-std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind) {
-  const DeviceContext context{.loop = *world.loop, .memory = *world.space};
+std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind, devices::Chardevs& chardevs) {
+  const DeviceContext context{.loop = *world.loop, .memory = *world.space, .chardevs = &chardevs};
   if (kind == Kind::kNet) {
     NetOptions options;
     options.id = "net0";
     options.packed = true;
     return MakeNet(context, options, std::make_unique<EchoNetwork>()).device;
   }
-  const bool disk = kind == Kind::kDisk;
-  const Module& module = **std::ranges::find(Modules(), disk ? "disk" : "entropy", &Module::option);
-  const std::string options =
-      disk ? format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get()) : "packed=on";
+  const std::array<std::pair<const char*, std::string>, 3> devices = {
+      {{"entropy", "packed=on"},
+       {"disk", format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get())},
+       {"console", "packed=on,to=ringbuf,port=a:ringbuf"}}};
+  const auto& [option, options] = devices.at(static_cast<std::size_t>(kind));
+  const Module& module = **std::ranges::find(Modules(), option, &Module::option);
   return module.create(context, Properties::Parse(options, module.properties).value()).value();
 }
 
@@ -170,11 +173,13 @@ class Guest {
  public:
   Guest(World& world, Kind kind)
       : world_(world),
+        kind_(kind),
+        chardevs_(*world.loop),
         mmio_(*world.space, kBase),
         features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
                                      : 0) {
     std::memset(world.block->host(), 0, kRamSize);
-    auto device = NewDevice(world, kind);
+    auto device = NewDevice(world, kind, chardevs_);
     transport_ =
         MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
             .value();
@@ -199,7 +204,7 @@ class Guest {
       case 5:
         return Offer(script);
       case 6:
-        mmio_.Kick(script.Byte() % 3);
+        mmio_.Kick(script.Byte() % (kind_ == Kind::kConsole ? 7U : 3U));
         return world_.Run();
       case 7:
         return mmio_.Write(MmioDriver::kStatus, 0);
@@ -219,6 +224,9 @@ class Guest {
     transport_->Reset();
     CHECK(transport_->device().Idle());
     BringUp(0, 8);
+    if (kind_ == Kind::kConsole) {
+      return CheckPrints();
+    }
     std::memset(world_.block->host() + kHeader, 0, 16);
     rings_.at(0)->Offer(std::array{Buffer{kHeader, 16}, Buffer{kData, 512, true}, Buffer{kStatus, 1, true}});
     mmio_.Kick(0);
@@ -253,6 +261,17 @@ class Guest {
   }
 
  private:
+  void CheckPrints() {
+    devices::RingBuffer& output = *chardevs_.Find("console0")->ring_buffer();
+    output.Take(SIZE_MAX);
+    std::memcpy(world_.block->host() + kData, "alive", 5);
+    rings_.at(1)->Offer(std::array{Buffer{kData, 5}});
+    mmio_.Kick(1);
+    for (int i = 0; i < 10; ++i) {
+      world_.Run();
+    }
+    CHECK(rings_.at(1)->TakeUsed() && output.Take(SIZE_MAX) == "alive");
+  }
   void Scribble(std::uint64_t address, Script& script) {
     const std::uint64_t value = script.Number(8);
     std::memcpy(world_.block->host() + address, &value, 1 + script.Byte() % 8);
@@ -264,7 +283,8 @@ class Guest {
                             .in_order = false};
     size = ring.packed ? size : std::bit_floor(size);
     mmio_.Negotiate(kFeatureVersion1 | features_ | (ring.packed ? kFeaturePacked : 0) |
-                    (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0));
+                    (ring.indirect ? kFeatureIndirect : 0) | (ring.event_index ? kFeatureEventIndex : 0) |
+                    (kind_ == Kind::kConsole && (features & 8) != 0 ? kMultiport : 0));
     rings_.clear();
     room_.clear();
     for (unsigned i = 0; i < transport_->device().traits().queues; ++i) {
@@ -277,6 +297,9 @@ class Guest {
   }
   // A request whose shape is a driver's, with numbers that need not be.
   void Offer(Script& script) {
+    if (kind_ == Kind::kConsole) {
+      return OfferToConsole(script);
+    }
     const std::size_t queue = script.Byte() % 2;
     const std::uint32_t type = script.Byte() % 16;
     const std::uint64_t sector = script.Number(2);
@@ -305,7 +328,23 @@ class Guest {
     rings_[queue]->Offer(std::span(buffers).subspan(shape == 1 ? 1 : 0, shape == 2 ? 2 : 1));
   }
 
+  // A message of the driver's, or a buffer, to one of the queues.
+  void OfferToConsole(Script& script) {
+    const std::size_t queue = script.Byte() % 6;
+    const std::uint64_t message =
+        script.Number(2) | std::uint64_t{script.Byte()} << 32 | std::uint64_t{script.Byte()} << 48;
+    const auto size = static_cast<std::uint32_t>(script.Byte() % 4 == 0 ? script.Number(2) & 0x7fff : 8) + 1;
+    if (queue >= rings_.size() || room_[queue] == 0) {
+      return;
+    }
+    --room_[queue];
+    std::memcpy(world_.block->host() + kHeader, &message, sizeof(message));
+    rings_[queue]->Offer(std::array{Buffer{kHeader, size, queue % 2 == 0}});
+  }
+
   World& world_;
+  const Kind kind_;
+  devices::Chardevs chardevs_;  // outlives the device
   Line line_;
   MmioDriver mmio_;
   const std::uint64_t features_;  // beside the rings'
@@ -320,16 +359,16 @@ class Guest {
 void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   static World& world = *new World;  // for ever: an io_uring's end takes long
   Script script(bytes);
-  const unsigned choice = script.Byte() % 4;
-  const bool disk = choice == 1 || choice == 2;
-  Guest guest(world, disk ? Kind::kDisk : choice == 0 ? Kind::kEntropy : Kind::kNet);
+  const std::uint8_t choice = script.Byte();
+  static constexpr std::array kKinds = {Kind::kEntropy, Kind::kDisk, Kind::kDisk, Kind::kNet};
+  const Kind kind = choice >= 192 ? Kind::kConsole : kKinds.at(choice % 4);
+  Guest guest(world, kind);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);
   }
-  if (choice == 3) {
+  if (kind == Kind::kNet) {
     guest.CheckEchoes();
-  }
-  if (disk) {
+  } else if (kind != Kind::kEntropy) {
     guest.CheckWorks();
     struct stat status{};
     CHECK(::fstat(world.image.get(), &status) == 0 && status.st_size == static_cast<off_t>(kImageSize));

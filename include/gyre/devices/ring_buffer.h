@@ -7,14 +7,15 @@
 #include <span>
 #include <string>
 
+#include "gyre/base/types.h"
 #include "gyre/devices/char_backend.h"
 
 namespace gyre::devices {
 
 class RingBuffer final : public CharBackend {
  public:
-  static constexpr std::size_t kUsualSize = 64 * 1024;  // bytes
-  static constexpr std::size_t kMostSize = 16 * 1024 * 1024;
+  static constexpr std::size_t kUsualSize = 64 * kKiB;  // bytes
+  static constexpr std::size_t kMostSize = 16 * kMiB;
 
   explicit RingBuffer(std::size_t size) : size_(size) {}
 

@@ -87,7 +87,7 @@ constexpr Type kResizeArguments = ObjectType("chardev-resize arguments", kResize
 
 constexpr std::array<std::string_view, 1> kFormats{"utf8"};
 constexpr Type kFormat = EnumType("DataFormat", kFormats);
-constexpr std::uint64_t kMostRead = 1024 * 1024;
+constexpr std::uint64_t kMostRead = kMiB;
 constexpr Type kReadSize{.kind = Type::Kind::kInteger, .name = "integer", .least = 1, .most = kMostRead};
 constexpr std::array kReadMembers{
     Member{"device", &kString, "the label"}, Member{"size", &kReadSize, "bytes at most"},

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct BootConfig {
   std::string initrd_path;  // empty: none
   std::string cmdline;
   BootProtocol protocol = BootProtocol::kAuto;
+  // Instead of a kernel; empty: none.
+  std::string firmware_path = {};  // NOLINT(readability-redundant-member-init): initialisers may omit it
 };
 
 // E820 numbering (ACPI 6.4, 15): the same for the zero page and for PVH.
@@ -45,6 +48,8 @@ class BootImage {
   // called at start and again at each reset, on RAM whose content is undefined
   // outside what it writes. Big lock held, no vCPU runs.
   virtual Result<kvm::EntryState> Place(const memory::GuestRam& ram, const BootPlatform& platform) const = 0;
+  // What stands as ROM below 4 GiB; empty but for firmware.
+  virtual std::span<const std::byte> rom() const { return {}; }
   // "Linux bzImage (64-bit entry)", for the log.
   virtual std::string description() const = 0;
 };

@@ -5,6 +5,7 @@
 
 #include "gyre/base/format.h"
 #include "src/machine/boot/boot.h"
+#include "src/machine/boot/firmware.h"
 #include "src/machine/boot/linux_params.h"
 #include "src/machine/boot/multiboot.h"
 #include "src/machine/boot/placer.h"
@@ -89,6 +90,9 @@ Opened OpenByContent(BootFiles files) {
 }  // namespace boot
 
 Result<std::unique_ptr<BootImage>> OpenBootImage(const BootConfig& config) {
+  if (!config.firmware_path.empty()) {
+    return boot::OpenFirmware(config.firmware_path);
+  }
   boot::BootFiles files{.kernel = TRY(boot::ImageFile::Open("kernel", config.kernel_path)),
                         .initrd = std::nullopt,
                         .cmdline = config.cmdline};

@@ -57,7 +57,9 @@ TEST(Options, ControlSockets_AreKept) {
 }
 
 TEST(Options, EachMistake_IsOneClearLine) {
-  EXPECT_EQ(ErrorOf({}), "--kernel is required");
+  EXPECT_EQ(ErrorOf({}), "--kernel is required, or --firmware");
+  EXPECT_EQ(ErrorOf({"--firmware", "rom", "--kernel", "k"}),
+            "--kernel: firmware finds its own guest; not with --firmware");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "0"}), "--memory: a guest needs some");
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "1000K"}),
             "--memory: 1024000 bytes is not a whole number of MiB");
