@@ -84,7 +84,10 @@ void AppendJson(std::string& out, const Json& value) {  // NOLINT(misc-no-recurs
     case Json::value_t::number_unsigned:
       return AppendNumber(out, value.get<std::uint64_t>());
     case Json::value_t::number_float:
-      return AppendNumber(out, value.get<double>());
+      AppendNumber(out, value.get<double>());
+      // "-0" alone is an integer, which has no such value.
+      out += value.get<double>() == 0 && std::signbit(value.get<double>()) ? ".0" : "";
+      return;
     case Json::value_t::null:
     case Json::value_t::binary:
     case Json::value_t::discarded:

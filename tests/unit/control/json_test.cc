@@ -153,6 +153,12 @@ TEST(JsonParser, Garbage_IsErrorsAndNothingWorse) {
   }
 }
 
+// Without its fraction it would be read again as the integer 0.
+TEST(JsonWriter, NegativeZero_IsReadAgainAsItself) {
+  EXPECT_EQ(ParseAll("[-0.0, -0, 0.0]"), Texts{"[-0.0, 0, 0]"});
+  EXPECT_EQ(ParseAll("[-0.0]"), Texts{"[-0.0]"});
+}
+
 TEST(JsonWriter, BadUtf8_IsReplaced) { EXPECT_EQ(WriteJson("a\xff z\x7f"), R"("a\uFFFD z\u007F")"); }
 
 }  // namespace
