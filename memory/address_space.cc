@@ -161,13 +161,13 @@ AddressSpace::Impl::Change AddressSpace::Impl::TakeChange(AddressSpace& space) {
   if (!change.removed.empty() || !change.added.empty()) {
     change.new_view = std::make_shared<const FlatView>(std::move(now));
   }
+  TakeCoalescingChange(*old_view, change.new_view ? *change.new_view : *old_view, windows, change);
   // An ioeventfd shows only if all its bytes do, so those beside a window count too.
   constexpr unsigned kLargestEventFd = 8;
   for (Window& window : windows) {
     window = window.Wider(kLargestEventFd);
   }
   std::ranges::move(std::exchange(event_fds_changed, {}), std::back_inserter(windows));
-  TakeCoalescingChange(*old_view, change.new_view ? *change.new_view : *old_view, change);
   TakeEventFdChange(change.new_view ? *change.new_view : *old_view, Coalesced(std::move(windows)), change);
   return change;
 }

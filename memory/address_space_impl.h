@@ -58,7 +58,8 @@ struct AddressSpace::Impl {
     return !changed.empty() || !event_fds_changed.empty() || !coalescing_changed.empty();
   }
   void TakeEventFdChange(const FlatView& shown, const std::vector<Window>& windows, Change& change);
-  void TakeCoalescingChange(const FlatView& before, const FlatView& shown, Change& change);
+  void TakeCoalescingChange(const FlatView& before, const FlatView& shown, std::vector<Window> windows,
+                            Change& change);
   void KeepCoalescing(const Change& change);
   void Publish(View view);
 

@@ -69,10 +69,11 @@ std::vector<PlacedCoalescing> PlaceCoalescing(const FlatRange& range) {
   return placed;
 }
 
-// Only ranges that came or went, and those where a region's own coalescing may have
-// changed, can differ; and what is placed never crosses a range's ends.
+// What is placed never crosses a range's ends, so only ranges that came or went can differ, those where a
+// region's own coalescing may have changed, and those in `windows`, all that the transaction has touched: a
+// region that was hidden meanwhile may have come back as it was, but for its coalescing.
 void AddressSpace::Impl::TakeCoalescingChange(const FlatView& old_view, const FlatView& shown,
-                                              Change& change) {
+                                              std::vector<Window> windows, Change& change) {
   std::vector<PlacedCoalescing> before;
   std::vector<PlacedCoalescing> after;
   const auto forget = [&](const FlatRange& range) {
@@ -86,7 +87,8 @@ void AddressSpace::Impl::TakeCoalescingChange(const FlatView& old_view, const Fl
   };
   std::ranges::for_each(change.removed, forget);
   std::ranges::for_each(change.added, place);
-  for (const Window& window : Coalesced(std::exchange(coalescing_changed, {}))) {
+  std::ranges::move(std::exchange(coalescing_changed, {}), std::back_inserter(windows));
+  for (const Window& window : Coalesced(std::move(windows))) {
     old_view.ForEach(window.first(), window.last(), forget);
     shown.ForEach(window.first(), window.last(), place);
   }

@@ -180,6 +180,17 @@ TEST_F(CoalescingTest, DisabledOrDetached_ShowsNone) {
   EXPECT_EQ(mirror.Describe(), "");
 }
 
+// The view is as it was, so nothing else tells that something is to be done.
+TEST_F(CoalescingTest, ChangedWhileItIsHidden_ShowsWhenItComesBackAsItWas) {
+  {
+    const Transaction transaction(world.topology);
+    region->SetEnabled(false);
+    EXPECT_TRUE(region->AddCoalescing(0x10, 4));
+    region->SetEnabled(true);
+  }
+  EXPECT_EQ(mirror.Describe(), "1010-1013 ");
+}
+
 TEST_F(CoalescingTest, LateListener_IsReplayedAndShownTheEnd) {
   ASSERT_TRUE(region->AddCoalescing(0, 0x10));
   ZoneMirror late;
