@@ -19,6 +19,7 @@
 
 #include "gyre/base/unique_fd.h"
 #include "tests/kvm/gyred.h"
+#include "tests/support/send_fd.h"
 
 namespace gyre::test {
 
@@ -43,22 +44,7 @@ class Client {
   void Put(std::string_view text) {
     EXPECT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
   }
-  void PutWithFd(std::string_view text, int fd) {
-    iovec part{.iov_base = const_cast<char*>(text.data()),
-               .iov_len = text.size()};  // NOLINT: it is only read
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-    EXPECT_EQ(::sendmsg(fd_.get(), &message, MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
-  }
+  void PutWithFd(std::string_view text, int fd) { SendWithFd(fd_.get(), text, fd); }
   // The next line; nothing at the end, or when none comes.
   std::optional<Json> Next() {
     for (auto end = text_.find("\r\n"); end == std::string::npos; end = text_.find("\r\n")) {

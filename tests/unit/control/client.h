@@ -16,6 +16,7 @@
 
 #include "gyre/base/unique_fd.h"
 #include "src/control/server.h"
+#include "tests/support/send_fd.h"
 #include "tests/unit/loop/fixture.h"
 
 namespace gyre::control {
@@ -33,21 +34,7 @@ class TestClient {
     const ssize_t put = ::send(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     return put > 0 ? static_cast<std::size_t>(put) : 0;
   }
-  void PutWithFd(std::string_view bytes, int fd) {
-    iovec part{.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};  // NOLINT
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-    EXPECT_EQ(::sendmsg(socket_.get(), &message, 0), static_cast<ssize_t>(bytes.size()));
-  }
+  void PutWithFd(std::string_view bytes, int fd) { test::SendWithFd(socket_.get(), bytes, fd); }
   // Reads what there is into `text`.
   void Take() {
     std::array<char, 65536> buffer{};
