@@ -257,6 +257,28 @@ TEST_F(Control, SocatAndJq_AreClients) {
   EXPECT_EQ(result.exit_status, 0) << result.Describe();
 }
 
+// Its types are made from QEMU's schema: a member that is missing or of another type is an error there.
+TEST_F(Control, GoQemu_IsAClient) {
+  constexpr std::size_t kDiskSize = 1 << 20;
+  if (RunProcess(
+          {"sh", "-c", "command -v go && test -d " GYRE_GO_PATH "/src/github.com/digitalocean/go-qemu"})
+          .exit_status != 0) {
+    GTEST_SKIP() << "go or go-qemu is not installed";
+  }
+  const std::string client = TempPath("qmp_client");
+  const auto built =
+      RunProcess({"env", "GO111MODULE=off", "GOPATH=" GYRE_GO_PATH, "GOCACHE=" + TempPath("go-cache"), "go",
+                  "build", "-o", client, GYRE_TRANSCRIPTS "/../qmp_client.go"});
+  ASSERT_EQ(built.exit_status, 0) << built.Describe();
+  auto process = StartGuest("echo", With({"--paused", "--name", "vm", "--memory", "64M", "--disk",
+                                          WriteTempFile("disk", std::string(kDiskSize, 'd'))}));
+  EXPECT_TRUE(Client::Connect(Socket()).has_value());
+  const auto result = RunProcess({client, Socket(), std::to_string(kDiskSize)});
+  EXPECT_EQ(result.exit_status, 0) << result.Describe();
+  const auto ended = process.Wait();
+  EXPECT_EQ(ended.exit_status, 0) << ended.Describe();
+}
+
 // --- Beside QEMU ---
 
 // Objects by their keys, arrays by their first element, the rest by type; a number is a number.
