@@ -11,7 +11,7 @@ import tempfile
 
 from . import util
 
-PACKAGES = ("systemd", "systemd-sysv", "udev", "kmod", "libedit2")
+PACKAGES = ("systemd", "systemd-sysv", "udev", "kmod", "libedit2", "iproute2", "passt")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # What a machine of one test has no use for; a boot under emulation is long enough.
 MASKED = ("serial-getty@ttyS0.service", "getty@tty1.service", "getty.target", "apt-daily.timer", "apt-daily-upgrade.timer",
@@ -31,7 +31,7 @@ def image(files, links, kernel):
     """
     packages = base()
     directory = util.CACHE / "debianroot"
-    modules = kernel.modules(("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg"))
+    modules = kernel.modules(("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun"))
     files = dict(files) | {f"/modules/{order:02}-{module.name}": module for order, module in enumerate(modules)}
     links = dict(links) | {f"/etc/systemd/system/{unit}": "/dev/null" for unit in MASKED}
     target = directory / f"root-{_key(packages, files, links)}.ext4"

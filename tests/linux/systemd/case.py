@@ -41,6 +41,8 @@ def run(gyred):
         str(units / "gyre@.socket"): HERE.parents[2] / "tools/systemd/gyre@.socket",
         "/usr/local/lib/sysusers.d/gyre.conf": HERE.parents[2] / "tools/systemd/gyre.sysusers",
         "/usr/local/etc/gyre/example.conf": HERE.parents[2] / "tools/systemd/example.conf",
+        "/gyre/tap.conf": HERE.parents[2] / "tools/systemd/tap.conf",
+        "/gyre/user-network.conf": HERE.parents[2] / "tools/systemd/user-network.conf",
         "/gyre/button": path / "tests/guests/button",
         "/gyre/outb": build.helper("outb"),
         "/gyre/runner": HERE / "runner",

@@ -4,9 +4,9 @@ conf=/usr/local/etc/gyre
 
 say() { echo "systemd: $*"; }
 fail() {
-  echo "FAILED: $*"
   systemctl status --no-pager -n 0 'gyre@*' || true
-  journalctl --no-pager -n 60 -o short-monotonic || true
+  journalctl --no-pager -n 40 -o short-monotonic || true
+  echo "FAILED: $*"
   exit 1
 }
 # until_true SECONDS COMMAND...
@@ -22,8 +22,16 @@ until_true() {
 property() { systemctl show -P "$1" "$2"; }
 has() { [ "$(property "$1" "$2")" = "$3" ]; }
 
+# drop_in INSTANCE FILE
+drop_in() {
+  mkdir -p "/etc/systemd/system/gyre@$1.service.d"
+  cp "$2" "/etc/systemd/system/gyre@$1.service.d/"
+}
+
+listens() { cat /proc/net/tcp /proc/net/tcp6 | grep -q ':1F90 [0-9A-F]*:0000 0A '; }  # port 8080
+
 systemd-sysusers
-for name in a b c; do
+for name in a b c tap user; do
   cat >$conf/$name.conf <<END
 kernel=/gyre/button
 cmdline=sleep
@@ -88,4 +96,30 @@ has SubState gyre@c running || fail "c was not started by its socket"
 gyrectl --timeout 60 c quit --wait || fail "gyrectl c quit"
 until_true 60 has SubState gyre@c dead
 say "the socket has started one"
+
+# A tap of the group's, and passt, under the unit's hardening and the drop-ins that come with it.
+ip tuntap add tap0 mode tap vnet_hdr group gyre
+ip link set tap0 up
+ip tuntap add eth0 mode tap  # a way out that leads nowhere
+ip address add 192.0.2.1/24 dev eth0
+ip link set eth0 up
+ip route add default via 192.0.2.254
+echo 'net="tap=tap0"' >>$conf/tap.conf
+echo 'net="user,hostfwd=tcp::8080-:80"' >>$conf/user.conf
+drop_in tap /gyre/tap.conf
+drop_in user /gyre/user-network.conf
+systemctl daemon-reload
+systemctl start gyre@tap gyre@user || fail "the start with networks"
+[ "$(cat /sys/class/net/tap0/carrier)" = 1 ] || fail "nobody has the tap: $(ip link show tap0)"
+until_true 60 listens
+programs=$(sed 's|.*|/proc/&/comm|' "/sys/fs/cgroup$(property ControlGroup gyre@user)/cgroup.procs" | xargs cat | sort | tr '\n' ' ')
+case $programs in
+  *gyred*passt*) ;;
+  *) fail "in the unit of user: $programs" ;;
+esac
+gyrectl --timeout 60 user status >/dev/null || fail "gyrectl user status"
+systemctl stop gyre@tap gyre@user || fail "the stop of those with networks"
+has Result gyre@user success || fail "user ended by $(property Result gyre@user)"
+! listens || fail "passt has outlived its VM"
+say "a tap and passt carry two"
 echo "PASS systemd"
