@@ -19,7 +19,7 @@
 
 #include "gyre/base/unique_fd.h"
 #include "tests/kvm/gyred.h"
-#include "tests/support/send_fd.h"
+#include "tests/support/fd_passing.h"
 
 namespace gyre::test {
 

@@ -6,14 +6,13 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include <array>
 #include <chrono>
 #include <cstddef>
-#include <cstring>
 #include <string>
 #include <string_view>
 
 #include "gyre/base/unique_fd.h"
+#include "tests/support/fd_passing.h"
 
 namespace gyre::test {
 
@@ -32,19 +31,7 @@ class Manager {
   // The next message, or "".
   std::string Take() {
     std::string text(4096, '\0');
-    iovec piece = {.iov_base = text.data(), .iov_len = text.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message = {};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t got = ::recvmsg(fd_.get(), &message, MSG_CMSG_CLOEXEC);
-    if (const cmsghdr* const header = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr; header != nullptr) {
-      int passed = -1;
-      std::memcpy(&passed, CMSG_DATA(header), sizeof(passed));
-      passed_ = UniqueFd(passed);
-    }
+    const ssize_t got = ReceiveWithFd(fd_.get(), text, passed_);
     text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
     return text;
   }

@@ -16,7 +16,7 @@
 
 #include "gyre/base/unique_fd.h"
 #include "src/control/server.h"
-#include "tests/support/send_fd.h"
+#include "tests/support/fd_passing.h"
 #include "tests/unit/loop/fixture.h"
 
 namespace gyre::control {

@@ -12,11 +12,11 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <span>
 #include <string>
 #include <thread>
 
 #include "gyre/base/unique_fd.h"
+#include "tests/support/fd_passing.h"
 #include "tools/gyrectl/wire.h"
 
 namespace gyre::ctl {
@@ -82,23 +82,6 @@ class FakeServer {
       text.remove_prefix(sent > 0 ? static_cast<std::size_t>(sent) : 0);
     }
   }
-  // Keeps a descriptor that comes along.
-  ssize_t Receive(int fd, std::span<char> buffer) {
-    iovec piece = {.iov_base = buffer.data(), .iov_len = buffer.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message = {};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t got = ::recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-    if (const cmsghdr* const header = CMSG_FIRSTHDR(&message); got > 0 && header != nullptr) {
-      int passed = -1;
-      std::memcpy(&passed, CMSG_DATA(header), sizeof(passed));
-      passed_ = UniqueFd(passed);
-    }
-    return got;
-  }
   void Serve() {
     while (Readable(listener_.get())) {
       const UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
@@ -110,7 +93,7 @@ class FakeServer {
     MessageReader reader;
     std::array<char, 4096> buffer{};
     while (Readable(fd)) {
-      const ssize_t got = Receive(fd, buffer);
+      const ssize_t got = test::ReceiveWithFd(fd, buffer, passed_);
       if (got <= 0) {
         return;
       }

@@ -1,4 +1,4 @@
-// A text to a Unix socket, with a descriptor along, for tests.
+// Texts over a Unix socket with a descriptor along, for tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -6,7 +6,10 @@
 
 #include <array>
 #include <cstring>
+#include <span>
 #include <string_view>
+
+#include "gyre/base/unique_fd.h"
 
 namespace gyre::test {
 
@@ -24,6 +27,24 @@ inline void SendWithFd(int socket, std::string_view text, int fd) {
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
   EXPECT_EQ(::sendmsg(socket, &message, MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+}
+
+// What recvmsg(2) says; a descriptor that comes along replaces `passed`.
+inline ssize_t ReceiveWithFd(int socket, std::span<char> buffer, UniqueFd& passed) {
+  iovec piece{.iov_base = buffer.data(), .iov_len = buffer.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (const cmsghdr* const header = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr; header != nullptr) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+    passed = UniqueFd(fd);
+  }
+  return got;
 }
 
 }  // namespace gyre::test
