@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -41,11 +40,6 @@ constexpr std::uint64_t kBig = 16 * kMiB;
 constexpr std::uint64_t kBigPages = 8192;
 constexpr std::uint64_t kCounts = 0x5000;
 constexpr unsigned kVcpus = 2;
-
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
 
 // A device that takes writes and forgets them.
 class Nobody final : public memory::RegionHandler {

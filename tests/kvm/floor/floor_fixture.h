@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -39,6 +41,12 @@ namespace gyre::kvm {
 inline constexpr std::uint64_t kCode = 0x1000;
 inline constexpr std::uint64_t kMmio = 0x3000'0000;
 inline constexpr int kWaitMs = 5'000;
+
+// How much a long run does: a number in the environment.
+inline std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
+}
 
 struct Access {
   std::uint64_t offset;

@@ -2,7 +2,6 @@
 // of times: what they read was legal at some moment, no write and no kick is lost.
 // SEED= repeats a run, ROUNDS= sets its length.
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 
 #include "ring3.h"
@@ -65,11 +64,6 @@ namespace {
 
 constexpr unsigned kVcpus = 3;
 constexpr std::uint64_t kHeap = 0x1000'0000;
-
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
 
 std::shared_ptr<memory::RamBlock> Filled(std::uint64_t pages, int byte) {
   auto block = memory::RamBlock::NewAnonymous("block", pages * kPageSize).value();

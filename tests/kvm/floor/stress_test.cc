@@ -1,7 +1,6 @@
 // Pause, work and exclusive sections from many threads at once: nothing may
 // deadlock, and whoever is alone must be. SEED= repeats a run, ROUNDS= sets its length.
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 
 #include "floor_fixture.h"
@@ -32,11 +31,6 @@ namespace gyre::kvm {
 namespace {
 
 constexpr unsigned kVcpus = 4;
-
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
 
 class StressTest : public FloorTest {
  protected:
