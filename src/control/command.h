@@ -2,10 +2,12 @@
 // argument checks, query-commands, query-qmp-schema and docs/qmp.md.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <expected>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -50,6 +52,9 @@ struct ClientState {
   bool negotiated = false;  // events are for it, commands taken
   bool oob = false;
   std::map<std::string, UniqueFd, std::less<>> fds;  // by getfd
+  // Set when the connection is closed: long work that only this client waits for ends then. Any thread reads
+  // it.
+  std::shared_ptr<std::atomic<bool>> gone = std::make_shared<std::atomic<bool>>(false);
 };
 
 // One execution. Arguments have been checked against the command's type.

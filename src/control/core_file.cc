@@ -256,7 +256,7 @@ Status WriteAll(int fd, std::span<const std::byte> bytes, const std::atomic<bool
   const Sink sink(fd);
   while (!bytes.empty()) {
     if (cancelled.load(std::memory_order_relaxed)) {
-      return Fail(Error::Host("cancelled: gyred is about to end"));
+      return Fail(Error::Host("cancelled"));
     }
     pollfd entry{.fd = sink.fd(), .events = POLLOUT, .revents = 0};
     if (::poll(&entry, 1, kLookMs) == 0) {

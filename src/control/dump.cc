@@ -46,7 +46,8 @@ struct Dump::Core {
   }
 };
 
-void Dump::Start(Services& services, OutputFile file, const Plan& plan, Done done) {
+void Dump::Start(Services& services, const ClientState& client, OutputFile file, const Plan& plan,
+                 Done done) {
   machine::Lifecycle& lifecycle = services.machine->lifecycle();
   const memory::GuestRam& ram = services.machine->ram();
   auto all = RangesOf(ram, 0, UINT64_MAX);
@@ -84,13 +85,17 @@ void Dump::Start(Services& services, OutputFile file, const Plan& plan, Done don
   if (plan.detach) {
     done(Nothing());
   }
-  services.workers.Run(std::move(write), [this, &services, detach = plan.detach,
-                                          done = std::move(done)](Outcome outcome) mutable {
+  auto end = [this, &services, detach = plan.detach, done = std::move(done)](Outcome outcome) mutable {
     Finish(services, outcome);
     if (!detach) {
       done(std::move(outcome));
     }
-  });
+  };
+  if (plan.detach) {
+    services.workers.Run(std::move(write), std::move(end));
+  } else {
+    services.workers.Run(std::move(write), std::move(end), client.gone);
+  }
 }
 
 void Dump::Finish(Services& services, const Outcome& outcome) {

@@ -25,7 +25,8 @@ class Dump {
 
   bool active() const { return state_ == State::kActive; }
   // Stops the VM, writes on a thread, and starts the VM again if it ran.
-  void Start(Services& services, OutputFile file, const Plan& plan, Done done);
+  // Unless it is detached, `client`'s end is its end.
+  void Start(Services& services, const ClientState& client, OutputFile file, const Plan& plan, Done done);
   // The end has come: the VM is not started again.
   void StayStopped() { resume_ = false; }
   // {"status", "completed", "total"}.

@@ -1,5 +1,7 @@
 #include "src/control/fd_sets.h"
 
+#include <utility>
+
 #include "gyre/base/format.h"
 
 namespace gyre::control {
@@ -31,7 +33,8 @@ Outcome FdSets::Add(std::optional<std::int64_t> set, std::optional<std::string> 
 
 Outcome FdSets::Remove(std::int64_t set, std::optional<std::int64_t> fd) {
   const auto found = sets_.find(set);
-  const bool has_fd = found != sets_.end() && (!fd || found->second.contains(static_cast<int>(*fd)));
+  const bool has_fd = found != sets_.end() &&
+                      (!fd || (std::in_range<int>(*fd) && found->second.contains(static_cast<int>(*fd))));
   if (!has_fd) {
     return Refuse(fd ? format("File descriptor named 'fdset-id:{}, fd:{}' not found", set, *fd)
                      : format("File descriptor named 'fdset-id:{}' not found", set));

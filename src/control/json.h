@@ -43,8 +43,14 @@ class JsonParser {
   // Takes bytes from the front of `input` up to the end of a value or to an error;
   // nothing: it has taken them all and needs more.
   std::optional<Parsed> Next(std::string_view& input);
+  // About how many bytes of memory the value takes that is not whole yet.
+  std::size_t held() const { return text_.capacity() + (values_ * kValueSize); }
+  // Forgets it.
+  void Reset();
 
  private:
+  static constexpr std::size_t kValueSize = 96;  // of a small value with its node
+
   enum class Lexer : std::uint8_t { kBetween, kString, kEscape, kUnicode, kWord, kDiscard, kDiscardString };
   enum class Expect : std::uint8_t { kValue, kValueOrEnd, kKeyOrEnd, kKey, kColon, kCommaOrEnd };
   struct Fault {
@@ -67,7 +73,6 @@ class JsonParser {
   Step Add(Json value);
   Json& Place(Json value);
   Parsed Break(std::string text, char last);
-  void Reset();
 
   const Limits limits_;
   Lexer lexer_ = Lexer::kBetween;

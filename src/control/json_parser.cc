@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 
 #include "gyre/base/format.h"
 #include "src/control/json.h"
@@ -61,6 +63,12 @@ std::optional<Json> Number(std::string_view text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc() && end == text.data() + text.size() ? std::optional<Json>(value) : std::nullopt;
+}
+
+// from_chars says of a number too small for a double what it says of one too large; strtod gives the nearest.
+std::optional<Json> SmallNumber(const std::string& text) {
+  const double value = std::strtod(text.c_str(), nullptr);
+  return std::abs(value) < 1 ? std::optional<Json>(value) : std::nullopt;
 }
 
 // A byte or a short text as an error may quote it.
@@ -202,7 +210,7 @@ JsonParser::Step JsonParser::TakeUnicode(char byte) {
   lexer_ = Lexer::kString;
   const bool high = unicode_ >= 0xd800 && unicode_ < 0xdc00;
   const bool low = unicode_ >= 0xdc00 && unicode_ < 0xe000;
-  if (unicode_ == 0 || low != (high_surrogate_ != 0)) {
+  if (low != (high_surrogate_ != 0)) {
     return Fault{format("JSON parse error, \\u{:04x} is not a valid Unicode character", unicode_)};
   }
   if (high) {
@@ -305,6 +313,9 @@ JsonParser::Step JsonParser::EndWord() {
   }
   if (!value) {
     value = Number<double>(text_);
+  }
+  if (!value) {
+    value = SmallNumber(text_);
   }
   if (!value) {
     return Fault{format("JSON parse error, number '{}' is out of range", text_)};

@@ -11,8 +11,8 @@ namespace gyre::control {
 
 class OutputFile {
  public:
-  // Readable by gyred's user alone. What exists and is no regular file (a FIFO, a device)
-  // is opened as it is.
+  // A new one is readable by gyred's user alone; one that is replaced keeps its permissions. What exists and
+  // is no regular file (a FIFO, a device) is opened as it is.
   static Result<OutputFile> Create(std::string path);
   // Around a descriptor that a client has sent.
   explicit OutputFile(UniqueFd fd) : fd_(std::move(fd)) {}

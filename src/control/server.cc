@@ -1,5 +1,7 @@
 #include "src/control/server.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -164,6 +166,7 @@ std::vector<int> Server::own_listeners() const {
 // A session may end while others walk through the list.
 void Server::Ended(Session& session) {
   log::Debug("control client gone: {}", session.peer());
+  session.client().gone->store(true, std::memory_order_relaxed);
   if (!retired_) {
     purge_.Schedule();
   }
@@ -173,6 +176,9 @@ void Server::Purge() {
   std::erase_if(clients_, [](const Client& client) { return client.session->ended(); });
   if (clients_.empty()) {
     services_.fd_sets.Clear();
+  }
+  if (held_.much.exchange(false, std::memory_order_relaxed)) {
+    ::malloc_trim(0);  // what they have sent and never ended goes back to the host
   }
   PauseListening(false);
 }
@@ -212,15 +218,15 @@ Outcome Server::Admit(const Command* command, const ClientState& client, const R
   if (command == nullptr) {
     return Refuse(format("The command {} has not been found", request.name), ErrorClass::kCommandNotFound);
   }
-  if (negotiates && client.negotiated) {
-    return Refuse("Capabilities negotiation is already complete, command ignored",
-                  ErrorClass::kCommandNotFound);
-  }
   if (request.oob && (command->flags & Command::kAllowOob) == 0) {
     return Refuse(format("The command {} does not support OOB", request.name));
   }
   if (auto checked = CheckArguments(request.arguments, *command->arguments); !checked) {
     return Refuse(std::move(checked).error());
+  }
+  if (negotiates && client.negotiated) {
+    return Refuse("Capabilities negotiation is already complete, command ignored",
+                  ErrorClass::kCommandNotFound);
   }
   return request.oob ? Nothing() : AdmitNow(*command);
 }

@@ -76,6 +76,7 @@ class Server final : private SessionHost {
   bool TakesFd(std::string_view name) const override;
   void Ended(Session& session) override;
   loop::IoThread* monitor_thread() override { return monitor_thread_.get(); }
+  HeldInput& held() override { return held_; }
 
   loop::MainLoop& loop_;
   EventSender events_;
@@ -86,6 +87,7 @@ class Server final : private SessionHost {
   loop::BottomHalf purge_;
   loop::Timer retry_accept_;
   machine::EventBus::Subscription machine_events_;
+  HeldInput held_;
   bool retired_ = false;
 };
 

@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t kReadSize = 4096;  // at once, so that clients take turns
 constexpr std::size_t kMostFds = 16;     // in one message
 constexpr std::int64_t kNsPerMs = 1'000'000;
+constexpr std::int64_t kTurnNs = 100'000;  // of a client's requests, before others have their turn
 
 }  // namespace
 
@@ -143,28 +144,75 @@ bool Session::MayProcess() const {
   return !closed_ && !stopped_ && outstanding_ < (oob_ ? kQueueLimit : 1) && unread() < kPauseUnread;
 }
 
+// The client has enabled `oob`, its reply is on its way, and nothing of it is being executed. What it has
+// sent behind that is the other thread's.
+bool Session::MustMove() const { return !closed_ && !oob_ && client_.oob && outstanding_ == 0; }
+
 void Session::Process() {
   if (processing_ || closed_) {
     return;
   }
   processing_ = true;
-  // Output that is flushed may make room for what waits behind it: nobody else would come back to that.
-  do {
-    std::string_view rest = input_;
-    while (!rest.empty() && MayProcess()) {
-      if (auto parsed = parser_.Next(rest)) {
-        Handle(*std::move(parsed));
-      }
-    }
-    input_.erase(0, input_.size() - rest.size());
-    Flush();
-  } while (!input_.empty() && MayProcess());
+  const bool ended = ProcessForATurn();
   processing_ = false;
-  if (!closed_ && !oob_ && client_.oob && outstanding_ == 0) {
+  if (MustMove()) {
     return MoveToMonitorThread();
+  }
+  if (!ended) {
+    TakeAnotherTurn();
   }
   UpdateWatch();
   EndIfDone();
+}
+
+// So that clients take turns however much one of them sends, and however long its commands take: true if
+// there is nothing left that could be done now.
+bool Session::ProcessForATurn() {
+  const std::int64_t end = loop_->Now(loop::ClockType::kRealtime) + kTurnNs;
+  bool ended = false;
+  // Output that is flushed may make room for what waits behind it: nobody else would come back to that.
+  do {
+    std::string_view rest = input_;
+    while (!ended && !rest.empty() && MayProcess()) {
+      if (auto parsed = parser_.Next(rest)) {
+        Handle(*std::move(parsed));
+        ended = MustMove() || loop_->Now(loop::ClockType::kRealtime) >= end;
+      }
+    }
+    input_.erase(0, input_.size() - rest.size());
+    CountHeld();
+    Flush();
+  } while (!ended && !input_.empty() && MayProcess());
+  return input_.empty() || !MayProcess();
+}
+
+void Session::TakeAnotherTurn() {
+  if (std::exchange(another_turn_, true)) {
+    return;
+  }
+  loop::BottomHalf::ScheduleOnce(*loop_, [self = shared_from_this(), loop = loop_] {
+    if (self->loop_ == loop) {  // else the rest is another thread's now
+      self->another_turn_ = false;
+      self->Process();
+    }
+  });
+}
+
+void Session::CountHeld() {
+  const std::size_t held = closed_ ? 0 : parser_.held();
+  const std::size_t all = host_.held().now.fetch_add(held - held_, std::memory_order_relaxed) + held - held_;
+  held_ = held;
+  if (held <= kShareOfHeld) {
+    return;
+  }
+  host_.held().much.store(true, std::memory_order_relaxed);
+  if (all > kMostHeld) {
+    log::Warning(
+        "control client ({}) sends a value without an end, as others do: {} bytes are held for all; "
+        "disconnected",
+        peer_, all);
+    Close();
+  }
 }
 
 void Session::Handle(JsonParser::Parsed parsed) {
@@ -251,7 +299,7 @@ void Session::UpdateWatch() {
   if (closed_ || !watch_) {
     return;
   }
-  unsigned events = reading_ && MayProcess() ? loop::Watch::kRead : loop::Watch::kHangUp;
+  unsigned events = reading_ && input_.empty() && MayProcess() ? loop::Watch::kRead : loop::Watch::kHangUp;
   if (unread() != 0) {
     events |= loop::Watch::kWrite;
   }
@@ -278,6 +326,8 @@ void Session::Close() {
   sent_fds_.clear();
   out_.clear();
   sent_ = 0;
+  parser_.Reset();
+  CountHeld();
   if (!on_monitor_thread()) {
     ended_ = true;
     return host_.Ended(*this);
@@ -289,14 +339,14 @@ void Session::Close() {
   });
 }
 
-// The client has enabled `oob`, its reply is on its way, and nothing of it is being executed.
 void Session::MoveToMonitorThread() {
   oob_ = true;
   loop::IoThread* const thread = host_.monitor_thread();
   if (thread == nullptr) {
-    return UpdateWatch();
+    return Process();
   }
   watch_.reset();
+  another_turn_ = false;
   loop_ = &thread->loop();
   thread->Run([self = shared_from_this()] {
     self->Attach();

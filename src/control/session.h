@@ -9,6 +9,7 @@
 
 #include <sys/socket.h>
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -26,6 +27,12 @@ namespace gyre::control {
 class Session;
 using SessionPtr = std::shared_ptr<Session>;
 
+// What clients have sent of values that are not whole yet: bytes of memory.
+struct HeldInput {
+  std::atomic<std::size_t> now{0};
+  std::atomic<bool> much{false};  // it has been worth giving back
+};
+
 // Who executes what sessions read.
 class SessionHost {
  public:
@@ -40,6 +47,8 @@ class SessionHost {
   virtual void Ended(Session& session) = 0;
   // Where sessions with out-of-band commands go; null: they stay. Main side.
   virtual loop::IoThread* monitor_thread() = 0;
+  // Of all sessions together. Any thread.
+  virtual HeldInput& held() = 0;
 };
 
 class Session : public std::enable_shared_from_this<Session> {
@@ -48,6 +57,9 @@ class Session : public std::enable_shared_from_this<Session> {
   static constexpr std::size_t kMostUnread = 1U
                                              << 20;  // bytes that a client has not read, then it is cut off
   static constexpr std::size_t kPauseUnread = 64U << 10;  // ... then nothing more is read from it
+  // Of all clients' values that are not whole. Who then holds more than its share is cut off.
+  static constexpr std::size_t kMostHeld = 32U << 20;
+  static constexpr std::size_t kShareOfHeld = 128U << 10;
 
   Session(SessionHost& host, loop::MainLoop& main_loop, UniqueFd socket, std::string peer);
   Session(const Session&) = delete;
@@ -83,6 +95,10 @@ class Session : public std::enable_shared_from_this<Session> {
   void Read();
   void TakeFds(const msghdr& message);
   void Process();
+  bool ProcessForATurn();
+  void TakeAnotherTurn();
+  void CountHeld();
+  bool MustMove() const;
   bool MayProcess() const;
   void Handle(JsonParser::Parsed parsed);
   void Dispatch(Request request);
@@ -114,9 +130,11 @@ class Session : public std::enable_shared_from_this<Session> {
   std::size_t sent_ = 0;         // of out_
   std::size_t outstanding_ = 0;  // in-band requests without their reply
   bool oob_ = false;
+  std::size_t held_ = 0;  // of the host's count
   bool processing_ = false;
-  bool reading_ = true;   // the client has not ended its input
-  bool stopped_ = false;  // by StopReading: nothing more is executed
+  bool another_turn_ = false;  // is to come
+  bool reading_ = true;        // the client has not ended its input
+  bool stopped_ = false;       // by StopReading: nothing more is executed
   bool closed_ = false;
 
   ClientState client_;

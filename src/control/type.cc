@@ -29,6 +29,17 @@ Check CheckInteger(const Json& value, const Type& type, const std::string& name)
   return {};
 }
 
+// Names of files end at a zero byte, so none may be in a string that is used.
+Check CheckString(const Json& value, const std::string& name) {
+  if (!value.is_string()) {
+    return WrongType(name, "string");
+  }
+  if (value.get_ref<const std::string&>().contains('\0')) {
+    return std::unexpected(format("Parameter '{}' has a null character", name));
+  }
+  return {};
+}
+
 Check CheckEnum(const Json& value, const Type& type, const std::string& name) {
   if (!value.is_string()) {
     return WrongType(name, "string");
@@ -122,7 +133,7 @@ Check CheckAlternate(const Json& value, const Type& type,
 Check CheckValue(const Json& value, const Type& type, const std::string& name) {  // NOLINT(misc-no-recursion)
   switch (type.kind) {
     case Type::Kind::kString:
-      return value.is_string() ? Check() : WrongType(name, "string");
+      return CheckString(value, name);
     case Type::Kind::kInteger:
       return CheckInteger(value, type, name);
     case Type::Kind::kNumber:

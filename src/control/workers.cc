@@ -7,8 +7,8 @@
 
 namespace gyre::control {
 
-void Workers::Run(Work work, Done done) {
-  if (cancelled_.load(std::memory_order_relaxed)) {
+void Workers::Run(Work work, Done done, Cancelled cancelled) {
+  if (stopped_) {
     return done(Refuse("gyred is about to end"));
   }
   if (workers_.size() >= kMost) {
@@ -16,11 +16,12 @@ void Workers::Run(Work work, Done done) {
   }
   auto worker = std::make_unique<Worker>();
   worker->done = std::move(done);
+  worker->cancelled = std::move(cancelled);
   Worker* const self = worker.get();
   try {
     worker->thread = std::thread([this, self, work = std::move(work), alive = alive_]() mutable {
       ::pthread_setname_np(::pthread_self(), "qmp-work");
-      self->outcome = work(cancelled_);
+      self->outcome = work(*self->cancelled);
       loop::BottomHalf::ScheduleOnce(loop_, [this, self, alive = std::move(alive)] {
         if (*alive) {
           Finish(*self);
@@ -45,7 +46,10 @@ void Workers::Finish(Worker& worker) {
 }
 
 void Workers::Stop() {
-  cancelled_.store(true, std::memory_order_relaxed);
+  stopped_ = true;
+  for (const auto& worker : workers_) {
+    worker->cancelled->store(true, std::memory_order_relaxed);
+  }
   while (!workers_.empty()) {
     Finish(*workers_.front());
   }

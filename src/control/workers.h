@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <list>
+#include <memory>
 #include <thread>
 
 #include "gyre/loop/main_loop.h"
@@ -24,9 +25,10 @@ class Workers {
 
   static constexpr std::size_t kMost = 16;
 
+  using Cancelled = std::shared_ptr<std::atomic<bool>>;
   // `done` is called on the main loop's thread with what `work` has returned; at once, with a refusal, if
-  // as many as there may be are at work.
-  void Run(Work work, Done done);
+  // as many as there may be are at work. `cancelled` is the caller's way to end it early.
+  void Run(Work work, Done done, Cancelled cancelled = std::make_shared<std::atomic<bool>>(false));
   // Cancels and waits for all; each `done` is called. None is started afterwards.
   void Stop();
 
@@ -34,13 +36,14 @@ class Workers {
   struct Worker {
     std::thread thread;
     Done done;
+    Cancelled cancelled;
     Outcome outcome = Nothing();
     bool ended = false;
   };
   void Finish(Worker& worker);
 
   loop::MainLoop& loop_;
-  std::atomic<bool> cancelled_{false};
+  bool stopped_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::list<std::unique_ptr<Worker>> workers_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "gyre/base/format.h"
@@ -269,6 +270,34 @@ Status Interpret(const Raw& raw, Options& options) {
   return machine::CheckMachineConfig(options.machine);
 }
 
+// What may come several times comes from both, the file's first; of anything else the command line's wins.
+class BothPlaces final : public CLI::ConfigTOML {
+ public:
+  explicit BothPlaces(CLI::App& app) : app_(app) {}
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    auto settings = CLI::ConfigTOML::from_config(input);
+    std::map<CLI::Option*, std::vector<std::string>> values;
+    std::erase_if(settings, [&](const CLI::ConfigItem& item) {
+      CLI::Option* const option = item.parents.empty() ? app_.get_option_no_throw("--" + item.name) : nullptr;
+      const bool several = option != nullptr && !option->empty() &&
+                           option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll;
+      if (several) {
+        values[option].insert(values[option].end(), item.inputs.begin(), item.inputs.end());
+      }
+      return several;
+    });
+    for (auto& [option, first] : values) {
+      first.insert(first.end(), option->results().begin(), option->results().end());
+      option->clear();
+      option->add_result(first);
+    }
+    return settings;
+  }
+
+ private:
+  CLI::App& app_;
+};
+
 // A library's message may have several lines; ours have one.
 std::string OneLine(std::string text) {
   std::ranges::replace(text, '\n', ' ');
@@ -287,7 +316,10 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   app.allow_extras();  // refused below, with a suggestion
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_version_flag("--version", "gyred " GYRE_VERSION);
-  app.set_config("--config", "", "read options from FILE: name=value lines; the command line wins");
+  app.set_config("--config", "",
+                 "read options from FILE: name=value lines; the command line wins, or adds to what may come "
+                 "several times");
+  app.config_formatter(std::make_shared<BothPlaces>(app));
   Declare(app, options, raw);
   bool reference = false;
   app.add_flag("--qmp-reference", reference,

@@ -120,7 +120,8 @@ TEST_F(Control, BadArguments_AreRefusedAndDoNothing) {
   auto process = StartGuest("echo", With({"--paused"}));
   auto client = Talk();
   const std::vector<std::pair<std::string, Json>> bad{
-      {"memsave", {{"val", 0}, {"size", 0}, {"filename", TempPath("x")}}},
+      {"memsave", {{"val", 0}, {"size", 10}, {"filename", ""}}},
+      {"memsave", {{"val", 0}, {"size", 10}, {"filename", "/dev/fdset/3junk"}}},
       {"memsave", {{"val", 0}, {"size", 10}, {"filename", TempPath("x")}, {"cpu-index", 7}}},
       {"memsave", {{"val", 1ULL << 47}, {"size", 10}, {"filename", TempPath("x")}}},
       {"pmemsave", {{"val", 0}, {"size", -1}, {"filename", TempPath("x")}}},

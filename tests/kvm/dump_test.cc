@@ -153,6 +153,19 @@ TEST_F(DumpMeanwhile, Quit_EndsAtOnce) {
   EXPECT_EQ(process_->Wait().exit_status, kCleanEnd);
 }
 
+// It went on, and the guest stood, until somebody read it.
+TEST_F(DumpMeanwhile, ClientThatWaitsForItGoes_ItIsCancelled) {
+  ASSERT_NO_FATAL_FAILURE(Begin({"--memory", "16M"}));
+  client_->Put(R"({"execute": "dump-guest-memory", "arguments": {"paging": false, "protocol": "fd:pipe"}})");
+  EXPECT_TRUE(client_->Await("STOP"));
+  std::optional<Client> other(Talk());
+  ASSERT_TRUE(other.has_value());
+  client_.reset();
+  EXPECT_TRUE(other->Await("RESUME"));
+  EXPECT_EQ(other->Run("query-dump")["return"]["status"], "failed");
+  EXPECT_EQ(other->Run("query-status")["return"]["status"], "running");
+}
+
 // A reset that was asked for first, in the same breath, is done when the dump has ended.
 TEST_F(DumpMeanwhile, ResetBefore_Waits) {
   ASSERT_NO_FATAL_FAILURE(Begin({"--memory", "16M"}));

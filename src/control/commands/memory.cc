@@ -19,9 +19,9 @@ constexpr std::uint64_t kPage = 4096;
 // Each page of it is looked up while its vCPU waits.
 constexpr std::uint64_t kMostLinear = 256 * kMiB;
 
-constexpr Type kSize{.kind = Type::Kind::kInteger, .name = "integer", .least = 1};
-constexpr Type kAddress{
-    .kind = Type::Kind::kInteger, .name = "unsigned integer", .least = 0, .most = UINT64_MAX};
+constexpr Type kSize{.kind = Type::Kind::kInteger, .name = "integer", .least = 0};
+// 64 bits: one of the upper half may come as a negative number.
+constexpr Type kAddress{.kind = Type::Kind::kInteger, .name = "integer", .most = UINT64_MAX};
 constexpr Type kIndex{.kind = Type::Kind::kInteger, .name = "integer", .least = INT64_MIN};
 
 constexpr std::array kMemsaveMembers{
@@ -43,8 +43,8 @@ constexpr std::array kDumpMembers{
         "segments are by linear address, as the vCPUs' page tables have it; else by guest-physical address"},
     Member{"protocol", &kString, "file:PATH, or fd:NAME as given to getfd"},
     Member{"detach", &kBoolean, "return at once; DUMP_COMPLETED tells the end", kOptional},
-    Member{"begin", &kAddress, "first guest-physical address; length must be given, too", kOptional},
-    Member{"length", &kAddress, "bytes of guest-physical address space", kOptional},
+    Member{"begin", &kUnsigned, "first guest-physical address; length must be given, too", kOptional},
+    Member{"length", &kUnsigned, "bytes of guest-physical address space", kOptional},
     Member{"format", &kFormat, "", kOptional}};
 constexpr Type kDumpArguments = ObjectType("dump-guest-memory arguments", kDumpMembers);
 constexpr std::array kCapabilityMembers{Member{"formats", &kFormatList}};
@@ -68,8 +68,9 @@ Result<OutputFile> OpenOutput(const Services& services, const std::string& path)
     return OutputFile::Create(path);
   }
   std::int64_t set = -1;
-  (void)std::from_chars(path.data() + kSetPrefix.size(), path.data() + path.size(), set);
-  UniqueFd copy(::fcntl(services.fd_sets.Find(set), F_DUPFD_CLOEXEC, 0));
+  const char* const end = path.data() + path.size();
+  const auto number = std::from_chars(path.data() + kSetPrefix.size(), end, set);
+  UniqueFd copy(::fcntl(number.ptr == end ? services.fd_sets.Find(set) : -1, F_DUPFD_CLOEXEC, 0));
   if (!copy) {
     return Fail(Error::Usage(format("Could not open '{}': there is no such set of descriptors", path)));
   }
@@ -91,7 +92,7 @@ void Save(Call& call, Pieces pieces, Done done) {
         }
         return AsOutcome(written ? file.Commit() : std::move(written));
       },
-      std::move(done));
+      std::move(done), call.client.gone);
 }
 
 void PmemSave(Call& call, Done done) {
@@ -179,7 +180,7 @@ void DumpGuestMemory(Call& call, Done done) {
   if (!file) {
     return done(Refuse(file.error()));
   }
-  call.services.dump.Start(call.services, *std::move(file),
+  call.services.dump.Start(call.services, call.client, *std::move(file),
                            {.begin = call.Unsigned("begin", 0),
                             .length = call.Unsigned("length", UINT64_MAX),
                             .paging = call.Flag("paging"),

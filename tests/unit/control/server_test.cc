@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <array>
+#include <atomic>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -31,6 +32,7 @@ Done pending_done;           // of `slow`
 std::thread::id oob_thread;  // that ran `where`
 int executed = 0;            // times that `count` ran
 int taken_fd = -1;
+std::atomic<bool> cancelled_work = false;
 
 Outcome Negotiate(Call& call) {
   if (call.Has("enable")) {
@@ -45,6 +47,11 @@ Outcome Negotiate(Call& call) {
 Outcome Echo(Call& call) { return Json{{"text", call.Text("text")}}; }
 Outcome Big(Call& /*call*/) { return Json{{"text", std::string(100'000, 'x')}}; }
 Outcome Count(Call& /*call*/) {
+  ++executed;
+  return Nothing();
+}
+Outcome Nap(Call& /*call*/) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ++executed;
   return Nothing();
 }
@@ -67,9 +74,10 @@ void Work(Call& call, Done done) {
         while (!cancelled.load()) {
           std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
+        cancelled_work = true;
         return Refuse("cancelled");
       },
-      std::move(done));
+      std::move(done), call.client.gone);
 }
 
 constexpr std::array<std::string_view, 1> kCapabilities{"oob"};
@@ -83,6 +91,7 @@ constexpr std::array kCommands{
     Command{.name = "count", .help = "", .run = Count},
     Command{
         .name = "echo", .help = "", .arguments = &kEchoArguments, .flags = Command::kAllowOob, .run = Echo},
+    Command{.name = "nap", .help = "", .run = Nap},
     Command{.name = "qmp_capabilities",
             .help = "",
             .arguments = &kNegotiateArguments,
@@ -110,6 +119,7 @@ class Qmp : public ServerTest {
  protected:
   Qmp() {
     executed = 0;
+    cancelled_work = false;
     pending_done = nullptr;
     oob_thread = {};
     Serve(&TestCommands);
@@ -154,6 +164,7 @@ TEST_F(Qmp, Ids_AreEchoedAsTheyAre) {
   EXPECT_EQ(Ask(client, R"({"execute": "count", "id": {"a": [1, null, "\u00e4"]}})"),
             R"({"return": {}, "id": {"a": [1, null, "\u00E4"]}})");
   EXPECT_EQ(Ask(client, R"({"execute": "count", "id": null})"), R"({"return": {}, "id": null})");
+  EXPECT_EQ(Ask(client, R"({"execute": "count", "id": "a\u0000b"})"), R"({"return": {}, "id": "a\u0000b"})");
   EXPECT_THAT(Ask(client, R"({"execute": "nope", "id": 7})"), EndsWith(R"(, "id": 7})"));
   EXPECT_THAT(Ask(client, R"({"execute": "count", "what": 1, "id": 8})"), EndsWith(R"(, "id": 8})"));
 }
@@ -191,6 +202,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{R"({"execute": "echo"})", "GenericError", "Parameter 'text' is missing"},
         BadRequest{R"({"execute": "echo", "arguments": {"text": 1}})", "GenericError",
                    "Invalid parameter type for 'text', expected: string"},
+        BadRequest{R"({"execute": "echo", "arguments": {"text": "a\u0000b"}})", "GenericError",
+                   "Parameter 'text' has a null character"},
+        BadRequest{R"({"execute": "qmp_capabilities", "arguments": {"x": 1}})", "GenericError",
+                   "Parameter 'x' is unexpected"},
         BadRequest{"{]", "GenericError", "JSON parse error, expecting value"},
         BadRequest{"\xff", "GenericError", "JSON parse error, stray '\\uFFFD'"}),
     [](const auto& instance) { return "Case" + std::to_string(instance.index); });
@@ -222,6 +237,45 @@ TEST_F(Qmp, RequestsBehindLargeReplies_AreAnsweredWithoutAnotherByte) {
   client.EndInput();
   (void)Read(client, 40);
   EXPECT_EQ(executed, 40);
+}
+
+// All that one read had brought was executed before anybody else had a turn.
+TEST_F(Qmp, ClientThatPipelinesALot_LeavesOthersTheirTurns) {
+  constexpr int kNaps = 100;
+  auto busy = ConnectAndNegotiate();
+  auto other = ConnectAndNegotiate();
+  std::string many;
+  for (int i = 0; i < kNaps; ++i) {
+    many += R"({"execute": "nap"})";
+  }
+  EXPECT_EQ(busy.Put(many), many.size());
+  EXPECT_EQ(Ask(other, EchoRequest("between")), Echoed("between"));
+  EXPECT_LT(executed, kNaps / 2);
+  (void)Read(busy, kNaps);
+  EXPECT_EQ(executed, kNaps);
+}
+
+// Each could make the server keep some megabytes, all together gigabytes.
+TEST_F(Qmp, ValuesWithoutAnEnd_AreBoundedForAllTogether) {
+  constexpr std::size_t kClients = 20;
+  std::string value = "[";
+  for (int i = 0; i < 21'000; ++i) {
+    value += R"({"12345678901234567890": []},)";
+  }
+  std::vector<TestClient> clients;
+  for (std::size_t i = 0; i < kClients; ++i) {
+    clients.push_back(ConnectAndNegotiate());
+    std::string_view rest = value;
+    EXPECT_TRUE(RunUntil([&] {
+      rest.remove_prefix(clients.back().Put(rest));
+      clients.back().Take();
+      return rest.empty() || clients.back().ended;
+    }));
+  }
+  EXPECT_TRUE(RunUntil([this] { return server_->clients() < kClients; }));
+  EXPECT_GT(server_->clients(), 0U);
+  auto other = ConnectAndNegotiate();
+  EXPECT_EQ(Ask(other, EchoRequest("still here")), Echoed("still here"));
 }
 
 TEST_F(Qmp, EachByteAlone_IsUnderstood) {
@@ -367,6 +421,17 @@ TEST_F(Qmp, OutOfBand_OvertakesOnAnotherThread) {
   EXPECT_THAT(Ask(client, R"({"exec-oob": "where", "execute": "where"})"), HasSubstr("clashes"));
 }
 
+TEST_F(Qmp, OutOfBandInTheWriteThatNegotiatesIt_IsExecuted) {
+  auto client = Connect();
+  (void)Read(client, 1);
+  client.Put(R"({"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}})"
+             R"({"exec-oob": "where", "id": 1}{"execute": "count", "id": 2})");
+  EXPECT_THAT(Read(client, 3),
+              ElementsAre(R"({"return": {}})", R"({"return": {}, "id": 1})", R"({"return": {}, "id": 2})"));
+  EXPECT_NE(oob_thread, std::thread::id());
+  EXPECT_NE(oob_thread, std::this_thread::get_id());
+}
+
 TEST_F(Qmp, OutOfBand_WaitsBehindAFullQueue) {
   auto client = ConnectAndNegotiate(true);
   std::string requests = R"({"execute": "slow"})";
@@ -431,6 +496,15 @@ TEST_F(Qmp, End_FlushesWhatWasSaid) {
     EXPECT_THAT(each->Lines(), ElementsAre(StartsWith(R"({"event": "SHUTDOWN", "data": {"guest": false, )")));
     EXPECT_TRUE(each->ended);
   }
+}
+
+TEST_F(Qmp, ClientThatGoes_CancelsItsLongWork) {
+  auto client = ConnectAndNegotiate();
+  client.Put(R"({"execute": "work"})");
+  Poll();
+  EXPECT_FALSE(cancelled_work);
+  client.Hangup();
+  EXPECT_TRUE(RunUntil([] { return cancelled_work.load(); }));
 }
 
 TEST_F(Qmp, End_CancelsLongWork) {

@@ -119,6 +119,21 @@ TEST_F(ConfigFile, HasTheSameNames_AndTheCommandLineWins) {
   EXPECT_EQ(options.machine.actions.panic, machine::PanicAction::kNone);
 }
 
+// Those of the file were dropped without a word, wrong ones too.
+TEST_F(ConfigFile, WhatMayComeSeveralTimes_ComesFromBoth) {
+  Write("kernel=k\nqmp=unix:/run/a,mode=0600\naction=\"reboot=shutdown,panic=none\"\n");
+  const auto parsed = Parse({"--config", path_, "--qmp", "unix:/run/b", "--action", "panic=pause"});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  const auto& options = std::get<Options>(*parsed);
+  ASSERT_EQ(options.control_sockets.size(), 2U);
+  EXPECT_EQ(options.control_sockets[0].path, "/run/a");
+  EXPECT_EQ(options.control_sockets[1].path, "/run/b");
+  EXPECT_EQ(options.machine.actions.reboot, machine::RebootAction::kShutdown);
+  EXPECT_EQ(options.machine.actions.panic, machine::PanicAction::kPause);
+  Write("kernel=k\nqmp=nonsense\n");
+  EXPECT_NE(ErrorOf({"--config", path_, "--qmp", "unix:/run/b"}).find("nonsense"), std::string::npos);
+}
+
 TEST_F(ConfigFile, ControlSocket_MayBeUnquoted) {
   Write("kernel=k\nqmp=unix:/run/a,mode=0600,allow=0\n");
   const auto parsed = Parse({"--config", path_});
