@@ -117,6 +117,10 @@ Status Daemon::CreateMachine() {
     boot.cmdline += boot.cmdline.empty() ? "" : " ";
     boot.cmdline += machine::VirtioParameters(static_cast<unsigned>(options_.machine.devices.size()));
   }
+  if (options_.kernel_cache && boot.kernel_cache.path.empty()) {
+    boot.kernel_cache.path = environment_.kernel_cache;
+    boot.kernel_cache.named = false;
+  }
   auto image = TRY(machine::OpenBootImage(boot));
   log::Info("guest: {}: {}", boot.firmware_path.empty() ? boot.kernel_path : boot.firmware_path,
             image->description());

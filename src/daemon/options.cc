@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 #include "gyre/devices/virtio/registry.h"
 #include "src/control/introspection.h"
 #include "src/daemon/memory_option.h"
@@ -19,6 +20,7 @@ struct Raw {
   std::string memory = "256M";
   std::string cpus = "1";
   std::string boot = "auto";
+  std::string kernel_cache = "on";
   std::string acpi = "on";
   std::string legacy_irq = "off";
   std::string watchdog = "off";
@@ -41,6 +43,9 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--initrd", options.boot.initrd_path, "initial ramdisk, or Multiboot module");
   app.add_option("--cmdline", options.boot.cmdline, "guest command line");
   app.add_option("--boot", raw.boot, "boot protocol: auto, linux, pvh or multiboot (auto: by content)");
+  app.add_option("--kernel-cache", raw.kernel_cache,
+                 "where bzImages are kept unpacked: on (the environment's cache directory), off (they unpack "
+                 "themselves), or path=DIR; on or path with size=SIZE of all, by commas (on,size=512M)");
   app.add_option("--memory", raw.memory,
                  "guest RAM: 256M, 2G; a bare number counts MiB (256M); or size=SIZE with any of "
                  "backend=anonymous|memfd|file, path=PATH, share=on|off, hugepages=off|transparent|2M|1G, "
@@ -215,6 +220,25 @@ std::vector<std::string> JoinSettings(const std::vector<std::string>& words) {
   return joined;
 }
 
+Status ParseKernelCache(std::string_view text, Options& options) {
+  const auto is_word = [](std::string_view part) { return part == "on" || part == "off"; };
+  for (const auto& [key, value] : TRY(SplitKeyValues(text, is_word))) {
+    if (is_word(key)) {
+      options.kernel_cache = key == "on";
+    } else if (key == "path" && !value.empty()) {
+      options.boot.kernel_cache.path = value;
+    } else if (key == "size") {
+      options.boot.kernel_cache.limit = TRY(ParseSize(value));
+    } else {
+      return Fail(Error::Usage(format("'{}={}' is not on, off, path=DIR or size=SIZE", key, value)));
+    }
+  }
+  if (!options.kernel_cache) {
+    options.boot.kernel_cache.path.clear();
+  }
+  return {};
+}
+
 Status CheckBoot(const machine::BootConfig& boot) {
   if (boot.firmware_path.empty()) {
     return boot.kernel_path.empty() ? Fail(Error::Usage("--kernel is required, or --firmware")) : Status();
@@ -243,6 +267,9 @@ Status Interpret(const Raw& raw, Options& options) {
                                                     {"linux", BootProtocol::kLinux},
                                                     {"pvh", BootProtocol::kPvh},
                                                     {"multiboot", BootProtocol::kMultiboot}}));
+  if (auto cache = ParseKernelCache(raw.kernel_cache, options); !cache) {
+    return Fail(std::move(cache).error().Within("--kernel-cache"));
+  }
   options.machine.acpi = TRY(OnOff("--acpi", raw.acpi));
   options.machine.legacy_irq = TRY(OnOff("--legacy-irq", raw.legacy_irq));
   options.machine.watchdog = TRY(OnOff("--watchdog", raw.watchdog));
