@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "gyre/base/format.h"
@@ -11,6 +12,7 @@
 #include "gyre/devices/virtio/registry.h"
 #include "src/control/introspection.h"
 #include "src/daemon/memory_option.h"
+#include "src/daemon/option_table.h"
 
 namespace gyre::daemon {
 namespace {
@@ -34,7 +36,7 @@ struct Raw {
 };
 
 // One line an option; the order is that of --help.
-void Declare(CLI::App& app, Options& options, Raw& raw) {
+void Declare(OptionTable app, Options& options, Raw& raw) {
   app.add_option("--kernel", options.boot.kernel_path,
                  "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
   app.add_option(
@@ -68,7 +70,12 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
       ->allow_extra_args(false)
       ->take_all();
   for (const virtio::Module* module : virtio::Modules()) {
-    app.add_option(format("--{}", module->option), raw.devices[module],
+    auto& devices = raw.devices[module];
+    const std::string name = format("--{}", module->option);
+    if (!app.Wants(name)) {
+      continue;
+    }
+    app.add_option(name, devices,
                    format("{}: {}; one for each", module->help, virtio::Describe(module->properties)))
         ->allow_extra_args(false)
         ->take_all();
@@ -305,9 +312,9 @@ std::string OneLine(std::string text) {
   return text;
 }
 
-}  // namespace
+using Parsed = Result<std::variant<Options, Text>>;
 
-Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
+Parsed Parse(std::span<const char* const> words, bool all) {
   Options options;
   Raw raw;
   CLI::App app("gyred runs one microVM on KVM.", "gyred");
@@ -315,12 +322,12 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_version_flag("--version", "gyred " GYRE_VERSION);
   app.set_config("--config", "", "read options from FILE: name=value lines; the command line wins");
-  Declare(app, options, raw);
+  Declare(OptionTable(app, words, all), options, raw);
   bool reference = false;
   app.add_flag("--qmp-reference", reference,
                "print the control socket's commands and events, as docs/qmp.md has them");
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
     if (reference) {
       return Text{control::WriteReference(control::AllCommands())};
     }
@@ -336,6 +343,23 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   TRY(RefuseExtras(app));
   TRY(Interpret(raw, options));
   return options;
+}
+
+// These look at options that are not on the command line.
+bool AsksForAll(std::span<const char* const> words) {
+  return std::ranges::any_of(words, [](std::string_view word) {
+    return word == "-h" || word.starts_with("--help") || word.starts_with("--config");
+  });
+}
+
+}  // namespace
+
+Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
+  const std::span words(argv, static_cast<std::size_t>(argc));
+  const bool all = AsksForAll(words);
+  auto parsed = Parse(words, all);
+  // What is wrong is said in sight of all options.
+  return parsed || all ? std::move(parsed) : Parse(words, true);
 }
 
 }  // namespace gyre::daemon
