@@ -22,6 +22,7 @@ THIRD_PARTY = {
     r"spdlog/": r"^src/base/log\.cc$",
     r"CLI/": r"^(src/daemon/|tests/|tools/)",
     r"nlohmann/": r"^(src/control/|tests/|tools/)",
+    r"(bzlib|lz4|lzma|zlib|zstd)\.h": r"^(src/machine/boot/|tests/|tools/)",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
 

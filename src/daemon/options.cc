@@ -5,12 +5,15 @@
 #include <charconv>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/base/key_values.h"
 #include "gyre/devices/virtio/registry.h"
 #include "src/control/introspection.h"
 #include "src/daemon/memory_option.h"
+#include "src/daemon/option_table.h"
 
 namespace gyre::daemon {
 namespace {
@@ -20,6 +23,7 @@ struct Raw {
   std::string memory = "256M";
   std::string cpus = "1";
   std::string boot = "auto";
+  std::string kernel_cache = "on";
   std::string acpi = "on";
   std::string legacy_irq = "off";
   std::string watchdog = "off";
@@ -33,7 +37,7 @@ struct Raw {
 };
 
 // One line an option; the order is that of --help.
-void Declare(CLI::App& app, Options& options, Raw& raw) {
+void Declare(OptionTable app, Options& options, Raw& raw) {
   app.add_option("--kernel", options.boot.kernel_path,
                  "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
   app.add_option(
@@ -42,6 +46,9 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--initrd", options.boot.initrd_path, "initial ramdisk, or Multiboot module");
   app.add_option("--cmdline", options.boot.cmdline, "guest command line");
   app.add_option("--boot", raw.boot, "boot protocol: auto, linux, pvh or multiboot (auto: by content)");
+  app.add_option("--kernel-cache", raw.kernel_cache,
+                 "where bzImages are kept unpacked: on (the environment's cache directory), off (they unpack "
+                 "themselves), or path=DIR; on or path with size=SIZE of all, by commas (on,size=512M)");
   app.add_option("--memory", raw.memory,
                  "guest RAM: 256M, 2G; a bare number counts MiB (256M); or size=SIZE with any of "
                  "backend=anonymous|memfd|file, path=PATH, share=on|off, hugepages=off|transparent|2M|1G, "
@@ -64,7 +71,12 @@ void Declare(CLI::App& app, Options& options, Raw& raw) {
       ->allow_extra_args(false)
       ->take_all();
   for (const virtio::Module* module : virtio::Modules()) {
-    app.add_option(format("--{}", module->option), raw.devices[module],
+    auto& devices = raw.devices[module];
+    const std::string name = format("--{}", module->option);
+    if (!app.Wants(name)) {
+      continue;
+    }
+    app.add_option(name, devices,
                    format("{}: {}; one for each", module->help, virtio::Describe(module->properties)))
         ->allow_extra_args(false)
         ->take_all();
@@ -216,6 +228,25 @@ std::vector<std::string> JoinSettings(const std::vector<std::string>& words) {
   return joined;
 }
 
+Status ParseKernelCache(std::string_view text, Options& options) {
+  const auto is_word = [](std::string_view part) { return part == "on" || part == "off"; };
+  for (const auto& [key, value] : TRY(SplitKeyValues(text, is_word))) {
+    if (is_word(key)) {
+      options.kernel_cache = key == "on";
+    } else if (key == "path" && !value.empty()) {
+      options.boot.kernel_cache.path = value;
+    } else if (key == "size") {
+      options.boot.kernel_cache.limit = TRY(ParseSize(value));
+    } else {
+      return Fail(Error::Usage(format("'{}={}' is not on, off, path=DIR or size=SIZE", key, value)));
+    }
+  }
+  if (!options.kernel_cache) {
+    options.boot.kernel_cache.path.clear();
+  }
+  return {};
+}
+
 Status CheckBoot(const machine::BootConfig& boot) {
   if (boot.firmware_path.empty()) {
     return boot.kernel_path.empty() ? Fail(Error::Usage("--kernel is required, or --firmware")) : Status();
@@ -244,6 +275,9 @@ Status Interpret(const Raw& raw, Options& options) {
                                                     {"linux", BootProtocol::kLinux},
                                                     {"pvh", BootProtocol::kPvh},
                                                     {"multiboot", BootProtocol::kMultiboot}}));
+  if (auto cache = ParseKernelCache(raw.kernel_cache, options); !cache) {
+    return Fail(std::move(cache).error().Within("--kernel-cache"));
+  }
   options.machine.acpi = TRY(OnOff("--acpi", raw.acpi));
   options.machine.legacy_irq = TRY(OnOff("--legacy-irq", raw.legacy_irq));
   options.machine.watchdog = TRY(OnOff("--watchdog", raw.watchdog));
@@ -307,9 +341,9 @@ std::string OneLine(std::string text) {
   return text;
 }
 
-}  // namespace
+using Parsed = Result<std::variant<Options, Text>>;
 
-Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
+Parsed Parse(std::span<const char* const> words, bool all) {
   Options options;
   Raw raw;
   CLI::App app("gyred runs one microVM on KVM.", "gyred");
@@ -320,12 +354,12 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
                  "read options from FILE: name=value lines; the command line wins, or adds to what may come "
                  "several times");
   app.config_formatter(std::make_shared<BothPlaces>(app));
-  Declare(app, options, raw);
+  Declare(OptionTable(app, words, all), options, raw);
   bool reference = false;
   app.add_flag("--qmp-reference", reference,
                "print the control socket's commands and events, as docs/qmp.md has them");
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
     if (reference) {
       return Text{control::WriteReference(control::AllCommands())};
     }
@@ -341,6 +375,23 @@ Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* ar
   TRY(RefuseExtras(app));
   TRY(Interpret(raw, options));
   return options;
+}
+
+// These look at options that are not on the command line.
+bool AsksForAll(std::span<const char* const> words) {
+  return std::ranges::any_of(words, [](std::string_view word) {
+    return word == "-h" || word.starts_with("--help") || word.starts_with("--config");
+  });
+}
+
+}  // namespace
+
+Result<std::variant<Options, Text>> ParseOptions(int argc, const char* const* argv) {
+  const std::span words(argv, static_cast<std::size_t>(argc));
+  const bool all = AsksForAll(words);
+  auto parsed = Parse(words, all);
+  // What is wrong is said in sight of all options.
+  return parsed || all ? std::move(parsed) : Parse(words, true);
 }
 
 }  // namespace gyre::daemon

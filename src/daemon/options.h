@@ -20,6 +20,7 @@ struct Options {
   machine::BootConfig boot;
   machine::MachineConfig machine;
   std::vector<control::SocketSpec> control_sockets;
+  bool kernel_cache = true;  // where boot.kernel_cache names no place, the environment's
   bool paused = false;
   unsigned stop_timeout_s = 0;  // how long a guest has to power off when we are asked to end
   bool boot_timeline = false;

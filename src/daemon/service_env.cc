@@ -62,6 +62,20 @@ Result<std::vector<PassedFd>> ReadFds(const ServiceEnvironment::Getter& get, int
   return fds;
 }
 
+// A relative path is none, as the XDG base directory specification has it.
+std::string FindKernelCache(const ServiceEnvironment::Getter& get) {
+  for (const auto& [variable, below] : {std::pair{"CACHE_DIRECTORY", "/kernels"},
+                                        {"XDG_CACHE_HOME", "/gyre/kernels"},
+                                        {"HOME", "/.cache/gyre/kernels"}}) {
+    const char* const text = get(variable);
+    const std::string_view value = text == nullptr ? "" : text;
+    if (value.starts_with('/')) {
+      return std::string(value.substr(0, value.find(':'))) + below;  // CACHE_DIRECTORY may name several
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<ServiceEnvironment> ServiceEnvironment::Read(const Getter& get, int pid, int first_fd) {
@@ -76,6 +90,7 @@ Result<ServiceEnvironment> ServiceEnvironment::Read(const Getter& get, int pid, 
     environment.watchdog_ns = *interval * 1000;
   }
   environment.fds = TRY(ReadFds(get, pid, first_fd));
+  environment.kernel_cache = FindKernelCache(get);
   return environment;
 }
 

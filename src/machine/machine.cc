@@ -102,12 +102,13 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
   TRY(machine->CreateMemory());
   TRY(machine->CreateDevices());
   TRY(machine->CreateVirtio());
-  machine->PrepareTables();
   TRY(build.Commit());
   TRY(machine->ConnectListeners());
   timeline.Mark("memory ready");
   TRY(machine->CreateVcpus(system));
   machine->ConnectClock();
+  // While the vCPUs' threads make theirs.
+  machine->PrepareTables();
   timeline.Mark("vCPUs ready");
   return machine;
 }

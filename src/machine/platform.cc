@@ -25,7 +25,7 @@ class BothLines final : public IrqLine {
 Result<std::unique_ptr<Platform>> Platform::Create(const PlatformBus& bus, const PlatformConfig& config,
                                                    devices::CharBackend& serial,
                                                    std::function<void()> kick_for_ext_int) {
-  std::unique_ptr<Platform> platform(new Platform);
+  std::unique_ptr<Platform> platform(new Platform(bus.topology));
   TRY(platform->CreateInterruptControllers(bus, config, std::move(kick_for_ext_int)));
   TRY(platform->CreateLegacyDevices(bus, config, serial));
   TRY(platform->CreatePowerDevices(bus, config));
@@ -36,6 +36,7 @@ Platform::~Platform() {
   if (placed_.empty()) {
     return;
   }
+  memory::Transaction all(*topology_);
   for (const auto& placed : placed_) {
     placed.container->Remove(placed.region);
   }

@@ -69,7 +69,7 @@ class Platform {
     memory::RegionPtr region;
   };
 
-  Platform() = default;
+  explicit Platform(memory::Topology& topology) : topology_(&topology) {}
   Status CreateInterruptControllers(const PlatformBus& bus, const PlatformConfig& config,
                                     std::function<void()> kick_for_ext_int);
   Status CreateLegacyDevices(const PlatformBus& bus, const PlatformConfig& config,
@@ -98,6 +98,7 @@ class Platform {
   NotifierList<WakeupReason>::Handle on_wakeup_;
   std::unique_ptr<devices::PvPanic> pv_panic_;
   std::vector<devices::Device*> devices_;  // in reset order
+  memory::Topology* topology_;
   std::vector<Placed> placed_;
 };
 

@@ -1,6 +1,11 @@
 #include "tests/fuzz/boot_image.h"
 
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
 #include "gyre/base/check.h"
+#include "gyre/base/log.h"
 #include "tests/unit/machine/boot/boot_fixture.h"
 
 namespace gyre::machine {
@@ -29,6 +34,41 @@ void PlaceTwice(const TestRam& ram, const BootPlatform& platform, const BootImag
   CHECK(ram.ram().Span(GuestAddress(first->rip), 1).has_value());
 }
 
+// Small, so that a payload that unpacks to much costs little, and in memory where that can be.
+class CacheDirectory {
+ public:
+  CacheDirectory() {
+    if (::mkdtemp(path_.data()) == nullptr) {
+      path_ = "/tmp/gyre-fuzz-XXXXXX";
+      CHECK(::mkdtemp(path_.data()) != nullptr);
+    }
+    log::SetLevel(log::Level::kError);
+  }
+  ~CacheDirectory() { std::filesystem::remove_all(path_); }
+  CacheDirectory(const CacheDirectory&) = delete;
+  CacheDirectory& operator=(const CacheDirectory&) = delete;
+
+  KernelCacheConfig config() const { return {.path = path_, .limit = 4 * kMiB}; }
+
+ private:
+  std::string path_ = "/dev/shm/gyre-fuzz-XXXXXX";
+};
+
+// A bzImage that is unpacked is placed where it is placed otherwise, or says why not.
+void FuzzUnpacked(const TestRam& ram, const BootPlatform& platform, const TestFile& kernel,
+                  const TestFile& initrd) {
+  static const CacheDirectory cache;
+  const auto image = OpenBootImage({.kernel_path = kernel.path(),
+                                    .initrd_path = initrd.path(),
+                                    .cmdline = "console=ttyS0",
+                                    .kernel_cache = cache.config()});
+  if (!image) {
+    CheckError(image.error());
+    return;
+  }
+  PlaceTwice(ram, platform, **image);
+}
+
 }  // namespace
 
 void FuzzBootImage(std::span<const std::byte> content) {
@@ -44,6 +84,7 @@ void FuzzBootImage(std::span<const std::byte> content) {
     }
     PlaceTwice(ram, ram.platform(), **image);
   }
+  FuzzUnpacked(ram, ram.platform(), kernel, initrd);
   CHECK(ram.Clear());
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tests/unit/machine/boot/image_builder.h"
+#include "tests/unit/machine/boot/packed_image.h"
 
 namespace gyre::machine {
 namespace {
@@ -12,12 +13,17 @@ namespace {
 std::map<std::string, Bytes> Seeds() {
   Bytes multiboot_elf = MakeElf<Elf32>();
   PutMultibootMagic(multiboot_elf, 0x1004, 3);
-  return {{"seed-bzimage", MakeBzImage()},
-          {"seed-linux-elf64", MakeElf<Elf64>()},
-          {"seed-pvh-elf64", MakeElf<Elf64>(MakePvhNotes<std::uint64_t>())},
-          {"seed-pvh-elf32", MakeElf<Elf32>(MakePvhNotes<std::uint32_t>())},
-          {"seed-multiboot", MakeMultiboot()},
-          {"seed-multiboot-elf32", multiboot_elf}};
+  std::map<std::string, Bytes> seeds;
+  for (const std::string packing : kPackings) {
+    seeds.emplace("seed-bzimage-" + packing, MakePackedBzImage(Pack(packing, MakeVmlinux())));
+  }
+  seeds.insert({{"seed-bzimage", MakeBzImage()},
+                {"seed-linux-elf64", MakeElf<Elf64>()},
+                {"seed-pvh-elf64", MakeElf<Elf64>(MakePvhNotes<std::uint64_t>())},
+                {"seed-pvh-elf32", MakeElf<Elf32>(MakePvhNotes<std::uint32_t>())},
+                {"seed-multiboot", MakeMultiboot()},
+                {"seed-multiboot-elf32", multiboot_elf}});
+  return seeds;
 }
 
 int Main(const std::string& directory) {

@@ -10,6 +10,8 @@ DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
+DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not what it was, of run_case.sh's making
+UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage that it has unpacked
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 MAC = "02:00:00:00:00:77"
@@ -28,6 +30,7 @@ class Case:
     then: str             # what the guest does at its end: a word that guest-init knows
     cmdline: str = ""     # added to the common one
     options: tuple = ()   # added to gyred's
+    logged: tuple = ()    # what gyred's log says in this order, beside what `then` makes it say
 
     @property
     def status(self):
@@ -42,11 +45,12 @@ class Case:
                  f"gyre.then={self.then}"]
         return " ".join(word for word in words if word)
 
-    def arguments(self, kernel, initrd, tools):
-        """gyred's arguments, for the kernel, the initramfs and the image of tools at these paths."""
+    def arguments(self, kernel, initrd, tools, cache):
+        """gyred's arguments, for the kernel, the initramfs, the image of tools and the kernel cache at these paths."""
+        caching = () if "--kernel-cache" in self.options else ("--kernel-cache", f"path={cache}")
         return ["--kernel", kernel, "--initrd", initrd, "--cmdline", self.kernel_cmdline, "--boot", self.boot,
                 "--memory", f"{self.memory}M", "--cpus", str(self.cpus), "--serial", "stdio",
-                "--action", "reboot=shutdown", *(option.replace(TOOLS, tools) for option in self.options)]
+                "--action", "reboot=shutdown", *caching, *(option.replace(TOOLS, tools) for option in self.options)]
 
 
 def all_cases():
@@ -54,7 +58,12 @@ def all_cases():
     cases = []
     for series in SERIES:
         cases += [
-            Case(f"{series}-bzimage", series, "bzImage", "auto", 1, 256, "reboot", "reboot=k"),
+            Case(f"{series}-bzimage", series, "bzImage", "auto", 1, 256, "reboot", "reboot=k",
+                 ("--log-level", "info"), (UNPACKED,)),
+            Case(f"{series}-bzimage-packed", series, "bzImage", "linux", 1, 256, "reboot", "reboot=k"),
+            Case(f"{series}-bzimage-damaged", series, "bzImage", "auto", 1, 256, "reboot", "reboot=k",
+                 ("--log-level", "info", "--kernel-cache", f"path={DAMAGED}"),
+                 ("is damaged and made anew", UNPACKED)),
             Case(f"{series}-bzimage-128m", series, "bzImage", "auto", 1, 128, "panic", "reboot=k"),
             Case(f"{series}-vmlinux", series, "vmlinux", "linux", 1, 256, "reboot", "reboot=t"),
             Case(f"{series}-vmlinux-pvh", series, "vmlinux", "pvh", 1, 512, "exit:42", "reboot=t"),

@@ -11,7 +11,9 @@ mkfifo "$work/in"
 # one upload on port 5077, whose sums are told at the end.
 # One with @hostport@ gets a TCP port of this machine's, forwarded to the guest's port 80, from which a file is fetched when it
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
-image='' tap='' port=''
+# One with @damaged@ gets a directory: a first start, which fails for want of a disk, leaves its kernel unpacked there, and
+# a byte of that is changed.
+image='' tap='' port='' damaged=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -21,6 +23,10 @@ while [ "$count" -gt 0 ]; do
     dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
     argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
   *@port@*) argument=$(printf '%s' "$argument" | sed "s|@port@|$work/port|g") ;;
+  esac
+  case $argument in *@damaged@*)
+    damaged=$work/kernels
+    argument=${argument%%@damaged@*}$damaged${argument#*@damaged@} ;;
   esac
   case $argument in *@tap@*)
     tap=gyre$$
@@ -85,6 +91,12 @@ uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 servers=''
 [ -z "$port" ] || serve_user
+if [ -n "$damaged" ]; then
+  "$@" --disk path=/nowhere/disk 2>/dev/null
+  for entry in "$damaged"/[0-9a-f][0-9a-f][0-9a-f]*; do
+    printf 'gyre' | dd of="$entry" bs=1 seek=5000000 conv=notrunc 2>/dev/null
+  done
+fi
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.

@@ -79,7 +79,7 @@ def judge(case, record, direct):
 
 def _check_log(case, record):
     rest = record.errors
-    for wanted in LOGGED.get(case.then, ()):
+    for wanted in (*case.logged, *LOGGED.get(case.then, ())):
         _, found, rest = rest.partition(wanted)
         if not found:
             return [f"gyred's log does not say {wanted} in its place"]

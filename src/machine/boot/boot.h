@@ -18,13 +18,21 @@ namespace gyre::machine {
 
 enum class BootProtocol : std::uint8_t { kAuto, kLinux, kPvh, kMultiboot };
 
+// Where unpacked kernels are kept (src/machine/boot/kernel_cache.h).
+struct KernelCacheConfig {
+  std::string path;  // empty: nowhere, and bzImages unpack themselves
+  std::uint64_t limit = 512 * kMiB;
+  bool named = true;  // by the user, who is warned where it cannot be there
+};
+
 struct BootConfig {
   std::string kernel_path;
   std::string initrd_path;  // empty: none
   std::string cmdline;
   BootProtocol protocol = BootProtocol::kAuto;
   // Instead of a kernel; empty: none.
-  std::string firmware_path = {};  // NOLINT(readability-redundant-member-init): initialisers may omit it
+  std::string firmware_path = {};    // NOLINT(readability-redundant-member-init): initialisers may omit it
+  KernelCacheConfig kernel_cache{};  // NOLINT(readability-redundant-member-init): as above
 };
 
 // E820 numbering (ACPI 6.4, 15): the same for the zero page and for PVH.

@@ -4,11 +4,16 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/log.h"
+#include "src/machine/boot/kernel_cache.h"
 #include "src/machine/boot/linux.h"
+#include "src/machine/boot/payload.h"
 #include "src/machine/boot/placer.h"
 #include "src/machine/layout.h"
 
@@ -25,12 +30,63 @@ struct Plan {
   std::uint64_t claim_size = 0;  // from load_address: all that the kernel uses before it knows the memory map
 };
 
+// The vmlinux within.
+struct Unpacked {
+  ImageFile file;
+  ElfImage elf;
+  std::uint64_t entry = 0;
+};
+
+bool HasWord(std::string_view text, std::string_view word) {
+  for (auto at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
+    const auto end = at + word.size();
+    if ((at == 0 || text[at - 1] == ' ') && (end == text.size() || text[end] == ' ')) {
+      return true;
+    }
+  }
+  return false;
+}
+
 class BzImage : public BootImage {
  public:
-  BzImage(BootFiles files, const SetupHeader& header, const Plan& plan)
-      : files_(std::move(files)), header_(header), plan_(plan) {}
+  BzImage(BootFiles files, const SetupHeader& header, const Plan& plan, std::optional<Unpacked> unpacked)
+      : files_(std::move(files)), header_(header), plan_(plan), unpacked_(std::move(unpacked)) {}
 
   Result<kvm::EntryState> Place(const memory::GuestRam& ram, const BootPlatform& platform) const override {
+    if (!unpacked_) {
+      return PlacePacked(ram, platform);
+    }
+    auto placed = PlaceUnpacked(ram, platform);
+    if (placed) {
+      return placed;
+    }
+    auto packed = PlacePacked(ram, platform);
+    if (packed) {
+      log::Warning("{}; the kernel unpacks itself", placed.error().message());
+    }
+    return packed;
+  }
+
+  std::string description() const override {
+    return format("Linux bzImage ({}64-bit entry, protocol {}.{:02})", unpacked_ ? "unpacked, " : "",
+                  header_.version >> 8, header_.version & 0xff);
+  }
+
+ private:
+  // As its decompressor would leave it. That is also who randomises where the kernel lies, which nobody does
+  // here; where it keeps its memory's map it randomises itself, if it is told to.
+  Result<kvm::EntryState> PlaceUnpacked(const memory::GuestRam& ram, const BootPlatform& platform) const {
+    Placer placer(ram, platform, files_);
+    TRY(placer.Segments(unpacked_->file, unpacked_->elf.segments));
+    BootParams params{};
+    params.hdr = header_;
+    if (!HasWord(files_.cmdline, "nokaslr")) {
+      params.hdr.loadflags |= kKaslr;
+    }
+    return PlaceLinuxStructures(placer, files_, platform, params, unpacked_->entry);
+  }
+
+  Result<kvm::EntryState> PlacePacked(const memory::GuestRam& ram, const BootPlatform& platform) const {
     Placer placer(ram, platform, files_);
     const ImageFile& kernel = files_.kernel;
     auto claimed =
@@ -45,15 +101,10 @@ class BzImage : public BootImage {
     return PlaceLinuxStructures(placer, files_, platform, params, plan_.load_address + kEntry64);
   }
 
-  std::string description() const override {
-    return format("Linux bzImage (64-bit entry, protocol {}.{:02})", header_.version >> 8,
-                  header_.version & 0xff);
-  }
-
- private:
   BootFiles files_;
   SetupHeader header_;
   Plan plan_;
+  std::optional<Unpacked> unpacked_;
 };
 
 Status CheckHeader(const ImageFile& file, const SetupHeader& header) {
@@ -130,9 +181,45 @@ Status ChooseAddress(const ImageFile& file, const SetupHeader& header, Plan& pla
   return {};
 }
 
+Result<std::optional<ImageFile>> FindUnpacked(const ImageFile& file, const SetupHeader& header,
+                                              const Plan& plan, const KernelCacheConfig& config) {
+  const auto cache = KernelCache::Open(config.path, config.limit);
+  if (!cache) {
+    log::Print(config.named ? log::Level::kWarning : log::Level::kInfo, "{}; the kernel unpacks itself",
+               cache.error().message());
+    return std::nullopt;
+  }
+  if (auto known = cache->FindKnown(file)) {
+    return known;
+  }
+  const auto payload = TRY(Payload::Read(file, header, plan.file_offset, plan.file_size));
+  if (!payload) {
+    log::Info("{}: has no payload that can be unpacked; it does so itself", file.name());
+    return std::nullopt;
+  }
+  return TRY(cache->Get(file, *payload));
+}
+
+Result<std::optional<Unpacked>> Unpack(const ImageFile& file, const SetupHeader& header, const Plan& plan,
+                                       const KernelCacheConfig& config) {
+  auto found = TRY(FindUnpacked(file, header, plan, config));
+  if (!found) {
+    return std::nullopt;
+  }
+  if (!IsElf(*found)) {
+    return Fail(found->Bad("is not an ELF"));
+  }
+  auto elf = TRY(ReadElf(*found));
+  if (!elf.is_64bit) {
+    return Fail(found->Bad("is an ELF32"));
+  }
+  const std::uint64_t entry = TRY(PhysicalEntry(*found, elf));
+  return Unpacked{.file = *std::move(found), .elf = std::move(elf), .entry = entry};
+}
+
 }  // namespace
 
-Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files) {
+Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files, const KernelCacheConfig& cache) {
   const ImageFile& file = files.kernel;
   auto header = TRY(file.ReadAs<SetupHeader>(kSetupHeaderOffset, "the setup header"));
   TRY(CheckHeader(file, header));
@@ -146,7 +233,16 @@ Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files) {
   Plan plan;
   TRY(FindProtectedPart(file, header, plan));
   TRY(ChooseAddress(file, header, plan));
-  return std::make_unique<BzImage>(std::move(files), header, plan);
+  std::optional<Unpacked> unpacked;
+  if (!cache.path.empty()) {
+    auto result = Unpack(file, header, plan, cache);
+    if (result) {
+      unpacked = *std::move(result);
+    } else {
+      log::Warning("{}; the kernel unpacks itself", result.error().message());
+    }
+  }
+  return std::make_unique<BzImage>(std::move(files), header, plan, std::move(unpacked));
 }
 
 }  // namespace gyre::machine::boot

@@ -20,9 +20,12 @@ Result<ImageFile> ImageFile::Open(std::string_view role, const std::string& path
   if (fd < 0) {
     return Fail(Error::Sys(name, errno, ErrorKind::kUsage));
   }
-  UniqueFd owned(fd);
+  return Adopt(std::move(name), UniqueFd(fd));
+}
+
+Result<ImageFile> ImageFile::Adopt(std::string name, UniqueFd fd) {
   struct stat status{};
-  if (::fstat(fd, &status) != 0) {
+  if (::fstat(fd.get(), &status) != 0) {
     return Fail(Error::Sys(name, errno));
   }
   if (!S_ISREG(status.st_mode)) {
@@ -31,7 +34,7 @@ Result<ImageFile> ImageFile::Open(std::string_view role, const std::string& path
   if (status.st_size <= 0) {
     return Fail(Error::Usage(format("{}: is empty", name)));
   }
-  return ImageFile(std::move(name), std::move(owned), static_cast<std::uint64_t>(status.st_size));
+  return ImageFile(std::move(name), std::move(fd), static_cast<std::uint64_t>(status.st_size));
 }
 
 std::string_view ImageFile::base_name() const {

@@ -21,12 +21,15 @@ class ImageFile {
  public:
   // `role` is "kernel" or "initrd". Only regular files that are not empty.
   static Result<ImageFile> Open(std::string_view role, const std::string& path);
+  // The same of a file that is open; `name` is the beginning of messages about it.
+  static Result<ImageFile> Adopt(std::string name, UniqueFd fd);
 
   std::uint64_t size() const { return size_; }
   // "kernel /path", the beginning of each message about it.
   const std::string& name() const { return name_; }
   // The path's last part, for guests.
   std::string_view base_name() const;
+  int fd() const { return fd_.get(); }
 
   // A mistake in this file: "kernel /path: MESSAGE".
   Error Bad(std::string_view message) const;

@@ -91,6 +91,7 @@ inline constexpr std::uint32_t kHdrS = 0x53726448;
 inline constexpr std::uint16_t kMinVersion = 0x020c;  // the first with xloadflags
 inline constexpr std::uint8_t kUnknownLoader = 0xff;
 inline constexpr std::uint8_t kLoadedHigh = 1 << 0;       // loadflags
+inline constexpr std::uint8_t kKaslr = 1 << 1;            // loadflags: from the decompressor to the kernel
 inline constexpr std::uint16_t kXlfKernel64 = 1 << 0;     // xloadflags
 inline constexpr std::uint16_t kXlfAbove4GiB = 1 << 1;    // XLF_CAN_BE_LOADED_ABOVE_4G
 inline constexpr std::uint32_t kInitrdMax = 0x7fff'ffff;  // what 64-bit kernels say themselves

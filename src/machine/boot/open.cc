@@ -72,12 +72,12 @@ Opened OpenElf(BootFiles files) {
   return OpenLinuxElf(std::move(files), std::move(elf));
 }
 
-Opened OpenByContent(BootFiles files) {
+Opened OpenByContent(BootFiles files, const KernelCacheConfig& cache) {
   if (IsElf(files.kernel)) {
     return OpenElf(std::move(files));
   }
   if (IsBzImage(files.kernel)) {
-    return OpenBzImage(std::move(files));
+    return OpenBzImage(std::move(files), cache);
   }
   if (const auto header = TRY(FindMultibootHeader(files.kernel))) {
     return OpenMultiboot(std::move(files), *header);
@@ -101,7 +101,7 @@ Result<std::unique_ptr<BootImage>> OpenBootImage(const BootConfig& config) {
   }
   switch (config.protocol) {
     case BootProtocol::kAuto:
-      return boot::OpenByContent(std::move(files));
+      return boot::OpenByContent(std::move(files), config.kernel_cache);
     case BootProtocol::kLinux:
       return boot::OpenAsLinux(std::move(files));
     case BootProtocol::kPvh:

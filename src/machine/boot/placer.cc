@@ -33,22 +33,21 @@ Status CheckCmdline(const BootFiles& files, std::string_view cmdline, std::uint6
   return {};
 }
 
-Status Placer::Segments(const std::vector<Segment>& segments) {
-  const ImageFile& kernel = files_.kernel;
+Status Placer::Segments(const ImageFile& file, const std::vector<Segment>& segments) {
   for (const auto& segment : segments) {
     if (auto claimed = space_.Claim(segment.address, segment.memory_size, segment.name); !claimed) {
-      return Fail(std::move(claimed).error().Within(kernel.name()));
+      return Fail(std::move(claimed).error().Within(file.name()));
     }
   }
   for (const auto& segment : segments) {
-    TRY(Load(segment));
+    TRY(Load(file, segment));
   }
   return {};
 }
 
-Status Placer::Load(const Segment& segment) {
+Status Placer::Load(const ImageFile& file, const Segment& segment) {
   if (segment.file_size != 0) {
-    TRY(files_.kernel.PlaceAt(ram_, GuestAddress(segment.address), segment.file_offset, segment.file_size));
+    TRY(file.PlaceAt(ram_, GuestAddress(segment.address), segment.file_offset, segment.file_size));
   }
   if (segment.memory_size > segment.file_size) {
     TRY(ram_.Zero(GuestAddress(segment.address + segment.file_size),

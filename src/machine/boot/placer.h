@@ -42,7 +42,8 @@ class Placer {
   const memory::GuestRam& ram() const { return ram_; }
 
   // Claims all segments, then writes them: the file's part and the zeroes after it.
-  Status Segments(const std::vector<Segment>& segments);
+  Status Segments(const std::vector<Segment>& segments) { return Segments(files_.kernel, segments); }
+  Status Segments(const ImageFile& file, const std::vector<Segment>& segments);
   // At the highest page below the first of `limits` that has room for it; nothing without an initrd.
   Result<std::optional<GuestSpan>> Initrd(std::span<const std::uint64_t> limits);
   // The text with its end; returns where.
@@ -54,7 +55,7 @@ class Placer {
   Result<kvm::EntryState> Entry(kvm::EntryState::Mode mode, std::uint64_t rip);
 
  private:
-  Status Load(const Segment& segment);
+  Status Load(const ImageFile& file, const Segment& segment);
 
   const memory::GuestRam& ram_;
   const BootFiles& files_;
@@ -67,7 +68,8 @@ Status CheckCmdline(const BootFiles& files, std::string_view cmdline, std::uint6
                     std::string_view limit_name);
 
 // The protocols' openers: each checks what needs no RAM size.
-Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files);
+// With a cache, the kernel is unpacked and entered without its decompressor where that can be done.
+Result<std::unique_ptr<BootImage>> OpenBzImage(BootFiles files, const KernelCacheConfig& cache = {});
 Result<std::unique_ptr<BootImage>> OpenLinuxElf(BootFiles files, ElfImage elf);
 Result<std::unique_ptr<BootImage>> OpenPvh(BootFiles files, ElfImage elf, std::uint32_t entry);
 

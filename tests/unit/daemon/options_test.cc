@@ -34,6 +34,29 @@ TEST(Options, Defaults_AreTheDocumentedOnes) {
   EXPECT_FALSE(options.paused);
 }
 
+TEST(Options, KernelCache_IsOnOffOrAPlaceWithASize) {
+  const auto parse = [](const char* text) {
+    const auto parsed = Parse({"--kernel", "k", "--kernel-cache", text});
+    EXPECT_TRUE(parsed) << parsed.error().message();
+    return parsed ? std::get<Options>(*parsed) : Options();
+  };
+  const auto plain = std::get<Options>(*Parse({"--kernel", "k"}));
+  EXPECT_TRUE(plain.kernel_cache);
+  EXPECT_EQ(plain.boot.kernel_cache.path, "");
+  EXPECT_EQ(plain.boot.kernel_cache.limit, 512 * kMiB);
+  EXPECT_TRUE(parse("on").kernel_cache);
+  EXPECT_EQ(parse("on,size=1G").boot.kernel_cache.limit, kGiB);
+  EXPECT_FALSE(parse("off").kernel_cache);
+  EXPECT_EQ(parse("path=/var/cache/k,size=64M").boot.kernel_cache.path, "/var/cache/k");
+  EXPECT_EQ(parse("path=/var/cache/k,size=64M").boot.kernel_cache.limit, 64 * kMiB);
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--kernel-cache", "maybe"}),
+            "--kernel-cache: 'maybe' is not of the form key=value");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--kernel-cache", "path="}),
+            "--kernel-cache: 'path=' is not on, off, path=DIR or size=SIZE");
+  EXPECT_EQ(ErrorOf({"--kernel", "k", "--kernel-cache", "on,limit=3"}),
+            "--kernel-cache: 'limit=3' is not on, off, path=DIR or size=SIZE");
+}
+
 TEST(Options, Trace_NamesItsFile) {
   const auto parsed = Parse({"--kernel", "k", "--trace", "t.json"});
   ASSERT_TRUE(parsed) << parsed.error().message();

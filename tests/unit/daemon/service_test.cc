@@ -251,6 +251,18 @@ TEST_F(Environment, Descriptors_ComeWithTheirNames) {
   EXPECT_EQ(::fcntl(kFirst + 1, F_GETFD), FD_CLOEXEC);
 }
 
+TEST_F(Environment, KernelCache_IsTheManagersThenTheUsers) {
+  EXPECT_EQ(Read()->kernel_cache, "");
+  variables_["HOME"] = "/user";
+  EXPECT_EQ(Read()->kernel_cache, "/user/.cache/gyre/kernels");
+  variables_["XDG_CACHE_HOME"] = "relative";
+  EXPECT_EQ(Read()->kernel_cache, "/user/.cache/gyre/kernels");
+  variables_["XDG_CACHE_HOME"] = "/c";
+  EXPECT_EQ(Read()->kernel_cache, "/c/gyre/kernels");
+  variables_["CACHE_DIRECTORY"] = "/var/cache/gyre/a:/var/cache/b";
+  EXPECT_EQ(Read()->kernel_cache, "/var/cache/gyre/a/kernels");
+}
+
 TEST_F(Environment, DescriptorsThatAreNotThere_AreRefused) {
   variables_ = {{"LISTEN_FDS", "1"}, {"LISTEN_PID", "100"}};
   first_fd_ = 5000;
