@@ -20,6 +20,10 @@ std::uint32_t Length(std::size_t size) {
   return static_cast<std::uint32_t>(std::min<std::size_t>(size, std::size_t{1} << 30));
 }
 
+std::span<std::byte> Bytes(const iovec& vector) {
+  return {static_cast<std::byte*>(vector.iov_base), vector.iov_len};
+}
+
 }  // namespace
 
 struct RegisteredFile::Impl final : RingSource {
@@ -192,6 +196,9 @@ void AsyncOp::Write(FileRef file, std::span<const std::byte> from, std::uint64_t
 
 void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset) {
   CHECK(!pending());
+  if (into.size() == 1) {
+    return Read(std::move(file), Bytes(into[0]), offset);  // the kernel copies no vector
+  }
   impl_->vectors.assign(into.begin(), into.end());
   impl_->Start(std::move(file), {.kind = OpKind::kReadVector,
                                  .memory = impl_->vectors.data(),
@@ -201,6 +208,9 @@ void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_
 
 void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
   CHECK(!pending());
+  if (from.size() == 1) {
+    return Write(std::move(file), Bytes(from[0]), offset);  // the kernel copies no vector
+  }
   impl_->vectors.assign(from.begin(), from.end());
   impl_->Start(std::move(file), {.kind = OpKind::kWriteVector,
                                  .memory = impl_->vectors.data(),

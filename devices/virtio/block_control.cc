@@ -136,6 +136,7 @@ Status BlockControl::ChangeImage(const std::string& path) {
   options.path = path;
   BlockImage image = TRY(BlockImage::Open(options));
   device_.quiesce([&] {
+    device_.forget_files();
     disk_.image = std::move(image);
     disk_.options.path = path;
     disk_.zero_range = true;

@@ -59,6 +59,15 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
 
 }  // namespace
 
+void LockedFile::Unlock() {
+  if (fd_) {
+    struct flock lock{};
+    lock.l_type = F_UNLCK;
+    lock.l_whence = SEEK_SET;
+    (void)::fcntl(fd_.get(), F_OFD_SETLK, &lock);
+  }
+}
+
 Status BlockImage::Measure(const std::string& path) {
   struct stat status{};
   if (::fstat(fd.get(), &status) != 0) {
@@ -101,7 +110,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
     flags |= O_DSYNC;
   }
   BlockImage image;
-  image.fd = TRY(OpenWaiting(options.path, flags));
+  image.fd = LockedFile(TRY(OpenWaiting(options.path, flags)));
   TRY(image.Measure(options.path));
   TRY(Lock(options, image.fd.get()));
   if (options.cache == CacheMode::kNone) {

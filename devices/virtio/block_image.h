@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/loop/async_op.h"
 
 namespace gyre::virtio {
 
@@ -22,8 +25,32 @@ struct ImageOptions {
   CacheMode cache = CacheMode::kWriteback;
 };
 
+// A file that gives its lock back when it goes: a ring with which it is registered may hold
+// the file itself a little longer.
+class LockedFile {
+ public:
+  LockedFile() = default;
+  explicit LockedFile(UniqueFd fd) : fd_(std::move(fd)) {}
+  LockedFile(LockedFile&& other) noexcept = default;
+  LockedFile& operator=(LockedFile&& other) noexcept {
+    if (this != &other) {
+      Unlock();
+      fd_ = std::move(other.fd_);
+    }
+    return *this;
+  }
+  LockedFile(const LockedFile&) = delete;
+  LockedFile& operator=(const LockedFile&) = delete;
+  ~LockedFile() { Unlock(); }
+  int get() const { return fd_.get(); }
+
+ private:
+  void Unlock();
+  UniqueFd fd_;
+};
+
 struct BlockImage {
-  UniqueFd fd;                     // through the page cache
+  LockedFile fd;                   // through the page cache
   UniqueFd direct;                 // past it (O_DIRECT); nothing but with CacheMode::kNone
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
@@ -38,6 +65,18 @@ struct BlockImage {
 
  private:
   Status Measure(const std::string& path);
+};
+
+// An image's files as operations on one loop name them: registered with its ring, which looks
+// each up once. Gone before the image's own, or before that changes. That loop's thread.
+struct ImageFiles {
+  ImageFiles(loop::EventLoop& loop, const BlockImage& image) : cached(loop, image.fd.get()) {
+    if (image.direct) {
+      direct.emplace(loop, image.direct.get());
+    }
+  }
+  loop::RegisteredFile cached;
+  std::optional<loop::RegisteredFile> direct;
 };
 
 }  // namespace gyre::virtio

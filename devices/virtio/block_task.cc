@@ -26,8 +26,10 @@ bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (
 
 }  // namespace
 
-BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle)
+BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
+                     std::function<void(BlockTask&)> idle)
     : disk_(disk),
+      files_(files),
       idle_(std::move(idle)),
       op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
 
@@ -189,7 +191,7 @@ void BlockTask::IssueSync() {
   if (const std::int32_t lost = disk_.sync_lost.load(std::memory_order_relaxed); lost != 0) {
     return Fail(lost);
   }
-  op_.DataSync(disk_.image.fd.get());
+  op_.DataSync(files_.cached);
 }
 
 // O_DIRECT refuses what is not aligned; the kernel keeps the two ways to a file coherent.
@@ -205,18 +207,17 @@ void BlockTask::IssueTransfer() {
   vectors_.clear();
   AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
               std::min(left_, kMaxPiece), vectors_);
-  const bool direct = disk_.image.direct && FitsDirect();
-  const int fd = direct ? disk_.image.direct.get() : disk_.image.fd.get();
+  const bool direct = files_.direct && FitsDirect();
+  const loop::RegisteredFile& file = direct ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
     NoteCached(!direct);
-    op_.WriteVector(fd, vectors_, offset_);
+    op_.WriteVector(file, vectors_, offset_);
   } else {
-    op_.ReadVector(fd, vectors_, offset_);
+    op_.ReadVector(file, vectors_, offset_);
   }
 }
 
 void BlockTask::IssueRange() {
-  const int fd = disk_.image.fd.get();
   while (left_ == 0) {
     if (range_ == range_count_) {
       // fallocate(2) is not made durable by O_DSYNC.
@@ -235,7 +236,7 @@ void BlockTask::IssueRange() {
     return IssueZeros();
   }
   const bool punches = Punches(ranges_.at(range_ - 1));
-  op_.Allocate(fd, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), offset_,
+  op_.Allocate(files_.cached, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), offset_,
                left_);
 }
 
@@ -253,7 +254,7 @@ void BlockTask::IssueZeros() {
     rest -= part;
   }
   NoteCached(true);
-  op_.WriteVector(disk_.image.fd.get(), vectors_, offset_);
+  op_.WriteVector(files_.cached, vectors_, offset_);
 }
 
 void BlockTask::NoteCached(bool cached) {

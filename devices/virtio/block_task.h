@@ -49,8 +49,8 @@ struct Disk {
 
 class BlockTask {
  public:
-  // `idle` is called when the request is answered, or back in its queue.
-  BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle);
+  // `idle` is called when the request is answered, or back in its queue. `files` are the disk's image's.
+  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files, std::function<void(BlockTask&)> idle);
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
 
@@ -95,6 +95,7 @@ class BlockTask {
   bool FitsDirect() const;
 
   Disk& disk_;
+  const ImageFiles& files_;
   std::function<void(BlockTask&)> idle_;
   std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   loop::AsyncOp op_;
