@@ -25,6 +25,8 @@ struct VirtioDevice::Runner {
   void Stop();
   void Serve();
   void Flush();
+  bool Look();
+  bool StopLooking();
   bool MayServe() const { return queue && !stopped && !held && running; }
   // Asked with the big lock held, under which alone queues come and go.
   bool Idle() const { return !queue || queue->in_flight() == 0; }
@@ -34,12 +36,14 @@ struct VirtioDevice::Runner {
   UniqueFd kick;               // any thread
   std::optional<Queue> queue;  // only while the device is active
   std::optional<loop::EventFdWatch> watch;
+  std::optional<loop::Poller> poller;  // where the loop polls
   loop::BottomHalf serve;
   loop::BottomHalf flush;
   bool running = false;
   bool stopped = false;
   bool held = false;
   bool serving = false;
+  bool looking = false;  // the driver does not kick: the poller sees what it offers
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
@@ -55,9 +59,14 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
                                  }},
                 position);
   watch.emplace(device.loop(index), kick.get(), [this] { Serve(); });
+  looking = false;
+  if (device.loop(index).polls()) {
+    poller.emplace(device.loop(index), [this] { return Look(); }, [this] { return StopLooking(); });
+  }
 }
 
 void VirtioDevice::Runner::Remove() {
+  poller.reset();
   watch.reset();
   serve.Cancel();
   flush.Cancel();
@@ -89,12 +98,34 @@ void VirtioDevice::Runner::Serve() {
   }
   serving = true;
   queue->BeginBatch();
-  const bool again = device.Serve(index, *queue) == Served::kAll && queue->EndBatch();
+  bool again = false;
+  looking = false;
+  if (device.Serve(index, *queue) == Served::kAll) {
+    looking = poller.has_value();
+    again = looking ? queue->EndBatchWithoutKicks() : queue->EndBatch();
+  }
   serving = false;
   Flush();
   if (again) {
     serve.Schedule();
   }
+}
+
+bool VirtioDevice::Runner::Look() {
+  const bool found = looking && MayServe() && queue->HasChains();
+  if (found) {
+    serve.Schedule();
+  }
+  return found;
+}
+
+// The loop sleeps: kicks are wanted again.
+bool VirtioDevice::Runner::StopLooking() {
+  const bool found = std::exchange(looking, false) && MayServe() && queue->AskForKick();
+  if (found) {
+    serve.Schedule();
+  }
+  return found;
 }
 
 // The driver of a queue that was stopped may have given its memory away, as far as it knows.

@@ -116,6 +116,8 @@ def one_run(command, timeout):
                 before, began = cpu_by_thread(process.pid), time.monotonic()
             elif words[:1] == ["phase"]:
                 seconds, after = time.monotonic() - began, cpu_by_thread(process.pid)
+                if not after:
+                    raise Failure("it had ended before its threads were looked at")
                 keys = ("ops", "cycles", "kicks", "errors", "p50", "p99", "p999")
                 results.append({**dict(zip(keys, map(int, words[1:]))), "seconds": seconds,
                                 "cpu": {name: ns - before[name] for name, ns in after.items()}})

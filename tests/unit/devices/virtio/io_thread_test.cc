@@ -209,17 +209,18 @@ const Module& DiskModule() {
 class DiskOnThreads : public IoThreads {
  protected:
   static constexpr unsigned kQueues = 4;
+  static constexpr std::uint64_t kFeatures = kFeatureRingReset | kFeatureEventIndex;
   static constexpr std::uint32_t kSize = 4096;
   static constexpr std::uint64_t kHeaders = 0xb0000;
   static constexpr std::uint64_t kBuffers = 0x100000;  // of each queue 16
 
-  DiskOnThreads() {
+  explicit DiskOnThreads(const loop::PollLimits& poll = {}) {
     std::ofstream(path) << std::string(std::size_t{1} << 20, 'a');
-    StartThreads(2);
+    StartThreads(2, poll);
     auto properties =
         Properties::Parse(format("path={},queues={}", path, kQueues), DiskModule().properties).value();
     Plug(DiskModule().create(context(), properties).value());
-    Bring(kFeatureRingReset, 64);
+    Bring(kFeatures, 64);
   }
   ~DiskOnThreads() override {
     Unplug();
@@ -242,7 +243,9 @@ class DiskOnThreads : public IoThreads {
                                        Buffer{BufferAt(queue, i), kSize, type == 0},
                                        Buffer{HeaderAt(queue, i) + 16, 1, true}});
       }
-      mmio.Kick(queue);
+      if (rings[queue]->MustKick()) {
+        mmio.Kick(queue);
+      }
     }
   }
   void AwaitAll() {
@@ -315,7 +318,7 @@ TEST_F(DiskOnThreads, S_2_4_AfterAResetMemoryIsTheDriversAtAnyMoment) {
     Fill(0x55);
     ::usleep(200);
     ASSERT_TRUE(BuffersAre(0x55));
-    Bring(kFeatureRingReset, 64);
+    Bring(kFeatures, 64);
   }
 }
 
@@ -335,6 +338,36 @@ TEST_F(DiskOnThreads, ItsEndWaitsForWhatIsInFlight) {
   Fill(0x77);
   ::usleep(200);
   EXPECT_TRUE(BuffersAre(0x77));
+}
+
+// Threads that look at the rings themselves, and ask for kicks only before they sleep.
+class DiskOnPollingThreads : public DiskOnThreads {
+ protected:
+  DiskOnPollingThreads() : DiskOnThreads({.max_ns = 1'000'000}) {}
+};
+
+TEST_F(DiskOnPollingThreads, NoRequestIsMissedWhetherKickedOrNot) {
+  for (unsigned round = 0; round < 300; ++round) {
+    OfferAll(round % 2);
+    if (round % 16 == 0) {
+      ::usleep(2000);  // so that they fall asleep
+    }
+    AwaitAll();
+  }
+}
+
+TEST_F(DiskOnPollingThreads, AfterAStopNothingMovesUntilTheStart) {
+  for (unsigned round = 0; round < 50; ++round) {
+    OfferAll(0);
+    ::usleep(round * 10);
+    transport->Stop();
+    transport->Drain();
+    Fill(0xaa);
+    ::usleep(200);
+    EXPECT_TRUE(BuffersAre(0xaa)) << "no request is in flight";
+    transport->Start();
+    AwaitAll();
+  }
 }
 
 }  // namespace
