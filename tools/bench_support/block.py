@@ -135,12 +135,17 @@ def one_run(command, timeout):
     return results
 
 
-def reduce(result):
-    per_second = result["cycles"] / result["seconds"]
+def tsc_hz(runs):
+    """By all phases: where the host is busy, a single one's lines are read late."""
+    return statistics.median(result["cycles"] / result["seconds"] for result in runs)
+
+
+def reduce(result, hz):
+    seconds = result["cycles"] / hz
     working = {name: ns / result["ops"] for name, ns in result["cpu"].items() if not is_vcpu(name)}
-    return {"ops": result["ops"] / result["seconds"], "cpu_ns": sum(working.values()), "threads": working,
-            "kicks": result["kicks"] / result["ops"], "kicking": result["kicks"] * KICK_NS / 1e9 / result["seconds"],
-            **{p: result[p] / per_second * 1e6 for p in ("p50", "p99", "p999")}}
+    return {"ops": result["ops"] / seconds, "cpu_ns": sum(working.values()), "threads": working,
+            "kicks": result["kicks"] / result["ops"], "kicking": result["kicks"] * KICK_NS / 1e9 / seconds,
+            **{p: result[p] / hz * 1e6 for p in ("p50", "p99", "p999")}}
 
 
 def take_turns(arguments, peers):
@@ -153,12 +158,14 @@ def take_turns(arguments, peers):
                 continue
             try:
                 for number, result in enumerate(one_run(command, timeout)):
-                    samples[name][number].append(reduce(result))
+                    samples[name][number].append(result)
             except (Failure, OSError) as failure:
                 if name == "gyred":
                     raise
                 skipped[name] = str(failure)
-    return {name: phases for name, phases in samples.items() if name not in skipped}, skipped
+    usable = {name: phases for name, phases in samples.items() if name not in skipped}
+    hz = tsc_hz([result for phases in usable.values() for runs in phases for result in runs])
+    return {name: [[reduce(result, hz) for result in runs] for runs in phases] for name, phases in usable.items()}, skipped
 
 
 def summarise(samples):
