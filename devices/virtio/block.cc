@@ -92,12 +92,11 @@ class Block final : public VirtioDevice {
         options_(options),
         config_(Describe(*disk_, options)),
         pools_(options.queues),
-        control_(
-            *disk_, lanes_, context.disks,
-            {.quiesce = [this](const auto& change) { Quiesce(change); },
-             .forget_files = [this] { ForgetFiles(); },
-             .changed = [this] { Changed(); }},
-            options.block_size) {
+        control_(*disk_, lanes_, context.disks,
+                 {.quiesce = [this](const auto& change) { Quiesce(change); },
+                  .forget_files = [this] { ForgetFiles(); },
+                  .changed = [this] { Changed(); }},
+                 options.block_size) {
     for (unsigned i = 0; i < options.queues; ++i) {
       lanes_.push_back(std::make_unique<BlockLane>(loop(i), stopped(i), [this, i] { Hold(i); }));
     }

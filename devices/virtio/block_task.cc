@@ -236,8 +236,8 @@ void BlockTask::IssueRange() {
     return IssueZeros();
   }
   const bool punches = Punches(ranges_.at(range_ - 1));
-  op_.Allocate(files_.cached, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), offset_,
-               left_);
+  op_.Allocate(files_.cached, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+               offset_, left_);
 }
 
 // Freed, rather than filled with zeros.

@@ -8,7 +8,9 @@
 #include <fstream>
 #include <string>
 
+#include "devices/virtio/block_image.h"
 #include "gyre/base/format.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/registry.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
@@ -219,7 +221,9 @@ class DiskOnThreads : public IoThreads {
     StartThreads(2, poll);
     auto properties =
         Properties::Parse(format("path={},queues={}", path, kQueues), DiskModule().properties).value();
-    Plug(DiskModule().create(context(), properties).value());
+    auto where = context();
+    where.disks = &disks;
+    Plug(DiskModule().create(where, properties).value());
     Bring(kFeatures, 64);
   }
   ~DiskOnThreads() override {
@@ -274,6 +278,7 @@ class DiskOnThreads : public IoThreads {
     return true;
   }
 
+  Disks disks{*loop_, [](const DiskError&) {}};
   const std::string path = testing::TempDir() + format("gyre-io-threads-{}", ::getpid());
 };
 
@@ -330,6 +335,28 @@ TEST_F(DiskOnThreads, TheMemoryMapChangesUnderIt) {
     memory.root->Remove(other);
     AwaitAll();
   }
+}
+
+// The threads' rings have an image's files: these go before it does, and so does its lock.
+TEST_F(DiskOnThreads, AnotherImageTakesItsPlaceUnderLoad) {
+  const std::array<std::string, 2> images = {path, path + "-other"};
+  std::ofstream(images[1]) << std::string(std::size_t{1} << 20, 'b');
+  for (unsigned round = 0; round < 40; ++round) {
+    const unsigned next = (round + 1) % 2;
+    OfferAll(0);
+    ::usleep(round * 10);
+    ASSERT_TRUE(disks.all().front().disk->ChangeImage(images.at(next)));
+    EXPECT_TRUE(BlockImage::Open({.path = images.at(1 - next)})) << "nobody has locked the old one any more";
+    AwaitAll();
+    Fill(0);
+    OfferAll(0);
+    AwaitAll();
+    for (unsigned i = 0; i < 16 * kQueues; ++i) {
+      ASSERT_EQ(memory.host()[kBuffers + std::uint64_t{kSize} * i], static_cast<std::byte>('a' + next))
+          << round;
+    }
+  }
+  ::unlink(images[1].c_str());
 }
 
 TEST_F(DiskOnThreads, ItsEndWaitsForWhatIsInFlight) {
