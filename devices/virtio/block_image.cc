@@ -59,15 +59,6 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
 
 }  // namespace
 
-void LockedFile::Unlock() {
-  if (fd_) {
-    struct flock lock{};
-    lock.l_type = F_UNLCK;
-    lock.l_whence = SEEK_SET;
-    (void)::fcntl(fd_.get(), F_OFD_SETLK, &lock);
-  }
-}
-
 Status BlockImage::Measure(const std::string& path) {
   struct stat status{};
   if (::fstat(fd.get(), &status) != 0) {
@@ -110,12 +101,14 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
     flags |= O_DSYNC;
   }
   BlockImage image;
-  image.fd = LockedFile(TRY(OpenWaiting(options.path, flags)));
+  image.fd = TRY(OpenWaiting(options.path, flags));
   TRY(image.Measure(options.path));
-  TRY(Lock(options, image.fd.get()));
+  // The same file, whatever stands at its path by now.
+  const std::string same = format("/proc/self/fd/{}", image.fd.get());
+  image.lock = TRY(OpenFile(same, flags));
+  TRY(Lock(options, image.lock.get()));
   if (options.cache == CacheMode::kNone) {
-    // The same file, whatever stands at its path by now.
-    auto direct = OpenFile(format("/proc/self/fd/{}", image.fd.get()), flags | O_DIRECT);
+    auto direct = OpenFile(same, flags | O_DIRECT);
     if (!direct) {
       return Fail(Error::Usage(format("{}: cache=none: the file system takes no O_DIRECT", options.path)));
     }

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <utility>
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
@@ -25,39 +24,18 @@ struct ImageOptions {
   CacheMode cache = CacheMode::kWriteback;
 };
 
-// A file that gives its lock back when it goes: a ring with which it is registered may hold
-// the file itself a little longer.
-class LockedFile {
- public:
-  LockedFile() = default;
-  explicit LockedFile(UniqueFd fd) : fd_(std::move(fd)) {}
-  LockedFile(LockedFile&& other) noexcept = default;
-  LockedFile& operator=(LockedFile&& other) noexcept {
-    if (this != &other) {
-      Unlock();
-      fd_ = std::move(other.fd_);
-    }
-    return *this;
-  }
-  LockedFile(const LockedFile&) = delete;
-  LockedFile& operator=(const LockedFile&) = delete;
-  ~LockedFile() { Unlock(); }
-  int get() const { return fd_.get(); }
-
- private:
-  void Unlock();
-  UniqueFd fd_;
-};
-
 struct BlockImage {
-  LockedFile fd;                   // through the page cache
+  // Has the lock and does nothing else: what a ring holds is closed a while after its process has ended, and
+  // whoever starts that anew at once would find it locked.
+  UniqueFd lock;
+  UniqueFd fd;                     // through the page cache
   UniqueFd direct;                 // past it (O_DIRECT); nothing but with CacheMode::kNone
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
   std::uint32_t block_size = 512;  // what the host writes without reading first
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),
-  // F_OFD_SETLK), on all of the file, and goes with the descriptors: for writing it
+  // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it
   // excludes everybody, for reading those who write.
   static Result<BlockImage> Open(const ImageOptions& options);
   // A file is made longer or shorter; a block device has to have that size already.
