@@ -21,6 +21,7 @@ constexpr unsigned kMaxQueues = 16;
 // Requests at a time, all queues together; but of each queue not fewer than the latter.
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
+constexpr unsigned kBatch = 16;  // requests handed to the kernel at once
 
 constexpr std::array<PropertySpec, 25> kProperties = {{
     {.name = "path", .values = "PATH", .required = true},
@@ -108,10 +109,16 @@ class Block final : public VirtioDevice {
   }
 
  protected:
-  // All operations that one batch starts are handed to the kernel in one call, by the loop.
+  // All operations that one batch starts are handed to the kernel in one call, by the loop. Where that has
+  // the answers at once, the driver works on them while the next batch is carried out.
   Served Serve(unsigned index, Queue& queue) override {
     Pool& pool = pools_[index];
+    unsigned started = 0;
     while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
+      if (started++ == kBatch) {
+        ServeAfterCompletions(index);
+        return Served::kLater;
+      }
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;

@@ -111,7 +111,7 @@ DiskInfo BlockControl::Info() const {
 DiskStats BlockControl::Stats() const {
   DiskStats sum;
   for (const auto& lane : lanes_) {
-    lane->stats().AddTo(sum);
+    lane->stats().AddTo(sum, lane->Now());
   }
   return sum;
 }

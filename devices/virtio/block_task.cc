@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "gyre/base/bus_error.h"
+#include "gyre/base/check.h"
 #include "gyre/base/checked.h"
+#include "gyre/base/cycles.h"
 
 namespace gyre::virtio {
 namespace {
@@ -31,15 +33,16 @@ BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
     : disk_(disk),
       files_(files),
       idle_(std::move(idle)),
-      op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
+      op_(loop, nullptr, [this](std::int32_t result) { Done(result); }) {}
+
+BlockTask::~BlockTask() { CHECK(!chain_ && !op_.pending()); }
 
 void BlockTask::Start(Chain chain, BlockLane& lane) {
   chain_ = std::move(chain);
   lane_ = &lane;
-  memory_->guest = chain_->memory();
   data_written_ = 0;
   bytes_ = 0;
-  start_ns_ = lane.Now();
+  start_ = Cycles();
   const auto answer = Prepare();
   if (!answer) {
     if (Admitted()) {
@@ -82,6 +85,8 @@ std::optional<DiskOp> BlockTask::CountedAs() const {
   }
   return std::nullopt;
 }
+
+std::uint64_t BlockTask::TookNs() const { return static_cast<std::uint64_t>(CyclesToNs(Cycles() - start_)); }
 
 std::optional<BlockStatus> BlockTask::Prepare() {
   BlockHeader header;
@@ -363,17 +368,15 @@ void BlockTask::Fail(std::int32_t error) {
       break;
   }
   if (const auto op = CountedAs()) {
-    lane_->stats().Failed(*op, static_cast<std::uint64_t>(lane_->Now() - start_ns_));
+    lane_->stats().Failed(*op, TookNs());
   }
   Answer(BlockStatus::kIoError);
 }
 
 // It went well.
 void BlockTask::Finish() {
-  const std::int64_t now = lane_->Now();
   if (const auto op = CountedAs()) {
-    lane_->stats().Done(*op, bytes_, static_cast<std::uint64_t>(now - start_ns_));
-    lane_->stats().Answered(now);
+    lane_->stats().Done(*op, bytes_, TookNs());
   }
   if (type_ == BlockRequest::kWrite) {
     lane_->stats().Wrote(offset_);
@@ -407,7 +410,6 @@ void BlockTask::GiveBack() {
 
 void BlockTask::GoIdle() {
   chain_.reset();
-  memory_->guest.reset();
   idle_(*this);
 }
 

@@ -17,6 +17,8 @@ struct VirtioDevice::Runner {
         index(number),
         serve(
             owner.loop(number), [this] { Serve(); }, loop::Tier::kIo),
+        serve_later(
+            owner.loop(number), [this] { serve.Schedule(); }, loop::Tier::kIo),
         flush(owner.loop(number), [this] { Flush(); }, loop::Tier::kIo) {}
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
@@ -38,6 +40,7 @@ struct VirtioDevice::Runner {
   std::optional<loop::EventFdWatch> watch;
   std::optional<loop::Poller> poller;  // where the loop polls
   loop::BottomHalf serve;
+  loop::BottomHalf serve_later;  // an iteration later, for what completes in this one is shown in the next
   loop::BottomHalf flush;
   bool running = false;
   bool stopped = false;
@@ -68,6 +71,7 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
 void VirtioDevice::Runner::Remove() {
   poller.reset();
   watch.reset();
+  serve_later.Cancel();
   serve.Cancel();
   flush.Cancel();
   if (queue) {
@@ -272,6 +276,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+void VirtioDevice::ServeAfterCompletions(unsigned index) { runners_.at(index)->serve_later.Schedule(); }
 
 void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
 
