@@ -8,6 +8,8 @@ MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "
            "virtio_console", "failover", "net_failover", "virtio_net")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
+FIO = "@fio@"  # in an option: an image with fio, of the runner's making
+QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh makes the disk larger when it is asked to
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
@@ -42,11 +44,17 @@ class Case:
                  f"gyre.then={self.then}"]
         return " ".join(word for word in words if word)
 
-    def arguments(self, kernel, initrd, tools):
-        """gyred's arguments, for the kernel, the initramfs and the image of tools at these paths."""
+    def uses(self, word):
+        return any(word in option for option in self.options)
+
+    def arguments(self, kernel, initrd, images):
+        """gyred's arguments, for the kernel, the initramfs and the images {TOOLS: ..., FIO: ...} at these paths."""
+        options = self.options
+        for word, path in images.items():
+            options = [option.replace(word, path) for option in options]
         return ["--kernel", kernel, "--initrd", initrd, "--cmdline", self.kernel_cmdline, "--boot", self.boot,
                 "--memory", f"{self.memory}M", "--cpus", str(self.cpus), "--serial", "stdio",
-                "--action", "reboot=shutdown", *(option.replace(TOOLS, tools) for option in self.options)]
+                "--action", "reboot=shutdown", *options]
 
 
 def all_cases():
@@ -70,6 +78,9 @@ def all_cases():
         cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"path={DISK},serial={SERIAL}{more}",
                            "--entropy", "on", "--console", f"to=append:{PORT},port={PORT_NAME}:append:{PORT}")))
+    cases.append(Case("6.12-disk", "6.12", "bzImage", "auto", 1, 256, "disk", "reboot=k",
+                      ("--iothread", "a,poll-max-ns=32768", "--qmp", f"unix:{QMP}", "--disk", f"path={FIO},readonly=on",
+                       "--disk", f"path={DISK},id=data,queues=2,iothread=a")))
     for series, mtu, more in (("6.1", 1500, ""), ("6.12", 1400, ",mtu=1400,packed=on,queues=2")):
         cases.append(Case(f"{series}-network", series, "bzImage", "auto", 1, 256, "network", f"reboot=k gyre.mtu={mtu}",
                           ("--net", f"tap={TAP},mac={MAC}{more}")))
