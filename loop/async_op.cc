@@ -20,6 +20,10 @@ std::uint32_t Length(std::size_t size) {
   return static_cast<std::uint32_t>(std::min<std::size_t>(size, std::size_t{1} << 30));
 }
 
+std::span<std::byte> Bytes(const iovec& vector) {
+  return {static_cast<std::byte*>(vector.iov_base), vector.iov_len};
+}
+
 }  // namespace
 
 struct RegisteredFile::Impl final : RingSource {
@@ -55,7 +59,7 @@ int RegisteredFile::fd() const { return impl_->fd; }
 
 bool RegisteredFile::registered() const { return impl_->slot.has_value(); }
 
-FileRef::FileRef(const RegisteredFile& file) : fd_(file.fd()), registered_(file.impl_) {}
+FileRef::FileRef(const RegisteredFile& file) : fd_(file.fd()), registered_(file.impl_.get()) {}
 
 struct AsyncOp::Impl final : RingSource {
   enum class State : std::uint8_t {
@@ -87,11 +91,11 @@ struct AsyncOp::Impl final : RingSource {
   std::int32_t cancelled = 0;  // why, -errno, once the kernel was told
   std::int32_t result = 0;
   Operation operation;
-  std::shared_ptr<RegisteredFile::Impl> registered;  // the operation's file, if it is one
+  const RegisteredFile::Impl* registered = nullptr;  // the operation's file, if it is one
   std::vector<iovec> vectors;                        // keeps its capacity
   sockaddr_storage address{};
   Token token = 0;
-  std::shared_ptr<RingSource> self;  // while the kernel has the operation
+  std::shared_ptr<RingSource> self;  // while the kernel has the operation of one that is gone
   std::optional<Timer> deadline;     // made when one is first asked for
 };
 
@@ -100,7 +104,7 @@ void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
   CHECK(state == State::kIdle);
   operation = what;
   operation.fd = file.fd_;
-  registered = std::move(file.registered_);
+  registered = file.registered_;
   cancelled = 0;
   state = State::kQueued;
   sources.WantPrepare(*this);
@@ -109,7 +113,6 @@ void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
 
 void AsyncOp::Impl::Prepare(Ring& ring) {
   state = State::kInFlight;
-  self = shared_from_this();
   token = sources.ops().Add(*this);
   if (registered) {
     operation.file_slot = registered->slot;
@@ -158,10 +161,12 @@ void AsyncOp::Impl::Cancel(std::int32_t because) {
 
 void AsyncOp::Impl::Orphan() {
   loop_impl.AssertMayChangeSources();
+  Abandon();
   deadline.reset();
   orphaned = true;
   if (state == State::kInFlight) {
     ++sources.orphans;
+    self = shared_from_this();
     Cancel(-ECANCELED);
   } else if (state == State::kReady && operation.kind == OpKind::kAccept && result >= 0) {
     ::close(result);  // nobody will be told of it
@@ -180,60 +185,64 @@ AsyncOp::~AsyncOp() {
 }
 
 void AsyncOp::Read(FileRef file, std::span<std::byte> into, std::uint64_t offset) {
-  impl_->Start(std::move(file),
+  impl_->Start(file,
                {.kind = OpKind::kRead, .memory = into.data(), .size = Length(into.size()), .offset = offset});
 }
 
 void AsyncOp::Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset) {
   impl_->Start(
-      std::move(file),
-      {.kind = OpKind::kWrite, .memory = from.data(), .size = Length(from.size()), .offset = offset});
+      file, {.kind = OpKind::kWrite, .memory = from.data(), .size = Length(from.size()), .offset = offset});
 }
 
 void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset) {
   CHECK(!pending());
+  if (into.size() == 1) {
+    return Read(file, Bytes(into[0]), offset);  // the kernel copies no vector
+  }
   impl_->vectors.assign(into.begin(), into.end());
-  impl_->Start(std::move(file), {.kind = OpKind::kReadVector,
-                                 .memory = impl_->vectors.data(),
-                                 .size = Length(into.size()),
-                                 .offset = offset});
+  impl_->Start(file, {.kind = OpKind::kReadVector,
+                      .memory = impl_->vectors.data(),
+                      .size = Length(into.size()),
+                      .offset = offset});
 }
 
 void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
   CHECK(!pending());
+  if (from.size() == 1) {
+    return Write(file, Bytes(from[0]), offset);  // the kernel copies no vector
+  }
   impl_->vectors.assign(from.begin(), from.end());
-  impl_->Start(std::move(file), {.kind = OpKind::kWriteVector,
-                                 .memory = impl_->vectors.data(),
-                                 .size = Length(from.size()),
-                                 .offset = offset});
+  impl_->Start(file, {.kind = OpKind::kWriteVector,
+                      .memory = impl_->vectors.data(),
+                      .size = Length(from.size()),
+                      .offset = offset});
 }
 
-void AsyncOp::Sync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind::kSync}); }
+void AsyncOp::Sync(FileRef file) { impl_->Start(file, {.kind = OpKind::kSync}); }
 
-void AsyncOp::DataSync(FileRef file) { impl_->Start(std::move(file), {.kind = OpKind::kDataSync}); }
+void AsyncOp::DataSync(FileRef file) { impl_->Start(file, {.kind = OpKind::kDataSync}); }
 
 void AsyncOp::Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size) {
-  impl_->Start(std::move(file), {.kind = OpKind::kAllocate,
-                                 .size = static_cast<std::uint32_t>(mode),
-                                 .offset = offset,
-                                 .length = size});
+  impl_->Start(file, {.kind = OpKind::kAllocate,
+                      .size = static_cast<std::uint32_t>(mode),
+                      .offset = offset,
+                      .length = size});
 }
 
-void AsyncOp::Accept(FileRef listener) { impl_->Start(std::move(listener), {.kind = OpKind::kAccept}); }
+void AsyncOp::Accept(FileRef listener) { impl_->Start(listener, {.kind = OpKind::kAccept}); }
 
 void AsyncOp::Connect(FileRef file, const sockaddr& address, socklen_t size) {
   CHECK(!pending() && size <= sizeof(impl_->address));
   std::memcpy(&impl_->address, &address, size);
-  impl_->Start(std::move(file), {.kind = OpKind::kConnect, .memory = &impl_->address, .size = size});
+  impl_->Start(file, {.kind = OpKind::kConnect, .memory = &impl_->address, .size = size});
 }
 
 void AsyncOp::Receive(FileRef file, std::span<std::byte> into) {
-  impl_->Start(std::move(file),
-               {.kind = OpKind::kReceive, .memory = into.data(), .size = Length(into.size())});
+  impl_->Start(file, {.kind = OpKind::kReceive, .memory = into.data(), .size = Length(into.size())});
 }
 
 void AsyncOp::Send(FileRef file, std::span<const std::byte> from) {
-  impl_->Start(std::move(file), {.kind = OpKind::kSend, .memory = from.data(), .size = Length(from.size())});
+  impl_->Start(file, {.kind = OpKind::kSend, .memory = from.data(), .size = Length(from.size())});
 }
 
 void AsyncOp::SetDeadline(std::int64_t deadline_ns) {

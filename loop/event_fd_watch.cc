@@ -52,6 +52,7 @@ EventFdWatch::EventFdWatch(EventLoop& loop, int event_fd, Callback callback, Tie
 
 EventFdWatch::~EventFdWatch() {
   impl_->loop.AssertMayChangeSources();
+  impl_->Abandon();
   impl_->Unlink();
   if (impl_->poll != 0) {
     impl_->sources.ops().Disown(impl_->poll);

@@ -59,18 +59,20 @@ class WithoutBigLock {
 }  // namespace
 
 Result<std::unique_ptr<EventLoop::Impl>> EventLoop::Impl::Create(BigLock* lock, const TimeSource& time,
-                                                                 std::shared_ptr<VmClock> vm_clock) {
+                                                                 std::shared_ptr<VmClock> vm_clock,
+                                                                 const PollLimits& poll) {
   Ring ring = TRY(Ring::Create(lock != nullptr ? RingSize::kSmall : RingSize::kLarge));
   UniqueFd wake_fd = TRY(NewEventFd());
-  return std::make_unique<Impl>(lock, time, std::move(vm_clock), std::move(ring), std::move(wake_fd));
+  return std::make_unique<Impl>(lock, time, std::move(vm_clock), std::move(ring), std::move(wake_fd), poll);
 }
 
 EventLoop::Impl::Impl(BigLock* lock, const TimeSource& source, std::shared_ptr<VmClock> clock, Ring new_ring,
-                      UniqueFd wake_fd)
+                      UniqueFd wake_fd, const PollLimits& poll)
     : big_lock(lock),
       time(source),
       wakeup(std::move(wake_fd)),
       ring(std::move(new_ring)),
+      polling(poll),
       vm_clock(std::move(clock)) {
   vm_clock->AddLoop(wakeup);
 }
@@ -171,7 +173,10 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
     }
   }
   std::int64_t sleep_ns = 0;
-  if (limit_ns != 0 && completions.empty()) {
+  const bool looks = polling.enabled() && limit_ns != 0 && completions.empty();
+  const std::int64_t looks_ns = looks ? SleepTime(limit_ns, scope) : 0;
+  const bool found = looks_ns != 0 && PollForWork(looks_ns, scope);
+  if (limit_ns != 0 && completions.empty() && !found) {
     // Whoever posts work from now on sees that the loop may sleep; what was posted before, SleepTime sees.
     wakeup.BeginSleep();
     sleep_ns = SleepTime(limit_ns, scope);
@@ -186,6 +191,7 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
     result = ring.Wait(sleep_ns, completions);
   }
   wakeup.EndSleep();
+  polling.EndIdle();
   if (result < 0) {
     std::uint64_t suppressed = 0;
     if (error_log.Allow(&suppressed)) {

@@ -15,6 +15,7 @@
 #include "gyre/loop/event_loop.h"
 #include "loop/bottom_half_queue.h"
 #include "loop/call_meter.h"
+#include "loop/polling.h"
 #include "loop/ring.h"
 #include "loop/ring_sources.h"
 #include "loop/timer_queue.h"
@@ -31,9 +32,9 @@ enum class Scope : std::uint8_t { kIoOnly, kAll };
 struct EventLoop::Impl {
   // `lock` is null for a loop without the big lock. On the loop's thread.
   static Result<std::unique_ptr<Impl>> Create(BigLock* lock, const TimeSource& time,
-                                              std::shared_ptr<VmClock> vm_clock);
+                                              std::shared_ptr<VmClock> vm_clock, const PollLimits& poll = {});
   Impl(BigLock* lock, const TimeSource& source, std::shared_ptr<VmClock> clock, Ring new_ring,
-       UniqueFd wake_fd);
+       UniqueFd wake_fd, const PollLimits& poll);
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl();
@@ -66,6 +67,7 @@ struct EventLoop::Impl {
   bool wakeup_polled = false;  // the ring polls the wake-up eventfd
   Ring ring;
   std::vector<Completion> completions;
+  Polling polling;
   CallMeter meter;
   RingSources sources{meter};
   std::array<BottomHalfQueue, kTiers> bottom_half_queues{BottomHalfQueue(meter), BottomHalfQueue(meter)};
@@ -85,6 +87,7 @@ struct EventLoop::Impl {
   // False if the ring is full; then Submit, and again.
   bool PrepareAll();
   bool HasWork(Scope scope);
+  bool PollForWork(std::int64_t limit_ns, Scope scope);
   std::int64_t SleepTime(std::int64_t limit_ns, Scope scope);
   std::int64_t TimeLeft(ClockType clock, std::int64_t deadline_ns);
   void WatchWallClock();

@@ -107,7 +107,8 @@ struct IoThread::Impl {
 Status IoThread::Impl::SetUp() {
   TRY(BindTo(config.cpus));
   EventLoop::Impl& main = main_loop.impl();
-  loop = std::make_unique<IoLoop>(TRY(EventLoop::Impl::Create(nullptr, main.time, main.vm_clock)));
+  loop =
+      std::make_unique<IoLoop>(TRY(EventLoop::Impl::Create(nullptr, main.time, main.vm_clock, config.poll)));
   tid = ::gettid();
   return {};
 }

@@ -245,6 +245,14 @@ unsigned Ring::space() const { return io_uring_sq_space_left(&state_->ring); }
 
 unsigned Ring::unsubmitted() const { return io_uring_sq_ready(&state_->ring); }
 
+bool Ring::HasPrepared() const {
+  return state_->ring.sq.sqe_head != state_->ring.sq.sqe_tail || unsubmitted() != 0;
+}
+
+bool Ring::HasCompletions() const {
+  return io_uring_cq_ready(&state_->ring) != 0 || state_->KernelHoldsCompletions();
+}
+
 void Ring::PollOnce(Token token, int fd, unsigned events) {
   io_uring_sqe* sqe = state_->NextSqe();
   io_uring_prep_poll_add(sqe, fd, events);

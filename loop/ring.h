@@ -76,6 +76,10 @@ class Ring {
   unsigned space() const;
   // How many have been prepared that the kernel has not taken.
   unsigned unsubmitted() const;
+  // Something was prepared since the last Submit or Wait, or is unsubmitted.
+  bool HasPrepared() const;
+  // Submit or Wait would bring some, without a sleep. No system call.
+  bool HasCompletions() const;
 
   // Prepare an operation; space() must not be 0. `events` are those of poll(2).
   void PollOnce(Token token, int fd, unsigned events);

@@ -1,5 +1,7 @@
 #include "loop/ring_sources.h"
 
+#include <utility>
+
 #include "loop/call_meter.h"
 
 namespace gyre::loop {
@@ -36,8 +38,13 @@ void RingSources::RunReady(Tier tier) {
   }
   CallMeter::Series series(meter_, SourceKind::kReady);
   while (!batch.empty()) {
-    const auto source = batch.PopFront().shared_from_this();
-    source->Run();
+    RingSource& source = batch.PopFront();
+    const bool within_itself = std::exchange(source.running_, true);  // it waits for I/O in its callback
+    source.Run();
+    source.running_ = within_itself;
+    if (!within_itself && source.last_) {
+      const auto gone = std::move(source.last_);
+    }
     series.Called();
   }
 }

@@ -20,13 +20,26 @@ namespace gyre::loop {
 class CallMeter;
 class RingSources;
 
-// Linked as a ListNode while it waits: to be prepared, or for its turn to run.
+// Linked as a ListNode while it waits: to be prepared, or for its turn to run. Its owner has the
+// one reference to it, but for who goes while it runs or the kernel has it: there is one operation
+// after the other, and none of them counts references.
 struct RingSource : ListNode, OpOwner, std::enable_shared_from_this<RingSource> {
   RingSource(RingSources& owner, Tier on_tier) : sources(owner), tier(on_tier) {}
   virtual void Prepare(Ring& ring) = 0;  // its operation; the ring has space
   virtual void Run() = 0;                // may change or destroy any source, itself too
+  // Its owner goes: if it is running, it stays until that is over.
+  void Abandon() {
+    if (running_) {
+      last_ = shared_from_this();
+    }
+  }
   RingSources& sources;
   const Tier tier;
+
+ private:
+  friend class RingSources;
+  bool running_ = false;
+  std::shared_ptr<RingSource> last_;
 };
 
 class RingSources {

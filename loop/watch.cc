@@ -153,6 +153,7 @@ Watch::Watch(EventLoop& loop, int fd, unsigned events, std::move_only_function<v
 
 Watch::~Watch() {
   impl_->loop.AssertMayChangeSources();
+  impl_->Abandon();
   if (impl_->Remove()) {
     impl_->loop.wakeup.WakeIfAsleep();  // so that the kernel lets go of the fd
   }

@@ -63,7 +63,15 @@ bool Dma::Refresh() {
   }
   generation_ = generation;
   view_ = space_.view();
+  last_ = nullptr;
   return true;
+}
+
+const FlatRange* Dma::Find(std::uint64_t address) const {
+  if (last_ == nullptr || address < last_->start || address > last_->last) {
+    last_ = view_->Find(address);
+  }
+  return last_;
 }
 
 // Calls visit(block, offset, size) for each part, as long as it says true.
@@ -78,7 +86,7 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
     return false;
   }
   for (std::uint64_t left = size; left != 0;) {
-    const FlatRange* const range = view_->Find(address);
+    const FlatRange* const range = Find(address);
     if (range == nullptr || !Reachable(*range, direction)) {
       return false;
     }

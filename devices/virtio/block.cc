@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "devices/virtio/block_control.h"
@@ -20,6 +21,7 @@ constexpr unsigned kMaxQueues = 16;
 // Requests at a time, all queues together; but of each queue not fewer than the latter.
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
+constexpr unsigned kBatch = 16;  // requests handed to the kernel at once
 
 constexpr std::array<PropertySpec, 25> kProperties = {{
     {.name = "path", .values = "PATH", .required = true},
@@ -91,10 +93,11 @@ class Block final : public VirtioDevice {
         options_(options),
         config_(Describe(*disk_, options)),
         pools_(options.queues),
-        control_(
-            *disk_, lanes_, context.disks,
-            {.quiesce = [this](const auto& change) { Quiesce(change); }, .changed = [this] { Changed(); }},
-            options.block_size) {
+        control_(*disk_, lanes_, context.disks,
+                 {.quiesce = [this](const auto& change) { Quiesce(change); },
+                  .forget_files = [this] { ForgetFiles(); },
+                  .changed = [this] { Changed(); }},
+                 options.block_size) {
     for (unsigned i = 0; i < options.queues; ++i) {
       lanes_.push_back(std::make_unique<BlockLane>(loop(i), stopped(i), [this, i] { Hold(i); }));
     }
@@ -106,10 +109,16 @@ class Block final : public VirtioDevice {
   }
 
  protected:
-  // All operations that one batch starts are handed to the kernel in one call, by the loop.
+  // All operations that one batch starts are handed to the kernel in one call, by the loop. Where that has
+  // the answers at once, the driver works on them while the next batch is carried out.
   Served Serve(unsigned index, Queue& queue) override {
     Pool& pool = pools_[index];
+    unsigned started = 0;
     while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
+      if (started++ == kBatch) {
+        ServeAfterCompletions(index);
+        return Served::kLater;
+      }
       auto chain = queue.Pop();
       if (!chain) {
         return Served::kAll;
@@ -120,7 +129,7 @@ class Block final : public VirtioDevice {
     pool.waiting = true;
     return Served::kLater;
   }
-  void OnRemoveQueue(unsigned index) override { pools_[index] = {}; }
+  void OnRemoveQueue(unsigned index) override { pools_[index].Clear(); }
   void GiveBack(unsigned index) override { lanes_[index]->GiveBack(); }
   void OnStart() override { disk_->errors.ResetStatus(); }
   void OnActivate(std::uint64_t driver_features) override {
@@ -132,15 +141,29 @@ class Block final : public VirtioDevice {
  private:
   // A queue's requests, on its loop: what queues share is what Disk says.
   struct Pool {
+    std::optional<ImageFiles> files;  // from the first request on
     std::vector<std::unique_ptr<BlockTask>> tasks;
     std::vector<BlockTask*> idle;
     bool waiting = false;  // the queue, for a task
+
+    void Clear() {
+      idle.clear();
+      tasks.clear();
+      files.reset();
+      waiting = false;
+    }
   };
   void Quiesce(const std::function<void()>& change) {
     if (transport() == nullptr) {
       change();  // not plugged in yet
     } else {
       transport()->Quiesce(change);
+    }
+  }
+  // Before the image changes: nothing is in flight.
+  void ForgetFiles() {
+    for (unsigned i = 0; i < pools_.size(); ++i) {
+      OnLoop(i, [&] { pools_[i].Clear(); });
     }
   }
   void Changed() {
@@ -150,9 +173,12 @@ class Block final : public VirtioDevice {
   // Null if all that the queue may have are at work.
   BlockTask* IdleTask(unsigned index) {
     Pool& pool = pools_[index];
+    if (!pool.files) {
+      pool.files.emplace(loop(index), disk_->image);
+    }
     if (pool.idle.empty() && pool.tasks.size() < std::max(kMaxTasks / pools_.size(), kLeastTasks)) {
       pool.tasks.push_back(std::make_unique<BlockTask>(
-          loop(index), *disk_, [this, index](BlockTask& task) { TaskDone(index, task); }));
+          loop(index), *disk_, *pool.files, [this, index](BlockTask& task) { TaskDone(index, task); }));
       pool.idle.push_back(pool.tasks.back().get());
     }
     return pool.idle.empty() ? nullptr : pool.idle.back();

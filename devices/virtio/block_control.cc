@@ -111,7 +111,7 @@ DiskInfo BlockControl::Info() const {
 DiskStats BlockControl::Stats() const {
   DiskStats sum;
   for (const auto& lane : lanes_) {
-    lane->stats().AddTo(sum);
+    lane->stats().AddTo(sum, lane->Now());
   }
   return sum;
 }
@@ -136,6 +136,7 @@ Status BlockControl::ChangeImage(const std::string& path) {
   options.path = path;
   BlockImage image = TRY(BlockImage::Open(options));
   device_.quiesce([&] {
+    device_.forget_files();
     disk_.image = std::move(image);
     disk_.options.path = path;
     disk_.zero_range = true;

@@ -33,6 +33,8 @@ class BlockControl final : public DiskControl {
   struct Device {
     // Runs `change` while nothing is in flight.
     std::function<void(const std::function<void()>& change)> quiesce;
+    // Lets go of all that names the image's files; while nothing is in flight.
+    std::function<void()> forget_files;
     // Size or shape are different; tells the guest.
     std::function<void()> changed;
   };

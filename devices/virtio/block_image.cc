@@ -103,10 +103,12 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   BlockImage image;
   image.fd = TRY(OpenWaiting(options.path, flags));
   TRY(image.Measure(options.path));
-  TRY(Lock(options, image.fd.get()));
+  // The same file, whatever stands at its path by now.
+  const std::string same = format("/proc/self/fd/{}", image.fd.get());
+  image.lock = TRY(OpenFile(same, flags));
+  TRY(Lock(options, image.lock.get()));
   if (options.cache == CacheMode::kNone) {
-    // The same file, whatever stands at its path by now.
-    auto direct = OpenFile(format("/proc/self/fd/{}", image.fd.get()), flags | O_DIRECT);
+    auto direct = OpenFile(same, flags | O_DIRECT);
     if (!direct) {
       return Fail(Error::Usage(format("{}: cache=none: the file system takes no O_DIRECT", options.path)));
     }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
+#include "gyre/loop/async_op.h"
 
 namespace gyre::virtio {
 
@@ -23,6 +25,9 @@ struct ImageOptions {
 };
 
 struct BlockImage {
+  // Has the lock and does nothing else: what a ring holds is closed a while after its process has ended, and
+  // whoever starts that anew at once would find it locked.
+  UniqueFd lock;
   UniqueFd fd;                     // through the page cache
   UniqueFd direct;                 // past it (O_DIRECT); nothing but with CacheMode::kNone
   std::uint64_t size = 0;          // bytes, whole sectors
@@ -30,7 +35,7 @@ struct BlockImage {
   std::uint32_t block_size = 512;  // what the host writes without reading first
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),
-  // F_OFD_SETLK), on all of the file, and goes with the descriptors: for writing it
+  // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it
   // excludes everybody, for reading those who write.
   static Result<BlockImage> Open(const ImageOptions& options);
   // A file is made longer or shorter; a block device has to have that size already.
@@ -38,6 +43,18 @@ struct BlockImage {
 
  private:
   Status Measure(const std::string& path);
+};
+
+// An image's files as operations on one loop name them: registered with its ring, which looks
+// each up once. Gone before the image's own, or before that changes. That loop's thread.
+struct ImageFiles {
+  ImageFiles(loop::EventLoop& loop, const BlockImage& image) : cached(loop, image.fd.get()) {
+    if (image.direct) {
+      direct.emplace(loop, image.direct.get());
+    }
+  }
+  loop::RegisteredFile cached;
+  std::optional<loop::RegisteredFile> direct;
 };
 
 }  // namespace gyre::virtio

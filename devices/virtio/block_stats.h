@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "gyre/base/cycles.h"
 #include "gyre/base/histogram.h"
 #include "gyre/devices/virtio/disk.h"
 
@@ -19,19 +20,19 @@ class BlockStats {
     Add(of.bytes, bytes);
     Add(of.time_ns, took_ns);
     of.latency.Add(took_ns);
+    last_.store(Cycles(), std::memory_order_relaxed);
   }
   void Failed(DiskOp op, std::uint64_t took_ns) {
     Add(of_.at(Index(op)).failed, 1);
     Add(of_.at(Index(op)).time_ns, took_ns);
   }
   void Invalid(DiskOp op) { Add(of_.at(Index(op)).invalid, 1); }
-  void Answered(std::int64_t now_ns) { last_ns_.store(now_ns, std::memory_order_relaxed); }
   void Wrote(std::uint64_t end) {
     if (end > highest_.load(std::memory_order_relaxed)) {
       highest_.store(end, std::memory_order_relaxed);
     }
   }
-  void AddTo(DiskStats& sum) const {
+  void AddTo(DiskStats& sum, std::int64_t now_ns) const {
     const auto get = [](const auto& value) { return value.load(std::memory_order_relaxed); };
     for (std::size_t i = 0; i < kDiskOps; ++i) {
       const Of& from = of_.at(i);
@@ -49,7 +50,9 @@ class BlockStats {
       }
     }
     sum.highest_offset = std::max(sum.highest_offset, get(highest_));
-    sum.last_ns = std::max(sum.last_ns, get(last_ns_));
+    if (const std::uint64_t last = get(last_); last != 0) {
+      sum.last_ns = std::max(sum.last_ns, now_ns - CyclesToNs(Cycles() - last));
+    }
   }
 
  private:
@@ -65,7 +68,7 @@ class BlockStats {
 
   std::array<Of, kDiskOps> of_;
   Counter highest_{0};
-  std::atomic<std::int64_t> last_ns_{0};
+  Counter last_{0};  // answer, in cycles; 0: none
 };
 
 }  // namespace gyre::virtio

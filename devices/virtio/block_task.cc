@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "gyre/base/bus_error.h"
+#include "gyre/base/check.h"
 #include "gyre/base/checked.h"
+#include "gyre/base/cycles.h"
 
 namespace gyre::virtio {
 namespace {
@@ -26,18 +28,21 @@ bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (
 
 }  // namespace
 
-BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle)
+BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
+                     std::function<void(BlockTask&)> idle)
     : disk_(disk),
+      files_(files),
       idle_(std::move(idle)),
-      op_(loop, memory_, [this](std::int32_t result) { Done(result); }) {}
+      op_(loop, nullptr, [this](std::int32_t result) { Done(result); }) {}
+
+BlockTask::~BlockTask() { CHECK(!chain_ && !op_.pending()); }
 
 void BlockTask::Start(Chain chain, BlockLane& lane) {
   chain_ = std::move(chain);
   lane_ = &lane;
-  memory_->guest = chain_->memory();
   data_written_ = 0;
   bytes_ = 0;
-  start_ns_ = lane.Now();
+  start_ = Cycles();
   const auto answer = Prepare();
   if (!answer) {
     if (Admitted()) {
@@ -80,6 +85,8 @@ std::optional<DiskOp> BlockTask::CountedAs() const {
   }
   return std::nullopt;
 }
+
+std::uint64_t BlockTask::TookNs() const { return static_cast<std::uint64_t>(CyclesToNs(Cycles() - start_)); }
 
 std::optional<BlockStatus> BlockTask::Prepare() {
   BlockHeader header;
@@ -189,7 +196,7 @@ void BlockTask::IssueSync() {
   if (const std::int32_t lost = disk_.sync_lost.load(std::memory_order_relaxed); lost != 0) {
     return Fail(lost);
   }
-  op_.DataSync(disk_.image.fd.get());
+  op_.DataSync(files_.cached);
 }
 
 // O_DIRECT refuses what is not aligned; the kernel keeps the two ways to a file coherent.
@@ -205,18 +212,17 @@ void BlockTask::IssueTransfer() {
   vectors_.clear();
   AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
               std::min(left_, kMaxPiece), vectors_);
-  const bool direct = disk_.image.direct && FitsDirect();
-  const int fd = direct ? disk_.image.direct.get() : disk_.image.fd.get();
+  const bool direct = files_.direct && FitsDirect();
+  const loop::RegisteredFile& file = direct ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
     NoteCached(!direct);
-    op_.WriteVector(fd, vectors_, offset_);
+    op_.WriteVector(file, vectors_, offset_);
   } else {
-    op_.ReadVector(fd, vectors_, offset_);
+    op_.ReadVector(file, vectors_, offset_);
   }
 }
 
 void BlockTask::IssueRange() {
-  const int fd = disk_.image.fd.get();
   while (left_ == 0) {
     if (range_ == range_count_) {
       // fallocate(2) is not made durable by O_DSYNC.
@@ -235,8 +241,8 @@ void BlockTask::IssueRange() {
     return IssueZeros();
   }
   const bool punches = Punches(ranges_.at(range_ - 1));
-  op_.Allocate(fd, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), offset_,
-               left_);
+  op_.Allocate(files_.cached, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+               offset_, left_);
 }
 
 // Freed, rather than filled with zeros.
@@ -253,7 +259,7 @@ void BlockTask::IssueZeros() {
     rest -= part;
   }
   NoteCached(true);
-  op_.WriteVector(disk_.image.fd.get(), vectors_, offset_);
+  op_.WriteVector(files_.cached, vectors_, offset_);
 }
 
 void BlockTask::NoteCached(bool cached) {
@@ -362,17 +368,15 @@ void BlockTask::Fail(std::int32_t error) {
       break;
   }
   if (const auto op = CountedAs()) {
-    lane_->stats().Failed(*op, static_cast<std::uint64_t>(lane_->Now() - start_ns_));
+    lane_->stats().Failed(*op, TookNs());
   }
   Answer(BlockStatus::kIoError);
 }
 
 // It went well.
 void BlockTask::Finish() {
-  const std::int64_t now = lane_->Now();
   if (const auto op = CountedAs()) {
-    lane_->stats().Done(*op, bytes_, static_cast<std::uint64_t>(now - start_ns_));
-    lane_->stats().Answered(now);
+    lane_->stats().Done(*op, bytes_, TookNs());
   }
   if (type_ == BlockRequest::kWrite) {
     lane_->stats().Wrote(offset_);
@@ -406,7 +410,6 @@ void BlockTask::GiveBack() {
 
 void BlockTask::GoIdle() {
   chain_.reset();
-  memory_->guest.reset();
   idle_(*this);
 }
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <atomic>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -49,10 +48,12 @@ struct Disk {
 
 class BlockTask {
  public:
-  // `idle` is called when the request is answered, or back in its queue.
-  BlockTask(loop::EventLoop& loop, Disk& disk, std::function<void(BlockTask&)> idle);
+  // `idle` is called when the request is answered, or back in its queue. `files` are the disk's image's.
+  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files, std::function<void(BlockTask&)> idle);
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
+  // It is idle: the chain, which goes with the answer, has the memory that the kernel is given.
+  ~BlockTask();
 
   // May answer before it returns. `lane` outlives it.
   void Start(Chain chain, BlockLane& lane);
@@ -61,14 +62,11 @@ class BlockTask {
   void GiveBack();
 
  private:
-  // What the kernel needs until it is done with an operation.
-  struct Memory {
-    std::shared_ptr<const void> guest;
-  };
   enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
 
   bool Admitted();
   std::optional<DiskOp> CountedAs() const;
+  std::uint64_t TookNs() const;
   std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out
   std::optional<BlockStatus> PrepareTransfer(std::uint64_t sector);
   std::optional<BlockStatus> PrepareRanges();
@@ -95,14 +93,14 @@ class BlockTask {
   bool FitsDirect() const;
 
   Disk& disk_;
+  const ImageFiles& files_;
   std::function<void(BlockTask&)> idle_;
-  std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   loop::AsyncOp op_;
   std::optional<Chain> chain_;
   BlockLane* lane_ = nullptr;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
-  std::int64_t start_ns_ = 0;
+  std::uint64_t start_ = 0;         // cycles
   std::uint64_t bytes_ = 0;         // that it asks for
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left
   std::uint64_t left_ = 0;          // bytes

@@ -17,6 +17,8 @@ struct VirtioDevice::Runner {
         index(number),
         serve(
             owner.loop(number), [this] { Serve(); }, loop::Tier::kIo),
+        serve_later(
+            owner.loop(number), [this] { serve.Schedule(); }, loop::Tier::kIo),
         flush(owner.loop(number), [this] { Flush(); }, loop::Tier::kIo) {}
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
@@ -25,6 +27,8 @@ struct VirtioDevice::Runner {
   void Stop();
   void Serve();
   void Flush();
+  bool Look();
+  bool StopLooking();
   bool MayServe() const { return queue && !stopped && !held && running; }
   // Asked with the big lock held, under which alone queues come and go.
   bool Idle() const { return !queue || queue->in_flight() == 0; }
@@ -34,12 +38,15 @@ struct VirtioDevice::Runner {
   UniqueFd kick;               // any thread
   std::optional<Queue> queue;  // only while the device is active
   std::optional<loop::EventFdWatch> watch;
+  std::optional<loop::Poller> poller;  // where the loop polls
   loop::BottomHalf serve;
+  loop::BottomHalf serve_later;  // an iteration later, for what completes in this one is shown in the next
   loop::BottomHalf flush;
   bool running = false;
   bool stopped = false;
   bool held = false;
   bool serving = false;
+  bool looking = false;  // the driver does not kick: the poller sees what it offers
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
@@ -55,10 +62,16 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
                                  }},
                 position);
   watch.emplace(device.loop(index), kick.get(), [this] { Serve(); });
+  looking = false;
+  if (device.loop(index).polls()) {
+    poller.emplace(device.loop(index), [this] { return Look(); }, [this] { return StopLooking(); });
+  }
 }
 
 void VirtioDevice::Runner::Remove() {
+  poller.reset();
   watch.reset();
+  serve_later.Cancel();
   serve.Cancel();
   flush.Cancel();
   if (queue) {
@@ -89,12 +102,34 @@ void VirtioDevice::Runner::Serve() {
   }
   serving = true;
   queue->BeginBatch();
-  const bool again = device.Serve(index, *queue) == Served::kAll && queue->EndBatch();
+  bool again = false;
+  looking = false;
+  if (device.Serve(index, *queue) == Served::kAll) {
+    looking = poller.has_value();
+    again = looking ? queue->EndBatchWithoutKicks() : queue->EndBatch();
+  }
   serving = false;
   Flush();
   if (again) {
     serve.Schedule();
   }
+}
+
+bool VirtioDevice::Runner::Look() {
+  const bool found = looking && MayServe() && queue->HasChains();
+  if (found) {
+    serve.Schedule();
+  }
+  return found;
+}
+
+// The loop sleeps: kicks are wanted again.
+bool VirtioDevice::Runner::StopLooking() {
+  const bool found = std::exchange(looking, false) && MayServe() && queue->AskForKick();
+  if (found) {
+    serve.Schedule();
+  }
+  return found;
 }
 
 // The driver of a queue that was stopped may have given its memory away, as far as it knows.
@@ -241,6 +276,8 @@ void VirtioDevice::FlushQueues() {
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }
+
+void VirtioDevice::ServeAfterCompletions(unsigned index) { runners_.at(index)->serve_later.Schedule(); }
 
 void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
 

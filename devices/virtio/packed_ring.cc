@@ -61,6 +61,9 @@ class PackedRing final : public Ring {
   void Rewind(std::uint16_t entries) override { available_.Retreat(entries, size()); }
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
   bool Publish() override;
+  bool HasChains() const override {
+    return IsAvailable(ring_.Load16(kDescriptorSize * available_.index + kDescriptorFlags));
+  }
   void SuppressKicks() override { device_event_.Store16(kEventFlags, kEventsDisabled); }
   bool AskForKick() override;
   QueuePosition position() const override {
@@ -215,7 +218,7 @@ bool PackedRing::AskForKick() {
     device_event_.StoreRelease16(kEventFlags, kEventsEnabled);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return IsAvailable(ring_.Load16(kDescriptorSize * available_.index + kDescriptorFlags));
+  return HasChains();
 }
 
 }  // namespace

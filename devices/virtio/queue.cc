@@ -11,7 +11,7 @@
 namespace gyre::virtio {
 namespace {
 
-constexpr std::size_t kSpare = 64;  // chains' parts that are kept for the next
+constexpr std::size_t kSpare = 128;  // chains' parts that are kept for the next
 
 void NoteWritten(const ChainParts& parts) {
   const auto pieces = parts.buffers.pieces();
@@ -210,6 +210,10 @@ void Queue::Unpop(Chain chain) {
 }
 
 bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()); }
+
+bool Queue::HasChains() const { return !broken_ && ring_->HasChains(); }
+
+bool Queue::AskForKick() { return !broken_ && ring_->AskForKick(); }
 
 void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
   // The guest never learns of more than it has room for, whatever a device says.

@@ -88,6 +88,8 @@ class Ring {
   virtual void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) = 0;
   // Makes them visible; true if the driver wants to be interrupted for them.
   virtual bool Publish() = 0;
+  // The driver has made one available.
+  virtual bool HasChains() const = 0;
   virtual void SuppressKicks() = 0;
   // True if a chain is available already.
   virtual bool AskForKick() = 0;

@@ -1,4 +1,5 @@
 // Split virtqueues (virtio 1.2, 2.7).
+#include <array>
 #include <atomic>
 #include <utility>
 
@@ -44,6 +45,7 @@ class SplitRing final : public Ring {
   void Rewind(std::uint16_t /*entries*/) override { --next_available_; }
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
   bool Publish() override;
+  bool HasChains() const override { return available_.Load16(kIndex) != next_available_; }
   void SuppressKicks() override;
   bool AskForKick() override;
   QueuePosition position() const override { return {.available = next_available_, .used = next_used_}; }
@@ -127,6 +129,13 @@ Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& table, 
   if (!count) {
     return count.error();
   }
+  // A short one, as most are, is copied as a whole.
+  std::array<Descriptor, 8> copy;
+  const bool whole = *count <= copy.size();
+  if (whole &&
+      !dma.Read(GuestAddress(table.address), std::as_writable_bytes(std::span(copy).first(*count)))) {
+    return Violation::kIndirectAddress;
+  }
   std::uint32_t index = 0;
   for (std::uint32_t steps = 0; index < *count; ++steps) {
     if (steps == *count) {
@@ -134,7 +143,9 @@ Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& table, 
     }
     Descriptor descriptor;
     const auto place = GuestAddress(table.address).CheckedAdd(kDescriptorSize * index);
-    if (!place || !dma.Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
+    if (whole) {
+      descriptor = copy.at(index);
+    } else if (!place || !dma.Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
       return Violation::kIndirectAddress;
     }
     const std::uint16_t flags = descriptor.flags;
@@ -186,7 +197,7 @@ bool SplitRing::AskForKick() {
     used_.Store16(kFlags, 0);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return available_.Load16(kIndex) != next_available_;
+  return HasChains();
 }
 
 }  // namespace

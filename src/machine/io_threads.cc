@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxThreads = 64;
 constexpr std::size_t kMaxIdBytes = 32;
-constexpr std::uint64_t kMaxPollNs = 1'000'000'000;
+constexpr std::uint64_t kMaxPollNs = 10'000'000;
 constexpr std::uint64_t kMaxPollFactor = 1000;
 
 template <typename T>

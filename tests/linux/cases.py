@@ -8,6 +8,8 @@ MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "
            "virtio_console", "failover", "net_failover", "virtio_net")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
+FIO = "@fio@"  # in an option: an image with fio, of the runner's making
+QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh makes the disk larger when it is asked to
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
 DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not what it was, of run_case.sh's making
@@ -45,12 +47,19 @@ class Case:
                  f"gyre.then={self.then}"]
         return " ".join(word for word in words if word)
 
-    def arguments(self, kernel, initrd, tools, cache):
-        """gyred's arguments, for the kernel, the initramfs, the image of tools and the kernel cache at these paths."""
+    def uses(self, word):
+        return any(word in option for option in self.options)
+
+    def arguments(self, kernel, initrd, images, cache):
+        """gyred's arguments, for the kernel, the initramfs, the images {TOOLS: ..., FIO: ...} and the kernel cache at these
+        paths."""
+        options = self.options
+        for word, path in images.items():
+            options = [option.replace(word, path) for option in options]
         caching = () if "--kernel-cache" in self.options else ("--kernel-cache", f"path={cache}")
         return ["--kernel", kernel, "--initrd", initrd, "--cmdline", self.kernel_cmdline, "--boot", self.boot,
                 "--memory", f"{self.memory}M", "--cpus", str(self.cpus), "--serial", "stdio",
-                "--action", "reboot=shutdown", *caching, *(option.replace(TOOLS, tools) for option in self.options)]
+                "--action", "reboot=shutdown", *caching, *options]
 
 
 def all_cases():
@@ -79,6 +88,9 @@ def all_cases():
         cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"path={DISK},serial={SERIAL}{more}",
                            "--entropy", "on", "--console", f"to=append:{PORT},port={PORT_NAME}:append:{PORT}")))
+    cases.append(Case("6.12-disk", "6.12", "bzImage", "auto", 1, 256, "disk", "reboot=k",
+                      ("--iothread", "a,poll-max-ns=32768", "--qmp", f"unix:{QMP}", "--disk", f"path={FIO},readonly=on",
+                       "--disk", f"path={DISK},id=data,queues=2,iothread=a")))
     for series, mtu, more in (("6.1", 1500, ""), ("6.12", 1400, ",mtu=1400,packed=on,queues=2")):
         cases.append(Case(f"{series}-network", series, "bzImage", "auto", 1, 256, "network", f"reboot=k gyre.mtu={mtu}",
                           ("--net", f"tap={TAP},mac={MAC}{more}")))

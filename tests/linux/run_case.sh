@@ -4,6 +4,7 @@
 name=$1 limit=$2 line=$3
 shift 3
 # An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end, and @port@ a file, whose lines are told.
+# @qmp@ becomes a socket, by which $GYRECTL makes the disk "data" 24 MiB large when the guest asks for that.
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
 : >"$work/out"
@@ -13,7 +14,7 @@ mkfifo "$work/in"
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
 # One with @damaged@ gets a directory: a first start, which fails for want of a disk, leaves its kernel unpacked there, and
 # a byte of that is changed.
-image='' tap='' port='' damaged=''
+image='' tap='' port='' damaged='' qmp=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -22,6 +23,9 @@ while [ "$count" -gt 0 ]; do
     image=$work/disk
     dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
     argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
+  *@qmp@*)
+    qmp=$work/qmp
+    argument=${argument%%@qmp@*}$qmp${argument#*@qmp@} ;;
   *@port@*) argument=$(printf '%s' "$argument" | sed "s|@port@|$work/port|g") ;;
   esac
   case $argument in *@damaged@*)
@@ -107,7 +111,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told='' fetched=''
+typed='' pressed='' told='' fetched='' resized=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -118,6 +122,10 @@ until [ -e "$work/status" ]; do
     timeout 60 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
     printf 'fetched\n' >&3
     fetched=1
+  fi
+  if [ -n "$qmp" ] && [ -z "$resized" ] && grep -q '^gyre-guest: resize it' "$work/out"; then
+    "$GYRECTL" -s "$qmp" raw '{"execute": "block_resize", "arguments": {"device": "data", "size": 25165824}}' >>"$work/err" 2>&1
+    resized=1
   fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"

@@ -119,6 +119,8 @@ def _check_facts(case, record, facts):
         problems.append(f"the guest woke from '{value('woke')}', not from S1")
     if case.then == "virtio":
         problems += _check_virtio(facts)
+    if case.then == "disk":
+        problems += _check_disk(facts)
     if case.then == "network":
         problems += _check_network(case, facts)
     if case.then == "user":
@@ -135,9 +137,20 @@ def _check_virtio(facts):
               "interrupts": ["4 4"], "hvc": ["written"], "port": [PORT_NAME]}
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
-    if not facts.get("inside") or facts.get("inside") != facts.get("outside"):
-        problems.append(f"the disk is {facts.get('inside')} inside and {facts.get('outside')} outside")
-    return problems
+    return problems + _check_image(facts)
+
+
+def _check_disk(facts):
+    wanted = {"fio": ["0"], "resized": ["32768 49152"], "end": ["same"]}
+    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
+                if facts.get(name) != values]
+    return problems + _check_image(facts)
+
+
+def _check_image(facts):
+    if facts.get("inside") and facts.get("inside") == facts.get("outside"):
+        return []
+    return [f"the disk is {facts.get('inside')} inside and {facts.get('outside')} outside"]
 
 
 def _check_network(case, facts):

@@ -57,7 +57,7 @@ class FileRef {
  private:
   friend class AsyncOp;
   int fd_;
-  std::shared_ptr<RegisteredFile::Impl> registered_;
+  const RegisteredFile::Impl* registered_ = nullptr;
 };
 
 class AsyncOp {

@@ -43,6 +43,16 @@ struct LoopStats {
   std::uint64_t slow_calls = 0;  // callbacks longer than the limit
 };
 
+// How long a loop looks for work itself before it sleeps: at most `max_ns`, 0 for never, and
+// in these bounds as long as it pays. Where work came while it slept, but before `max_ns`
+// were over, it looks `grow` times longer the next time (0: twice); where it came later
+// still, `shrink` times shorter (0: not at all).
+struct PollLimits {
+  std::int64_t max_ns = 0;
+  unsigned grow = 0;
+  unsigned shrink = 0;
+};
+
 class EventLoop {
  public:
   EventLoop(const EventLoop&) = delete;
@@ -60,6 +70,7 @@ class EventLoop {
   void WaitForIo(const std::function<bool()>& done);
 
   LoopStats stats() const;  // any thread
+  bool polls() const;       // by its PollLimits; any thread
   // A callback that takes longer is counted and logged; 0: none is. Any thread.
   void SetSlowLimit(std::int64_t limit_ns);
 
@@ -75,6 +86,7 @@ class EventLoop {
   friend class AsyncOp;
   friend class BottomHalf;
   friend class EventFdWatch;
+  friend class Poller;
   friend class RegisteredFile;
   friend class Timer;
   friend class Watch;
@@ -161,6 +173,23 @@ class EventFdWatch {
  private:
   struct Impl;
   std::shared_ptr<Impl> impl_;
+};
+
+// Something that a loop which polls looks at itself, so that nobody need tell it.
+class Poller {
+ public:
+  // `look` is true if there is work, which it has scheduled. `go_to_sleep` comes before the loop
+  // sleeps: from then on it is to be told; true as the other, if work has come meanwhile.
+  Poller(EventLoop& loop, std::function<bool()> look, std::function<bool()> go_to_sleep);
+  Poller(const Poller&) = delete;
+  Poller& operator=(const Poller&) = delete;
+  ~Poller();
+
+ private:
+  friend class Polling;
+  EventLoop::Impl& loop_;
+  std::function<bool()> look_;
+  std::function<bool()> go_to_sleep_;
 };
 
 }  // namespace gyre::loop

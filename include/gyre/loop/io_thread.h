@@ -15,16 +15,6 @@
 
 namespace gyre::loop {
 
-// How long a loop looks for work by itself before it sleeps: at most `max_ns`, 0 for not at
-// all, and in these bounds as long as it pays. Where work came soon after it had fallen
-// asleep, it looks `grow` times longer (0: twice); where it has slept longer than that all
-// the same, `shrink` times shorter (0: not at all).
-struct PollLimits {
-  std::int64_t max_ns = 0;
-  unsigned grow = 0;
-  unsigned shrink = 0;
-};
-
 class IoThread {
  public:
   struct Config {

@@ -89,8 +89,11 @@ class Dma {
   bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;
 
   const AddressSpace& space_;
+  const FlatRange* Find(std::uint64_t address) const;
+
   std::shared_ptr<const FlatView> view_;
   std::uint64_t generation_ = 0;
+  mutable const FlatRange* last_ = nullptr;  // of view_: what was found last, where the next mostly is
 };
 
 }  // namespace gyre::memory

@@ -1,5 +1,4 @@
-// A driver's least for virtio-mmio (virtio 1.2, 4.2) with one split ring of 8 entries
-// (2.7), of which one chain is in flight at a time.
+// A driver's least for virtio-mmio (virtio 1.2, 4.2) with one split ring of 8 entries (2.7).
 #pragma once
 
 #include "guest.h"
@@ -26,9 +25,9 @@ class VirtioQueue {
       bytes[i] = 0;
     }
   }
-  // Makes the chain that starts at descriptor 0 available.
-  void Offer() {
-    available.ring[available.index % kEntries] = 0;
+  // Makes the chain that starts at that descriptor available.
+  void Offer(std::uint16_t head = 0) {
+    available.ring[available.index % kEntries] = head;
     __atomic_store_n(&available.index, static_cast<std::uint16_t>(available.index + 1), __ATOMIC_SEQ_CST);
   }
   bool AllUsed() const { return __atomic_load_n(&used.index, __ATOMIC_SEQ_CST) == available.index; }

@@ -98,6 +98,7 @@ class Bench {
     std::printf("phase %lu %lu %lu %lu %lu %lu %lu\n", operations, now - start, calls, errors,
                 Percentile(operations, 500), Percentile(operations, 990), Percentile(operations, 999));
     std::fflush(stdout);
+    ::usleep(50'000);  // whoever reads that looks at our threads now
   }
 
  private:

@@ -148,6 +148,8 @@ class VirtioDevice {
   // (Chain::Park). On the queue's loop.
   virtual void GiveBack(unsigned index) { (void)index; }
   void ServeAgain(unsigned index);  // any thread
+  // The same, once what the kernel has done by then is completed and shown.
+  void ServeAfterCompletions(unsigned index);
   // At once. From a callback on the queue's loop, not from Serve.
   void ServeNow(unsigned index);
   // Nothing is taken of the queue until the VM has stood and runs again, or the queue is made

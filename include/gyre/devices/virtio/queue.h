@@ -165,6 +165,12 @@ class Queue {
   // True if the batch ended because it was full, or chains have come meanwhile: serve
   // again, in a while. Otherwise the driver kicks for the next.
   bool EndBatch();
+  // The same for who looks for chains himself: the driver does not kick yet. True if the batch was full.
+  bool EndBatchWithoutKicks() const { return !broken_ && budget_ == 0; }
+  // There is a chain, or what breaks the queue; between batches.
+  bool HasChains() const;
+  // The driver kicks for the next. True as EndBatch.
+  bool AskForKick();
 
   // Shows the driver all that was completed since the last, in one step. True if it is to be interrupted.
   bool Flush();

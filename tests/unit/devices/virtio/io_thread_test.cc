@@ -8,7 +8,9 @@
 #include <fstream>
 #include <string>
 
+#include "devices/virtio/block_image.h"
 #include "gyre/base/format.h"
+#include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/registry.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
@@ -209,17 +211,20 @@ const Module& DiskModule() {
 class DiskOnThreads : public IoThreads {
  protected:
   static constexpr unsigned kQueues = 4;
+  static constexpr std::uint64_t kFeatures = kFeatureRingReset | kFeatureEventIndex;
   static constexpr std::uint32_t kSize = 4096;
   static constexpr std::uint64_t kHeaders = 0xb0000;
   static constexpr std::uint64_t kBuffers = 0x100000;  // of each queue 16
 
-  DiskOnThreads() {
+  explicit DiskOnThreads(const loop::PollLimits& poll = {}) {
     std::ofstream(path) << std::string(std::size_t{1} << 20, 'a');
-    StartThreads(2);
+    StartThreads(2, poll);
     auto properties =
         Properties::Parse(format("path={},queues={}", path, kQueues), DiskModule().properties).value();
-    Plug(DiskModule().create(context(), properties).value());
-    Bring(kFeatureRingReset, 64);
+    auto where = context();
+    where.disks = &disks;
+    Plug(DiskModule().create(where, properties).value());
+    Bring(kFeatures, 64);
   }
   ~DiskOnThreads() override {
     Unplug();
@@ -242,7 +247,9 @@ class DiskOnThreads : public IoThreads {
                                        Buffer{BufferAt(queue, i), kSize, type == 0},
                                        Buffer{HeaderAt(queue, i) + 16, 1, true}});
       }
-      mmio.Kick(queue);
+      if (rings[queue]->MustKick()) {
+        mmio.Kick(queue);
+      }
     }
   }
   void AwaitAll() {
@@ -271,6 +278,7 @@ class DiskOnThreads : public IoThreads {
     return true;
   }
 
+  Disks disks{*loop_, [](const DiskError&) {}};
   const std::string path = testing::TempDir() + format("gyre-io-threads-{}", ::getpid());
 };
 
@@ -315,7 +323,7 @@ TEST_F(DiskOnThreads, S_2_4_AfterAResetMemoryIsTheDriversAtAnyMoment) {
     Fill(0x55);
     ::usleep(200);
     ASSERT_TRUE(BuffersAre(0x55));
-    Bring(kFeatureRingReset, 64);
+    Bring(kFeatures, 64);
   }
 }
 
@@ -329,12 +337,64 @@ TEST_F(DiskOnThreads, TheMemoryMapChangesUnderIt) {
   }
 }
 
+// The threads' rings have an image's files: these go before it does, and so does its lock.
+TEST_F(DiskOnThreads, AnotherImageTakesItsPlaceUnderLoad) {
+  const std::array<std::string, 2> images = {path, path + "-other"};
+  std::ofstream(images[1]) << std::string(std::size_t{1} << 20, 'b');
+  for (unsigned round = 0; round < 40; ++round) {
+    const unsigned next = (round + 1) % 2;
+    OfferAll(0);
+    ::usleep(round * 10);
+    ASSERT_TRUE(disks.all().front().disk->ChangeImage(images.at(next)));
+    EXPECT_TRUE(BlockImage::Open({.path = images.at(1 - next)})) << "nobody has locked the old one any more";
+    AwaitAll();
+    Fill(0);
+    OfferAll(0);
+    AwaitAll();
+    for (unsigned i = 0; i < 16 * kQueues; ++i) {
+      ASSERT_EQ(memory.host()[kBuffers + std::uint64_t{kSize} * i], static_cast<std::byte>('a' + next))
+          << round;
+    }
+  }
+  ::unlink(images[1].c_str());
+}
+
 TEST_F(DiskOnThreads, ItsEndWaitsForWhatIsInFlight) {
   OfferAll(1);
   Unplug();
   Fill(0x77);
   ::usleep(200);
   EXPECT_TRUE(BuffersAre(0x77));
+}
+
+// Threads that look at the rings themselves, and ask for kicks only before they sleep.
+class DiskOnPollingThreads : public DiskOnThreads {
+ protected:
+  DiskOnPollingThreads() : DiskOnThreads({.max_ns = 1'000'000}) {}
+};
+
+TEST_F(DiskOnPollingThreads, NoRequestIsMissedWhetherKickedOrNot) {
+  for (unsigned round = 0; round < 300; ++round) {
+    OfferAll(round % 2);
+    if (round % 16 == 0) {
+      ::usleep(2000);  // so that they fall asleep
+    }
+    AwaitAll();
+  }
+}
+
+TEST_F(DiskOnPollingThreads, AfterAStopNothingMovesUntilTheStart) {
+  for (unsigned round = 0; round < 50; ++round) {
+    OfferAll(0);
+    ::usleep(round * 10);
+    transport->Stop();
+    transport->Drain();
+    Fill(0xaa);
+    ::usleep(200);
+    EXPECT_TRUE(BuffersAre(0xaa)) << "no request is in flight";
+    transport->Start();
+    AwaitAll();
+  }
 }
 
 }  // namespace

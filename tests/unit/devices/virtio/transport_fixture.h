@@ -89,9 +89,9 @@ class DeviceTest : public devices::LoopTest {
     return {.loop = *loop_, .memory = *memory.space, .threads = std::move(threads)};
   }
   // Devices that are made from now on are served by so many threads.
-  void StartThreads(unsigned count) {
+  void StartThreads(unsigned count, const loop::PollLimits& poll = {}) {
     for (unsigned i = 0; i < count; ++i) {
-      io_threads.push_back(loop::IoThread::Create(*loop_, {.name = "io", .cpus = {}}).value());
+      io_threads.push_back(loop::IoThread::Create(*loop_, {.name = "io", .cpus = {}, .poll = poll}).value());
     }
   }
   void Plug(std::unique_ptr<VirtioDevice> device) {
