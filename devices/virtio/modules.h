@@ -7,6 +7,7 @@ namespace gyre::virtio {
 
 const Module& BlockModule();
 const Module& ConsoleModule();
+const Module& VsockModule();
 const Module& EntropyModule();
 const Module& NetModule();
 

@@ -70,6 +70,7 @@ class Machine final : private LifecycleTarget {
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
   std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
+  const virtio::Vsock* vsock() const { return virtio_->vsock(); }
   const virtio::Disks& disks() const { return disks_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;

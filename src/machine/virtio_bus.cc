@@ -63,6 +63,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   Slot slot;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
   slot.nic = dynamic_cast<virtio::Nic*>(device.get());
+  slot.vsock = dynamic_cast<const virtio::Vsock*>(device.get());
   if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
         return other->id() == slot.nic->id();
       })) {
@@ -114,6 +115,11 @@ std::vector<virtio::Nic*> VirtioBus::nics() const {
   return all;
 }
 
+const virtio::Vsock* VirtioBus::vsock() const {
+  const auto found = std::ranges::find_if(slots_, [](const Slot& slot) { return slot.vsock != nullptr; });
+  return found == slots_.end() ? nullptr : found->vsock;
+}
+
 void VirtioBus::Reset() {
   for (const Slot& slot : slots_) {
     slot.transport->Reset();
@@ -135,6 +141,13 @@ std::string VirtioBus::Report() const {
       text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
                      carried.received.packets, carried.received.dropped, carried.sent.packets,
                      carried.sent.dropped);
+    }
+    if (const virtio::Vsock* const vsock = slots_[i].vsock) {
+      const auto counted = vsock->counters();
+      text += format(
+          "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",
+          vsock->socket_path(), counted.connections, counted.opened, counted.refused, counted.violations,
+          counted.bytes_to_guest, counted.bytes_from_guest);
     }
     for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
       transport.device().OnLoop(queue, [&] {

@@ -17,6 +17,7 @@
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/devices/virtio/vsock.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 #include "src/machine/acpi/tables.h"
@@ -64,6 +65,8 @@ class VirtioBus {
   std::vector<VirtioSlot> slots() const;
   // The network devices.
   std::vector<virtio::Nic*> nics() const;
+  // Null without one.
+  const virtio::Vsock* vsock() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // What each has done, for people.
@@ -73,8 +76,9 @@ class VirtioBus {
   struct Slot {
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
-    virtio::Nic* nic = nullptr;  // the device, if it is one
-    memory::Placement place;     // gone before the transport
+    virtio::Nic* nic = nullptr;            // the device, if it is one
+    const virtio::Vsock* vsock = nullptr;  // the same
+    memory::Placement place;               // gone before the transport
     StateHandlers::Handle on_state;
   };
   explicit VirtioBus(bool acpi) : acpi_(acpi) {}
