@@ -11,7 +11,9 @@ mkfifo "$work/in"
 # one upload on port 5077, whose sums are told at the end.
 # One with @hostport@ gets a TCP port of this machine's, forwarded to the guest's port 80, from which a file is fetched when it
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
-image='' tap='' port=''
+# One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
+# asks for it; $GYRE_VSOCK_PEER says where that program is.
+image='' tap='' port='' uds=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -25,6 +27,10 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@tap@*)
     tap=gyre$$
     argument=${argument%%@tap@*}$tap${argument#*@tap@} ;;
+  esac
+  case $argument in *@uds@*)
+    uds=$work/vsock
+    argument=${argument%%@uds@*}$uds${argument#*@uds@} ;;
   esac
   case $argument in *@hostport@*)
     port=$((20000 + $$ % 20000))
@@ -85,6 +91,10 @@ uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 servers=''
 [ -z "$port" ] || serve_user
+if [ -n "$uds" ]; then
+  "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
+  servers=$!
+fi
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -95,7 +105,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told='' fetched=''
+typed='' pressed='' told='' fetched='' talked=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -106,6 +116,10 @@ until [ -e "$work/status" ]; do
     timeout 60 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
     printf 'fetched\n' >&3
     fetched=1
+  fi
+  if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
+    talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
+    printf 'talked\n' >&3
   fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
@@ -120,7 +134,8 @@ done
 for server in $servers; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
-[ -z "$servers" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
+[ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
+[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 [ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))
