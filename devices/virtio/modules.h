@@ -6,6 +6,7 @@
 namespace gyre::virtio {
 
 const Module& BlockModule();
+const Module& BalloonModule();
 const Module& ConsoleModule();
 const Module& VsockModule();
 const Module& EntropyModule();

@@ -13,6 +13,7 @@
 #include "gyre/base/result.h"
 #include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
+#include "gyre/devices/virtio/balloon.h"
 #include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
@@ -53,6 +54,7 @@ class VirtioBus {
     bool acpi = true;
     std::string name;  // the VM's
     std::function<void(std::string_view id, bool up)> net_changed;
+    std::function<void(std::uint64_t size)> balloon_changed;
   };
   // An error names the device's option.
   static Result<std::unique_ptr<VirtioBus>> Create(const Board& board,
@@ -67,6 +69,7 @@ class VirtioBus {
   std::vector<virtio::Nic*> nics() const;
   // Null without one.
   const virtio::Vsock* vsock() const;
+  virtio::Balloon* balloon() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // What each has done, for people.
@@ -76,7 +79,8 @@ class VirtioBus {
   struct Slot {
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
-    virtio::Nic* nic = nullptr;            // the device, if it is one
+    virtio::Nic* nic = nullptr;  // the device, if it is one
+    virtio::Balloon* balloon = nullptr;
     const virtio::Vsock* vsock = nullptr;  // the same
     memory::Placement place;               // gone before the transport
     StateHandlers::Handle on_state;

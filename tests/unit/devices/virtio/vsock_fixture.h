@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,7 +92,7 @@ class VsockTest : public DeviceTest {
   // As it is; the driver does not look whether it was taken.
   void SendRaw(const VsockHeader& header, std::string_view data = {}) {
     std::memcpy(memory.host() + kSend, &header, sizeof(header));
-    std::memcpy(memory.host() + kSend + sizeof(header), data.data(), data.size());
+    std::ranges::copy(std::as_bytes(std::span(data)), memory.host() + kSend + sizeof(header));
     std::vector<test::Buffer> buffers = {{kSend, sizeof(header)}};
     if (!data.empty()) {
       buffers.push_back({kSend + sizeof(header), static_cast<std::uint32_t>(data.size())});
