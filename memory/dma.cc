@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "gyre/base/check.h"
+#include "gyre/base/checked.h"
 #include "gyre/memory/ram.h"
 
 namespace gyre::memory {
@@ -151,6 +152,29 @@ DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection directio
   }
   mapping.view_ = view_;
   return DmaResult::kOk;
+}
+
+// Where a large piece is refused, some page of it is, such as one of a mapped file: the others still go.
+std::uint64_t Dma::Discard(GuestAddress start, std::uint64_t size) const {
+  std::uint64_t gone = 0;
+  ForEachPart(start, size, DmaDirection::kToGuest,
+              [&](RamBlock& block, std::uint64_t offset, std::uint64_t part) {
+                const std::uint64_t unit = block.unit();
+                const auto first = CheckedAlignUp(offset, unit);
+                const std::uint64_t end = AlignDown(offset + part, unit);
+                if (!first || *first >= end) {
+                  return true;
+                }
+                if (block.Discard(*first, end - *first)) {
+                  gone += end - *first;
+                  return true;
+                }
+                for (std::uint64_t at = *first; end - *first > unit && at < end; at += unit) {
+                  gone += block.Discard(at, unit) ? unit : 0;
+                }
+                return true;
+              });
+  return gone;
 }
 
 }  // namespace gyre::memory

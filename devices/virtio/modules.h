@@ -6,7 +6,9 @@
 namespace gyre::virtio {
 
 const Module& BlockModule();
+const Module& BalloonModule();
 const Module& ConsoleModule();
+const Module& VsockModule();
 const Module& EntropyModule();
 const Module& NetModule();
 

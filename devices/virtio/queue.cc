@@ -87,6 +87,9 @@ std::span<const iovec> Chain::writable() const {
 }
 std::uint64_t Chain::readable_size() const { return parts_->readable_size; }
 std::uint64_t Chain::writable_size() const { return parts_->writable_size; }
+std::vector<memory::DmaMapping::Range> Chain::WhereIs(std::size_t writable_piece) const {
+  return parts_->buffers.WhereIs(parts_->readable_pieces + writable_piece);
+}
 std::shared_ptr<const void> Chain::memory() const { return parts_->buffers.view(); }
 
 std::size_t Chain::Read(std::uint64_t offset, std::span<std::byte> out) const {

@@ -8,10 +8,7 @@ namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
   static const std::array modules = {
-      &BlockModule(),
-      &EntropyModule(),
-      &NetModule(),
-      &ConsoleModule(),
+      &BlockModule(), &EntropyModule(), &NetModule(), &ConsoleModule(), &VsockModule(), &BalloonModule(),
   };
   return modules;
 }

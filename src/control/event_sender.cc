@@ -70,7 +70,11 @@ constexpr std::array kIoErrorMembers{Member{"device", &kString, "the disk's id"}
                                      Member{"reason", &kString, "for people"}};
 constexpr Type kIoErrorData = ObjectType("BlockIoErrorInfo", kIoErrorMembers);
 
+constexpr std::array kBalloonMembers{Member{"actual", &kUnsigned, "bytes of memory that the guest has"}};
+constexpr Type kBalloonData = ObjectType("BalloonInfo", kBalloonMembers);
+
 constexpr std::array kEvents{
+    EventKind{"BALLOON_CHANGE", "The guest has given memory back, or taken it.", &kBalloonData, kSecond},
     EventKind{"BLOCK_IO_ERROR", "The host could not carry out a disk's request.", &kIoErrorData},
     EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
@@ -114,6 +118,7 @@ struct DataOf {
             {"nospace", event.no_space},
             {"reason", event.reason}};
   }
+  Json operator()(const machine::BalloonEvent& event) const { return {{"actual", event.actual}}; }
   Json operator()(const auto&) const { return Json::object(); }
 };
 

@@ -2,20 +2,15 @@
 
 #include <fcntl.h>
 #include <grp.h>
-#include <poll.h>
 #include <pwd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <csignal>
 #include <cstddef>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 
 #include "gyre/base/format.h"
@@ -26,9 +21,7 @@ namespace {
 
 constexpr std::string_view kUnixPrefix = "unix:";
 constexpr std::string_view kFdPrefix = "fd:";
-constexpr int kBacklog = 64;
-constexpr int kTakenDownMs = 2000;  // more than the kernel needs
-constexpr int kFirstFd = 3;         // below are the standard streams
+constexpr int kFirstFd = 3;  // below are the standard streams
 
 template <typename T>
 std::optional<T> ParseNumber(std::string_view text, int base = 10) {
@@ -123,101 +116,9 @@ Status ParseTarget(const std::string& target, SocketSpec& spec) {
   if (spec.path.empty() || spec.path == "@") {
     return Fail(Error::Usage("unix: needs a path after it"));
   }
-  if (spec.path.size() >= sizeof(sockaddr_un::sun_path)) {
-    return Fail(Error::Usage(format("unix:{}: a socket's path has at most {} characters", spec.path,
-                                    sizeof(sockaddr_un::sun_path) - 1)));
-  }
-  return {};
-}
-
-struct Address {
-  sockaddr_un address{};
-  socklen_t size = 0;
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
-};
-
-Address AddressOf(const std::string& path) {
-  Address result;
-  result.address.sun_family = AF_UNIX;
-  std::memcpy(&result.address.sun_path[0], path.data(), path.size());
-  result.size = static_cast<socklen_t>(sizeof(result.address));
-  if (path.starts_with('@')) {
-    result.address.sun_path[0] = '\0';
-    result.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
-  }
-  return result;
-}
-
-Result<UniqueFd> NewSocket() {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd) {
-    return Fail(Error::Sys("socket", errno));
-  }
-  return fd;
-}
-
-// A process that has been killed is gone before the kernel has taken its io_uring down, which holds its
-// socket. Who is connected to that meanwhile sees it end; true if so.
-bool IsBeingTakenDown(int probe) {
-  const auto listener = PeerOf(probe);
-  if (!listener || listener->pid == 0 || ::kill(listener->pid, 0) == 0 || errno != ESRCH) {
-    return false;
-  }
-  pollfd entry{.fd = probe, .events = 0, .revents = 0};
-  return ::poll(&entry, 1, kTakenDownMs) == 1;
-}
-
-// Removes a socket that a dead process has left; one that answers is in use, by who knows nothing of our
-// locks or is a predecessor's that a service manager keeps.
-Status RemoveStale(const SocketSpec& spec, const Address& address) {
-  struct stat status = {};
-  if (::lstat(spec.path.c_str(), &status) != 0) {
-    return {};  // nothing there, or bind will say what is wrong
-  }
-  if (!S_ISSOCK(status.st_mode)) {
-    return Fail(Error::Usage(format("{}: exists and is not a socket", spec.Describe())));
-  }
-  UniqueFd probe = TRY(NewSocket());
-  while (::connect(probe.get(), address.get(), address.size) == 0) {
-    if (!IsBeingTakenDown(probe.get())) {
-      return Fail(Error::Usage(format("{}: somebody else listens on it", spec.Describe())));
-    }
-    probe = TRY(NewSocket());
-  }
-  if (errno == EAGAIN) {
-    return Fail(Error::Usage(format("{}: somebody else listens on it", spec.Describe())));
-  }
-  if (errno != ECONNREFUSED) {
-    return Fail(Error::Sys(spec.Describe(), errno, ErrorKind::kUsage));
-  }
-  if (::unlink(spec.path.c_str()) != 0) {
-    return Fail(Error::Sys(format("unlink {}", spec.path), errno, ErrorKind::kUsage));
-  }
-  return {};
-}
-
-// Nobody gets in between: connections are refused until listen.
-Status SetOwner(const SocketSpec& spec) {
-  const char* const path = spec.path.c_str();
-  const bool has_owner = spec.owner || spec.group;
-  constexpr auto kUnchanged = static_cast<uid_t>(-1);
-  if (has_owner && ::lchown(path, spec.owner.value_or(kUnchanged), spec.group.value_or(kUnchanged)) != 0) {
-    return Fail(Error::Sys(format("{}: owner", spec.Describe()), errno, ErrorKind::kUsage));
-  }
-  return {};
-}
-
-// The file gets the socket's mode, less the process's mask: changed by its path it could be another by then.
-Status BindTo(const UniqueFd& fd, const SocketSpec& spec, const Address& address, bool abstract) {
-  if (!abstract && ::fchmod(fd.get(), spec.mode) != 0) {
-    return Fail(Error::Sys(format("{}: mode", spec.Describe()), errno, ErrorKind::kUsage));
-  }
-  const mode_t mask = ::umask(0);
-  const int result = ::bind(fd.get(), address.get(), address.size);
-  const int error = errno;
-  ::umask(mask);
-  if (result != 0) {
-    return Fail(Error::Sys(format("bind {}", spec.Describe()), error, ErrorKind::kUsage));
+  if (spec.path.size() > kMaxUnixPath) {
+    return Fail(
+        Error::Usage(format("unix:{}: a socket's path has at most {} characters", spec.path, kMaxUnixPath)));
   }
   return {};
 }
@@ -236,35 +137,6 @@ Result<SocketSpec> ParseSocketSpec(const std::string& text) {
     }
   }
   return spec;
-}
-
-Result<Peer> PeerOf(int socket) {
-  ucred credentials{};
-  socklen_t size = sizeof(credentials);
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
-    return Fail(Error::Sys("SO_PEERCRED", errno));
-  }
-  return Peer{.pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid};
-}
-
-Result<UniqueFd> ListeningSocket::Bind(const SocketSpec& spec) {
-  const Address address = AddressOf(spec.path);
-  const bool abstract = spec.path.starts_with('@');
-  if (!abstract) {
-    TRY(RemoveStale(spec, address));
-  }
-  UniqueFd fd = TRY(NewSocket());
-  TRY(BindTo(fd, spec, address, abstract));
-  if (!abstract) {
-    if (auto done = SetOwner(spec); !done) {
-      ::unlink(spec.path.c_str());
-      return Fail(std::move(done).error());
-    }
-  }
-  if (::listen(fd.get(), kBacklog) != 0) {
-    return Fail(Error::Sys(format("listen on {}", spec.Describe()), errno, ErrorKind::kUsage));
-  }
-  return fd;
 }
 
 Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
@@ -289,46 +161,28 @@ Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
 }
 
 Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
-  const bool has_file = !spec.path.empty() && !spec.path.starts_with('@');
-  NameLock lock = has_file ? TRY(NameLock::Take(spec.path, spec.Describe())) : NameLock();
-  UniqueFd fd = spec.path.empty() ? TRY(Adopt(spec)) : TRY(Bind(spec));
-  ListeningSocket socket(std::move(spec), std::move(lock), std::move(fd));
-  TRY(socket.NoteName());
+  ListeningSocket socket(std::move(spec));
+  const SocketSpec& asked = socket.spec_;
+  if (asked.path.empty()) {
+    socket.adopted_ = TRY(Adopt(asked));
+  } else {
+    socket.listener_.emplace(TRY(UnixListener::Open({.path = asked.path,
+                                                     .who = asked.Describe(),
+                                                     .mode = asked.mode,
+                                                     .owner = asked.owner,
+                                                     .group = asked.group})));
+  }
+  // One that was handed to us may have an abstract name as well.
+  sockaddr_un address{};
+  socklen_t size = sizeof(address);
+  if (::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return Fail(Error::Sys(asked.Describe(), errno));
+  }
+  socket.abstract_ = size > offsetof(sockaddr_un, sun_path) && address.sun_path[0] == '\0';
   return socket;
 }
 
-// One that was handed to us may have an abstract name as well.
-Status ListeningSocket::NoteName() {
-  sockaddr_un address{};
-  socklen_t size = sizeof(address);
-  if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    return Fail(Error::Sys(spec_.Describe(), errno));
-  }
-  abstract_ = size > offsetof(sockaddr_un, sun_path) && address.sun_path[0] == '\0';
-  if (spec_.path.empty() || abstract_) {
-    return {};
-  }
-  struct stat file = {};
-  if (::lstat(spec_.path.c_str(), &file) != 0) {
-    return Fail(Error::Sys(spec_.Describe(), errno));
-  }
-  device_ = file.st_dev;
-  inode_ = file.st_ino;
-  return {};
-}
-
-ListeningSocket::~ListeningSocket() {
-  struct stat now = {};
-  const bool ours = fd_ && inode_ != 0 && ::lstat(spec_.path.c_str(), &now) == 0 && now.st_dev == device_ &&
-                    now.st_ino == inode_;
-  if (ours) {
-    ::unlink(spec_.path.c_str());
-  }
-}
-
-UniqueFd ListeningSocket::Accept() const {
-  return UniqueFd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-}
+UniqueFd ListeningSocket::Accept() const { return AcceptFrom(fd()); }
 
 // A file's mode is its rule; an abstract name and a file with `allow` have this one.
 bool ListeningSocket::Allows(const Peer& peer) const {

@@ -10,7 +10,7 @@
 
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
-#include "src/control/name_lock.h"
+#include "gyre/base/unix_listener.h"
 
 namespace gyre::control {
 
@@ -30,16 +30,7 @@ struct SocketSpec {
 // Errors of kind kUsage. Users and groups by number, or by name from /etc/passwd and /etc/group.
 Result<SocketSpec> ParseSocketSpec(const std::string& text);
 
-// Who is at the other end.
-struct Peer {
-  pid_t pid = 0;
-  uid_t uid = 0;
-  gid_t gid = 0;
-};
-Result<Peer> PeerOf(int socket);
-
-// A listening socket; the file in the file system goes with the object, if it is still the same. Its name is
-// locked as long: of several processes that start on one name, one listens and the others get an error.
+// A listening socket of our making (base's UnixListener) or one that was handed to us.
 class ListeningSocket {
  public:
   // Replaces a socket that a dead process has left, and nothing else.
@@ -48,26 +39,21 @@ class ListeningSocket {
   ListeningSocket& operator=(ListeningSocket&&) = delete;
   ListeningSocket(const ListeningSocket&) = delete;
   ListeningSocket& operator=(const ListeningSocket&) = delete;
-  ~ListeningSocket();
+  ~ListeningSocket() = default;
 
-  int fd() const { return fd_.get(); }
+  int fd() const { return listener_ ? listener_->fd() : adopted_.get(); }
   const SocketSpec& spec() const { return spec_; }
   // Non-blocking; -1 with errno.
   UniqueFd Accept() const;
   bool Allows(const Peer& peer) const;
 
  private:
-  ListeningSocket(SocketSpec spec, NameLock lock, UniqueFd fd)
-      : spec_(std::move(spec)), lock_(std::move(lock)), fd_(std::move(fd)) {}
-  static Result<UniqueFd> Bind(const SocketSpec& spec);
+  explicit ListeningSocket(SocketSpec spec) : spec_(std::move(spec)) {}
   static Result<UniqueFd> Adopt(const SocketSpec& spec);
-  Status NoteName();
 
   SocketSpec spec_;
-  NameLock lock_;  // ends last
-  UniqueFd fd_;
-  dev_t device_ = 0;  // of the file that we made
-  ino_t inode_ = 0;   // 0: none
+  std::optional<UnixListener> listener_;  // or
+  UniqueFd adopted_;
   bool abstract_ = false;
 };
 

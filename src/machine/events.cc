@@ -27,6 +27,7 @@ struct Namer {
     return event.up ? "NETDEV_STREAM_CONNECTED" : "NETDEV_STREAM_DISCONNECTED";
   }
   const char* operator()(const BlockIoErrorEvent&) const { return "BLOCK_IO_ERROR"; }
+  const char* operator()(const BalloonEvent&) const { return "BALLOON_CHANGE"; }
 };
 
 struct PayloadDescriber {
@@ -48,6 +49,7 @@ struct PayloadDescriber {
     return format(" device={} operation={} action={} reason={}", event.disk, event.read ? "read" : "write",
                   event.action, event.reason);
   }
+  std::string operator()(const BalloonEvent& event) const { return format(" actual={}", event.actual); }
   std::string operator()(const auto&) const { return {}; }
 };
 

@@ -67,9 +67,14 @@ struct BlockIoErrorEvent {
   std::string reason;
 };
 
+// The guest's balloon has another size.
+struct BalloonEvent {
+  std::uint64_t actual = 0;  // bytes of memory that the guest has
+};
+
 using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
                            WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
-                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent>;
+                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent, BalloonEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

@@ -3,6 +3,7 @@
 // place that knows both kvm and devices. Main loop's thread, big lock held.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +71,12 @@ class Machine final : private LifecycleTarget {
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
   std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
+  // Bytes that a guest has left beside a balloon of this size.
+  std::uint64_t MemoryBeside(std::uint64_t balloon) const {
+    return config_.memory.size - std::min(balloon, config_.memory.size);
+  }
+  virtio::Balloon* balloon() const { return virtio_->balloon(); }
+  const virtio::Vsock* vsock() const { return virtio_->vsock(); }
   const virtio::Disks& disks() const { return disks_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;

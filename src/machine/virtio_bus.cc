@@ -57,12 +57,15 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .vm = board.name,
                                            .number = made_[config.module]++,
                                            .net_changed = board.net_changed,
+                                           .balloon_changed = board.balloon_changed,
                                            .disks = &board.disks},
                                           config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
   slot.nic = dynamic_cast<virtio::Nic*>(device.get());
+  slot.balloon = dynamic_cast<virtio::Balloon*>(device.get());
+  slot.vsock = dynamic_cast<const virtio::Vsock*>(device.get());
   if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
         return other->id() == slot.nic->id();
       })) {
@@ -114,6 +117,16 @@ std::vector<virtio::Nic*> VirtioBus::nics() const {
   return all;
 }
 
+const virtio::Vsock* VirtioBus::vsock() const {
+  const auto found = std::ranges::find_if(slots_, [](const Slot& slot) { return slot.vsock != nullptr; });
+  return found == slots_.end() ? nullptr : found->vsock;
+}
+
+virtio::Balloon* VirtioBus::balloon() const {
+  const auto found = std::ranges::find_if(slots_, [](const Slot& slot) { return slot.balloon != nullptr; });
+  return found == slots_.end() ? nullptr : found->balloon;
+}
+
 void VirtioBus::Reset() {
   for (const Slot& slot : slots_) {
     slot.transport->Reset();
@@ -135,6 +148,17 @@ std::string VirtioBus::Report() const {
       text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
                      carried.received.packets, carried.received.dropped, carried.sent.packets,
                      carried.sent.dropped);
+    }
+    if (const virtio::Balloon* const balloon = slots_[i].balloon) {
+      text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),
+                     balloon->returned());
+    }
+    if (const virtio::Vsock* const vsock = slots_[i].vsock) {
+      const auto counted = vsock->counters();
+      text += format(
+          "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",
+          vsock->socket_path(), counted.connections, counted.opened, counted.refused, counted.violations,
+          counted.bytes_to_guest, counted.bytes_from_guest);
     }
     for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
       transport.device().OnLoop(queue, [&] {

@@ -13,10 +13,12 @@
 #include "gyre/base/result.h"
 #include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
+#include "gyre/devices/virtio/balloon.h"
 #include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/devices/virtio/vsock.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
 #include "src/machine/acpi/tables.h"
@@ -52,6 +54,7 @@ class VirtioBus {
     bool acpi = true;
     std::string name;  // the VM's
     std::function<void(std::string_view id, bool up)> net_changed;
+    std::function<void(std::uint64_t size)> balloon_changed;
   };
   // An error names the device's option.
   static Result<std::unique_ptr<VirtioBus>> Create(const Board& board,
@@ -64,6 +67,9 @@ class VirtioBus {
   std::vector<VirtioSlot> slots() const;
   // The network devices.
   std::vector<virtio::Nic*> nics() const;
+  // Null without one.
+  const virtio::Vsock* vsock() const;
+  virtio::Balloon* balloon() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // What each has done, for people.
@@ -74,7 +80,9 @@ class VirtioBus {
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
     virtio::Nic* nic = nullptr;  // the device, if it is one
-    memory::Placement place;     // gone before the transport
+    virtio::Balloon* balloon = nullptr;
+    const virtio::Vsock* vsock = nullptr;  // the same
+    memory::Placement place;               // gone before the transport
     StateHandlers::Handle on_state;
   };
   explicit VirtioBus(bool acpi) : acpi_(acpi) {}

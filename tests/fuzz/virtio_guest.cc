@@ -1,23 +1,28 @@
 #include "tests/fuzz/virtio_guest.h"
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "devices/virtio/net.h"
+#include "devices/virtio/vsock_packet.h"
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/unix_listener.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/registry.h"
 #include "gyre/memory/ram.h"
@@ -78,6 +83,27 @@ struct World {
     CHECK(::ftruncate(image.get(), kImageSize) == 0);
   }
   void Run() NO_THREAD_SAFETY_ANALYSIS { loop->RunOnce(true); }
+  // In a directory of this process's, with a service for the guest beside it.
+  std::string SocketPath() {
+    if (!service) {
+      std::string name = "/tmp/gyre-fuzz.XXXXXX";
+      CHECK(::mkdtemp(name.data()) != nullptr);
+      socket = name + "/v";
+      service.emplace(UnixListener::Open({.path = socket + "_0", .who = "service"}).value());
+      static World& self = *this;
+      std::atexit([] {
+        self.service.reset();
+        (void)::rmdir(self.socket.substr(0, self.socket.rfind('/')).c_str());
+      });
+    }
+    return socket;
+  }
+  // Takes what the guest has connected, and ends it, with some bytes before.
+  void ServeGuest() const {
+    while (const UniqueFd fd = AcceptFrom(service->fd())) {
+      (void)::send(fd.get(), "0123456789", 10, MSG_NOSIGNAL);
+    }
+  }
 
   BigLock lock;
   memory::Topology topology{lock};
@@ -86,6 +112,8 @@ struct World {
   memory::RegionPtr root;
   std::optional<memory::AddressSpace> space;
   UniqueFd image;
+  std::string socket;
+  std::optional<UnixListener> service;
 };
 
 // A network that brings back what it was sent.
@@ -150,7 +178,7 @@ class EchoNetwork final : public NetBackend {
   bool awaited_ = false;
 };
 
-enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole, kNet };
+enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole, kNet, kVsock };
 
 std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind, devices::Chardevs& chardevs) {
   const DeviceContext context{.loop = *world.loop, .memory = *world.space, .chardevs = &chardevs};
@@ -159,6 +187,11 @@ std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind, devices::Charde
     options.id = "net0";
     options.packed = true;
     return MakeNet(context, options, std::make_unique<EchoNetwork>()).device;
+  }
+  if (kind == Kind::kVsock) {
+    const Module& module = **std::ranges::find(Modules(), "vsock", &Module::option);
+    const auto text = format("cid=3,uds={},packed=on,connections=8", world.SocketPath());
+    return module.create(context, Properties::Parse(text, module.properties).value()).value();
   }
   const std::array<std::pair<const char*, std::string>, 3> devices = {
       {{"entropy", "packed=on"},
@@ -205,6 +238,9 @@ class Guest {
         return Offer(script);
       case 6:
         mmio_.Kick(script.Byte() % (kind_ == Kind::kConsole ? 7U : 3U));
+        if (kind_ == Kind::kVsock) {
+          world_.ServeGuest();
+        }
         return world_.Run();
       case 7:
         return mmio_.Write(MmioDriver::kStatus, 0);
@@ -240,6 +276,32 @@ class Guest {
       used = rings_.at(0)->TakeUsed();
     }
     CHECK(used && used->written == 513);
+  }
+
+  // The same of sockets: what belongs to no connection is reset.
+  void CheckResets() {
+    transport_->Reset();
+    CHECK(transport_->device().Idle());
+    BringUp(0, 8);
+    VsockHeader header;
+    header.src_cid = 3;
+    header.dst_cid = kVsockHostCid;
+    header.src_port = 77;
+    header.type = kVsockStream;
+    header.op = static_cast<std::uint16_t>(VsockOp::kData);
+    std::memcpy(world_.block->host() + kHeader, &header, sizeof(header));
+    rings_.at(0)->Offer(std::array{Buffer{kData, 0x900, true}});
+    rings_.at(1)->Offer(std::array{Buffer{kHeader, sizeof(header)}});
+    mmio_.Kick(0);
+    mmio_.Kick(1);
+    for (int i = 0; i < 8; ++i) {
+      world_.Run();
+    }
+    CHECK(rings_.at(1)->TakeUsed().has_value());
+    const auto used = rings_.at(0)->TakeUsed();
+    CHECK(used && used->written == sizeof(header));
+    std::memcpy(&header, world_.block->host() + kData, sizeof(header));
+    CHECK(header.op == static_cast<std::uint16_t>(VsockOp::kReset) && header.dst_port == 77);
   }
 
   // The same of a network: what is sent comes back.
@@ -300,6 +362,9 @@ class Guest {
     if (kind_ == Kind::kConsole) {
       return OfferToConsole(script);
     }
+    if (kind_ == Kind::kVsock) {
+      return OfferToVsock(script);
+    }
     const std::size_t queue = script.Byte() % 2;
     const std::uint32_t type = script.Byte() % 16;
     const std::uint64_t sector = script.Number(2);
@@ -328,6 +393,32 @@ class Guest {
     rings_[queue]->Offer(std::span(buffers).subspan(shape == 1 ? 1 : 0, shape == 2 ? 2 : 1));
   }
 
+  // A packet that looks like one, with a payload that need not be there, or a buffer for what comes.
+  void OfferToVsock(Script& script) {
+    const std::size_t queue = script.Byte() % 4 == 0 ? 0 : 1;
+    VsockHeader header;
+    header.src_cid = script.Byte() == 255 ? script.Number(8) : 3;
+    header.dst_cid = script.Byte() == 255 ? script.Number(8) : kVsockHostCid;
+    header.src_port = script.Byte() % 4;
+    header.dst_port = script.Byte() % 2;
+    header.op = script.Byte() % 9;
+    header.type = script.Byte() == 255 ? 2 : kVsockStream;
+    header.flags = script.Byte() % 4;
+    header.len = static_cast<std::uint32_t>(script.Byte() % 8 == 0 ? script.Number(4) : script.Number(1));
+    header.buf_alloc = static_cast<std::uint32_t>(script.Number(2));
+    header.fwd_cnt = script.Byte() % 16;
+    const auto size = static_cast<std::uint32_t>(script.Number(2) % 0x4000 + 1);
+    if (queue >= rings_.size() || room_[queue] < 2) {
+      return;
+    }
+    room_[queue] -= 2;
+    if (queue == 0) {
+      rings_[0]->Offer(std::array{Buffer{kData, size % 64 + 1, true}, Buffer{kData + 64, size, true}});
+      return;
+    }
+    std::memcpy(world_.block->host() + kHeader, &header, sizeof(header));
+    rings_[1]->Offer(std::array{Buffer{kHeader, sizeof(header)}, Buffer{kData, size}});
+  }
   // A message of the driver's, or a buffer, to one of the queues.
   void OfferToConsole(Script& script) {
     const std::size_t queue = script.Byte() % 6;
@@ -361,13 +452,15 @@ void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   Script script(bytes);
   const std::uint8_t choice = script.Byte();
   static constexpr std::array kKinds = {Kind::kEntropy, Kind::kDisk, Kind::kDisk, Kind::kNet};
-  const Kind kind = choice >= 192 ? Kind::kConsole : kKinds.at(choice % 4);
+  const Kind kind = choice >= 224 ? Kind::kVsock : choice >= 192 ? Kind::kConsole : kKinds.at(choice % 4);
   Guest guest(world, kind);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);
   }
   if (kind == Kind::kNet) {
     guest.CheckEchoes();
+  } else if (kind == Kind::kVsock) {
+    guest.CheckResets();
   } else if (kind != Kind::kEntropy) {
     guest.CheckWorks();
     struct stat status{};

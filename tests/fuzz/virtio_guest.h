@@ -7,8 +7,8 @@
 
 namespace gyre::virtio {
 
-// Takes the bytes as what a guest does to a disk, an entropy device or a network: register
-// accesses, writes to rings and buffers, requests, kicks, resets, and stops of the VM between.
+// Takes the bytes as what a guest does to a disk, an entropy device, a console, a network or sockets:
+// register accesses, writes to rings and buffers, requests, kicks, resets, and stops of the VM between.
 // Aborts if a device holds a chain after its reset, does not work for a driver that
 // keeps the rules afterwards, or has changed the image's size.
 void FuzzVirtioGuest(std::span<const std::byte> script);

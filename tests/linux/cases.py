@@ -5,7 +5,8 @@ import itertools
 SERIES = ("6.1", "6.12")
 # For the guest, in this order.
 MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
-           "virtio_console", "failover", "net_failover", "virtio_net")
+           "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
+           "vmw_vsock_virtio_transport")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
@@ -16,6 +17,7 @@ DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not wh
 UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage that it has unpacked
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
+UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
 MAC = "02:00:00:00:00:77"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
@@ -96,6 +98,9 @@ def all_cases():
                           ("--net", f"tap={TAP},mac={MAC}{more}")))
         cases.append(Case(f"{series}-user", series, "bzImage", "auto", 1, 256, "user", f"reboot=k gyre.port={HOST_PORT}",
                           ("--net", f"user,hostfwd=tcp:127.0.0.1:{HOST_PORT}-:80")))
+    for series, more in (("6.1", ""), ("6.12", ",packed=on")):
+        cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
+                          ("--vsock", f"cid=7,uds={UDS}{more}")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

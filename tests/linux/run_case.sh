@@ -14,7 +14,9 @@ mkfifo "$work/in"
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
 # One with @damaged@ gets a directory: a first start, which fails for want of a disk, leaves its kernel unpacked there, and
 # a byte of that is changed.
-image='' tap='' port='' damaged='' qmp=''
+# One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
+# asks for it; $GYRE_VSOCK_PEER says where that program is.
+image='' tap='' port='' damaged='' qmp='' uds=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -35,6 +37,10 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@tap@*)
     tap=gyre$$
     argument=${argument%%@tap@*}$tap${argument#*@tap@} ;;
+  esac
+  case $argument in *@uds@*)
+    uds=$work/vsock
+    argument=${argument%%@uds@*}$uds${argument#*@uds@} ;;
   esac
   case $argument in *@hostport@*)
     port=$((20000 + $$ % 20000))
@@ -101,6 +107,10 @@ if [ -n "$damaged" ]; then
     printf 'gyre' | dd of="$entry" bs=1 seek=5000000 conv=notrunc 2>/dev/null
   done
 fi
+if [ -n "$uds" ]; then
+  "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
+  servers=$!
+fi
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -111,7 +121,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told='' fetched='' resized=''
+typed='' pressed='' told='' fetched='' resized='' talked=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -127,6 +137,10 @@ until [ -e "$work/status" ]; do
     "$GYRECTL" -s "$qmp" raw '{"execute": "block_resize", "arguments": {"device": "data", "size": 25165824}}' >>"$work/err" 2>&1
     resized=1
   fi
+  if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
+    talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
+    printf 'talked\n' >&3
+  fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
     pressed=1
@@ -140,7 +154,8 @@ done
 for server in $servers; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
-[ -z "$servers" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
+[ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
+[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 [ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))

@@ -123,6 +123,8 @@ def _check_facts(case, record, facts):
         problems += _check_disk(facts)
     if case.then == "network":
         problems += _check_network(case, facts)
+    if case.then == "vsock":
+        problems += _check_vsock(facts)
     if case.then == "user":
         problems += _check_files(facts)
     if value("echo") != LINE:
@@ -159,6 +161,12 @@ def _check_network(case, facts):
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
     return problems + _check_files(facts)
+
+
+def _check_vsock(facts):
+    told = f"300 talked, {24 * MIB} bytes same"
+    wanted = [f"guest {told}", f"host {told}"]
+    return [] if facts.get("peer") == wanted else [f"peer: {facts.get('peer')}, not {wanted}"]
 
 
 def _check_files(facts):

@@ -19,7 +19,8 @@ from . import util
 MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ring", "virtio",
            "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio", "virtio_blk",
            "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt",
-           "virtio-rng", "virtio_console")
+           "virtio-rng", "virtio_console", "vsock", "vmw_vsock_virtio_transport_common",
+           "vmw_vsock_virtio_transport")
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 

@@ -84,6 +84,10 @@ class Dma {
   // On failure nothing is appended.
   DmaResult Map(GuestAddress start, std::uint64_t size, DmaDirection direction, DmaMapping& mapping) const;
 
+  // Gives what of [start, start + size) is RAM back to the host, as RamBlock::Discard does; what has to stay
+  // stays. How many bytes went. Big lock's holder.
+  std::uint64_t Discard(GuestAddress start, std::uint64_t size) const;
+
  private:
   template <typename Visit>
   bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;

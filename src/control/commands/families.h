@@ -13,6 +13,7 @@ std::span<const Command> LifecycleCommands();  // run states and requests
 std::span<const Command> MachineCommands();    // what the VM is made of
 std::span<const Command> ChardevCommands();    // where serial ports' and consoles' bytes go
 std::span<const Command> BlockCommands();      // disks
+std::span<const Command> BalloonCommands();    // memory that the guest gives back
 std::span<const Command> MemoryCommands();     // the guest's memory
 std::span<const Command> NetworkCommands();    // network devices
 std::span<const Command> StatsCommands();      // counters

@@ -1,4 +1,4 @@
-// Network devices.
+// Network devices, and sockets between host and guest.
 #include <algorithm>
 #include <array>
 #include <string>
@@ -36,6 +36,18 @@ constexpr std::array kFilterMembers{Member{"name", &kString},
                                     Member{"multicast-table", &kStrings}};
 constexpr Type kFilter = ObjectType("RxFilterInfo", kFilterMembers);
 constexpr Type kFilters = ArrayType("array of RxFilterInfo", kFilter);
+
+constexpr std::array kVsockMembers{
+    Member{"cid", &kUnsigned, "the guest's"},
+    Member{"path", &kString, "the socket that clients connect to"},
+    Member{"connections", &kUnsigned, "at the moment"},
+    Member{"opened", &kUnsigned, "by either side, and accepted by the other"},
+    Member{"refused", &kUnsigned, "nobody listens, no answer in time, or too many"},
+    Member{"violations", &kUnsigned, "packets of the guest's that break the rules"},
+    Member{"bytes-to-guest", &kUnsigned},
+    Member{"bytes-from-guest", &kUnsigned}};
+constexpr Type kVsock = ObjectType("VsockInfo", kVsockMembers);
+constexpr Type kVsocks = ArrayType("array of VsockInfo", kVsock);
 
 Nic* Find(const Call& call, std::string_view id) {
   const auto nics = call.services.machine->nics();
@@ -98,6 +110,22 @@ Outcome QueryRxFilter(Call& call) {
   return list;
 }
 
+Outcome QueryVsock(Call& call) {
+  Json list = Json::array();
+  if (const virtio::Vsock* const vsock = call.services.machine->vsock()) {
+    const virtio::VsockCounters counted = vsock->counters();
+    list.push_back({{"cid", vsock->cid()},
+                    {"path", vsock->socket_path()},
+                    {"connections", counted.connections},
+                    {"opened", counted.opened},
+                    {"refused", counted.refused},
+                    {"violations", counted.violations},
+                    {"bytes-to-guest", counted.bytes_to_guest},
+                    {"bytes-from-guest", counted.bytes_from_guest}});
+  }
+  return list;
+}
+
 constexpr std::array kCommands{
     Command{.name = "set_link",
             .help = "Takes a network device's link down, or up.",
@@ -108,6 +136,10 @@ constexpr std::array kCommands{
             .arguments = &kFilterArguments,
             .result = &kFilters,
             .run = QueryRxFilter},
+    Command{.name = "query-vsock",
+            .help = "The sockets between host and guest: none without --vsock.",
+            .result = &kVsocks,
+            .run = QueryVsock},
 };
 
 }  // namespace

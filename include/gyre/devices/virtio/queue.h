@@ -103,6 +103,8 @@ class Chain {
   std::span<const iovec> writable() const;
   std::uint64_t readable_size() const;
   std::uint64_t writable_size() const;
+  // Where a piece of writable() is in guest memory; looks through the whole map.
+  std::vector<memory::DmaMapping::Range> WhereIs(std::size_t writable_piece) const;
   std::shared_ptr<const void> memory() const;
 
   // Copies from byte `offset` of the readable part on; as much as there is.

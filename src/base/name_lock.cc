@@ -1,4 +1,4 @@
-#include "src/control/name_lock.h"
+#include "gyre/base/name_lock.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -9,7 +9,7 @@
 
 #include "gyre/base/format.h"
 
-namespace gyre::control {
+namespace gyre {
 namespace {
 
 constexpr mode_t kMode = 0600;
@@ -51,4 +51,4 @@ NameLock::~NameLock() {
   }
 }
 
-}  // namespace gyre::control
+}  // namespace gyre

@@ -9,7 +9,7 @@
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
 
-namespace gyre::control {
+namespace gyre {
 
 class NameLock {
  public:
@@ -31,4 +31,4 @@ class NameLock {
   UniqueFd fd_;
 };
 
-}  // namespace gyre::control
+}  // namespace gyre

@@ -1,0 +1,175 @@
+// The socket device (virtio 1.2, 5.10): stream sockets between the guest and Unix sockets
+// of the host.
+#include <sys/resource.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "devices/virtio/modules.h"
+#include "devices/virtio/vsock_switch.h"
+#include "gyre/base/format.h"
+#include "gyre/devices/virtio/vsock.h"
+
+namespace gyre::virtio {
+namespace {
+
+constexpr std::uint64_t kLeastCid = 3;  // 5.10.4: those below are reserved, and the last one
+constexpr std::uint64_t kMostCid = 0xffff'fffe;
+constexpr std::uint64_t kConnections = 4096;
+constexpr std::uint64_t kMostConnections = 65'536;
+constexpr std::size_t kLongestSuffix = 11;  // "_4294967295"
+
+constexpr unsigned kReceive = 0;
+constexpr unsigned kTransmit = 1;
+constexpr unsigned kEvent = 2;
+
+constexpr std::array<PropertySpec, 5> kProperties = {{
+    {.name = "cid", .values = "N", .required = true},
+    {.name = "uds", .values = "PATH", .required = true},
+    {.name = "connections", .values = "N"},
+    {.name = "packed", .values = "on|off"},
+    kIoThreadProperty,
+}};
+
+// 5.10.6.7: connections are no more, and the guest's CID may be another one.
+struct TransportReset {
+  Le32 id = 0;
+};
+
+// Its three queues belong to one loop, for they share all connections.
+class VsockDevice final : public VirtioDevice, public Vsock {
+ public:
+  VsockDevice(const DeviceContext& context, VsockSwitch::Config config, UnixListener listener, bool packed)
+      : VirtioDevice(context,
+                     {.name = "vsock",
+                      .id = 19,  // 5
+                      .features = kVsockFeatureStream | kFeatureInOrder | (packed ? kFeaturePacked : 0),
+                      .queues = 3,
+                      .config_size = sizeof(Le64)}),
+        cid_(config.cid),
+        path_(config.path) {
+    OnLoop(kReceive, [&] {
+      switch_ = std::make_unique<VsockSwitch>(loop(kReceive), std::move(config), std::move(listener), meter_,
+                                              VsockSwitch::Hooks{.give = [this] { ServeAgain(kReceive); },
+                                                                 .take = [this] { ServeAgain(kTransmit); }});
+    });
+  }
+  VsockDevice(const VsockDevice&) = delete;
+  VsockDevice& operator=(const VsockDevice&) = delete;
+  ~VsockDevice() override {
+    OnLoop(kReceive, [this] { switch_.reset(); });
+  }
+
+  void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
+    const Le64 cid = cid_;
+    std::memcpy(out.data(), std::as_bytes(std::span(&cid, 1)).subspan(offset).data(), out.size());
+  }
+  // Connections are not saved: their other ends are not.
+  bool LoadState(std::span<const std::byte> bytes) override {
+    if (active()) {
+      OnLoop(kEvent, [this] { reset_due_ = true; });
+    }
+    return bytes.empty();
+  }
+
+  // Vsock.
+  std::uint32_t cid() const override { return cid_; }
+  const std::string& socket_path() const override { return path_; }
+  VsockCounters counters() const override {
+    constexpr auto kRelaxed = std::memory_order_relaxed;
+    return {.connections = meter_.connections.load(kRelaxed),
+            .opened = meter_.opened.load(kRelaxed),
+            .refused = meter_.refused.load(kRelaxed),
+            .violations = meter_.violations.load(kRelaxed),
+            .bytes_to_guest = meter_.to_guest.load(kRelaxed),
+            .bytes_from_guest = meter_.from_guest.load(kRelaxed)};
+  }
+
+ protected:
+  Served Serve(unsigned index, Queue& queue) override {
+    if (index == kEvent) {
+      return ServeEvents(queue);
+    }
+    const VsockTurn turn = index == kReceive ? switch_->Give(queue) : switch_->Take(queue);
+    if (turn == VsockTurn::kMore) {
+      ServeAgain(index);
+    }
+    return turn == VsockTurn::kNeedsChains ? Served::kAll : Served::kLater;
+  }
+  void OnRemoveQueue(unsigned index) override {
+    if (index == kEvent) {
+      reset_due_ = false;
+    } else {
+      switch_->DropAll();
+    }
+  }
+
+ private:
+  Served ServeEvents(Queue& queue) {
+    while (reset_due_) {
+      auto chain = queue.Pop();
+      if (!chain) {
+        return Served::kAll;
+      }
+      const TransportReset event;
+      const std::size_t written = chain->Write(0, std::as_bytes(std::span(&event, 1)));
+      reset_due_ = written != sizeof(event);
+      chain->Complete(static_cast<std::uint32_t>(written));
+    }
+    return Served::kLater;
+  }
+
+  const std::uint32_t cid_;
+  const std::string path_;
+  VsockMeter meter_;
+  bool reset_due_ = false;
+  std::unique_ptr<VsockSwitch> switch_;  // its loop's
+};
+
+// Each connection is an open file; the usual limit is for programs that have few.
+void AllowFiles(std::uint64_t more) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_cur + more, limit.rlim_max);
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
+  VsockSwitch::Config config;
+  config.cid = static_cast<std::uint32_t>(TRY(properties.Number("cid", 0, kLeastCid, kMostCid)));
+  config.path = std::string(properties.Get("uds").value_or(""));
+  config.most = TRY(properties.Number("connections", kConnections, 1, kMostConnections));
+  const bool packed = TRY(properties.OnOff("packed", false));
+  if (context.number != 0) {
+    return Fail(Error::Usage("a machine has one"));
+  }
+  if (context.threads.size() > 1) {
+    return Fail(Error::Usage("iothread: its queues are one thread's"));
+  }
+  if (config.path.empty() || config.path.starts_with('@') ||
+      config.path.size() + kLongestSuffix > kMaxUnixPath) {
+    return Fail(Error::Usage(
+        format("uds={}: must be a path of 1 to {} characters", config.path, kMaxUnixPath - kLongestSuffix)));
+  }
+  auto listener =
+      TRY(UnixListener::Open({.path = config.path, .who = "uds=" + config.path, .backlog = 1024}));
+  AllowFiles(config.most);
+  return std::make_unique<VsockDevice>(context, std::move(config), std::move(listener), packed);
+}
+
+}  // namespace
+
+const Module& VsockModule() {
+  static constexpr Module kModule = {
+      .option = "vsock",
+      .help = "give it sockets to the host (Linux: vmw_vsock_virtio_transport)",
+      .properties = kProperties,
+      .create = Create,
+  };
+  return kModule;
+}
+
+}  // namespace gyre::virtio

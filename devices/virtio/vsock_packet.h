@@ -1,0 +1,54 @@
+// A vsock packet's header (virtio 1.2, 5.10.6), and what the parts of the device count
+// together. Private.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "gyre/base/endian.h"
+#include "gyre/base/types.h"
+
+namespace gyre::virtio {
+
+struct VsockHeader {
+  Le64 src_cid;
+  Le64 dst_cid;
+  Le32 src_port;
+  Le32 dst_port;
+  Le32 len;  // of the payload behind it
+  Le16 type;
+  Le16 op;
+  Le32 flags;
+  Le32 buf_alloc;  // 5.10.6.3: the sender's buffer for this connection,
+  Le32 fwd_cnt;    // and how much of what came into it has gone on
+};
+static_assert(WirePod<VsockHeader> && sizeof(VsockHeader) == 44);
+
+enum class VsockOp : std::uint16_t {
+  kRequest = 1,
+  kResponse = 2,
+  kReset = 3,
+  kShutdown = 4,
+  kData = 5,
+  kCreditUpdate = 6,
+  kCreditRequest = 7,
+};
+inline constexpr std::uint16_t kVsockStream = 1;  // a type
+inline constexpr std::uint64_t kVsockHostCid = 2;
+inline constexpr std::uint64_t kVsockFeatureStream = 1;  // 5.10.3
+// 5.10.6.5: flags of kShutdown, which last.
+inline constexpr std::uint32_t kVsockNoReceive = 1;
+inline constexpr std::uint32_t kVsockNoSend = 2;
+inline constexpr std::uint32_t kVsockNothing = kVsockNoReceive | kVsockNoSend;
+
+// Written on the device's loop, read anywhere.
+struct VsockMeter {
+  std::atomic<std::uint64_t> connections{0};
+  std::atomic<std::uint64_t> opened{0};
+  std::atomic<std::uint64_t> refused{0};
+  std::atomic<std::uint64_t> violations{0};
+  std::atomic<std::uint64_t> to_guest{0};
+  std::atomic<std::uint64_t> from_guest{0};
+};
+
+}  // namespace gyre::virtio
