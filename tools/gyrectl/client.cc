@@ -22,11 +22,15 @@ constexpr int kBusyMs = 20;  // between attempts at a server whose backlog is fu
 
 std::string Reason(int error) { return std::generic_category().message(error); }
 
-// True if `fd` is ready before the deadline.
-bool WaitFor(int fd, short events, const Deadline& deadline) {
+// True if `fd` is ready before the deadline. `interrupt`: a descriptor that ends the wait, or -1.
+Outcome<bool> WaitFor(int fd, short events, const Deadline& deadline, int interrupt = -1) {
   while (true) {
-    pollfd entry = {.fd = fd, .events = events, .revents = 0};
-    const int ready = ::poll(&entry, 1, deadline.poll_ms());
+    std::array<pollfd, 2> entries = {pollfd{.fd = fd, .events = events, .revents = 0},
+                                     pollfd{.fd = interrupt, .events = POLLIN, .revents = 0}};
+    const int ready = ::poll(entries.data(), entries.size(), deadline.poll_ms());
+    if (ready > 0 && entries[1].revents != 0) {
+      return Fail(Exit::kTimeout, "interrupted");
+    }
     if (ready > 0) {
       return true;
     }
@@ -55,7 +59,10 @@ Outcome<UniqueFd> ConnectTo(const std::string& address, const Deadline& deadline
   }
   while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), static_cast<socklen_t>(size)) != 0) {
     if (errno != EAGAIN && errno != EINTR) {
-      return Fail(Exit::kNoConnection, format("{}: {}", address, Reason(errno)));
+      const bool nobody = errno == ENOENT || errno == ECONNREFUSED;
+      std::string text = format("{}: {}", address, Reason(errno));
+      return nobody ? Absent(Exit::kNoConnection, std::move(text))
+                    : Fail(Exit::kNoConnection, std::move(text));
     }
     if (deadline.passed()) {
       return Fail(Exit::kTimeout, format("{}: the server takes no connection", address));
@@ -170,7 +177,7 @@ Outcome<std::size_t> Client::SendSome(std::string_view text, int fd) {
   if (errno == EAGAIN || errno == EINTR) {
     return std::size_t{0};
   }
-  return Fail(Exit::kBroken, "the server has hung up: " + Reason(errno));
+  return Absent(Exit::kBroken, "the server has hung up: " + Reason(errno));
 }
 
 Outcome<void> Client::Send(std::string_view text, int fd, const Deadline& deadline) {
@@ -178,7 +185,8 @@ Outcome<void> Client::Send(std::string_view text, int fd, const Deadline& deadli
     const std::size_t sent = TRY(SendSome(text, fd));
     text.remove_prefix(sent);
     fd = sent > 0 ? -1 : fd;
-    if (!text.empty() && !WaitFor(fd_.get(), POLLOUT, deadline)) {
+    // Not to be interrupted: half a command would spoil the next one.
+    if (!text.empty() && !TRY(WaitFor(fd_.get(), POLLOUT, deadline))) {
       return Fail(Exit::kTimeout, "the server takes no command");
     }
   }
@@ -191,7 +199,7 @@ Outcome<std::optional<Json>> Client::Receive(const Deadline& deadline) {
     if (message || (received && deadline.passed())) {
       return message;
     }
-    if (!WaitFor(fd_.get(), POLLIN, deadline)) {
+    if (!TRY(WaitFor(fd_.get(), POLLIN, deadline, interrupt_fd_))) {
       return std::nullopt;
     }
     std::array<char, 65536> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
@@ -199,9 +207,9 @@ Outcome<std::optional<Json>> Client::Receive(const Deadline& deadline) {
     if (got > 0) {
       reader_.Feed({buffer.data(), static_cast<std::size_t>(got)});
     } else if (got == 0) {
-      return Fail(Exit::kBroken, "the server has hung up");
+      return Absent(Exit::kBroken, "the server has hung up");
     } else if (errno != EAGAIN && errno != EINTR) {
-      return Fail(Exit::kBroken, "the server has hung up: " + Reason(errno));
+      return Absent(Exit::kBroken, "the server has hung up: " + Reason(errno));
     }
   }
 }

@@ -26,6 +26,9 @@ class Client {
   // server's end is kBroken.
   Outcome<std::optional<Json>> NextEvent(const Deadline& deadline);
 
+  // While `fd` can be read, waiting for the server fails (kTimeout); the connection stays good. -1: never.
+  void set_interrupt_fd(int fd) { interrupt_fd_ = fd; }
+
   const Json& greeting() const { return greeting_; }
   const std::string& last_error_class() const { return last_error_class_; }
   int fd() const { return fd_.get(); }
@@ -39,6 +42,7 @@ class Client {
   void Keep(const Json& event);
 
   UniqueFd fd_;
+  int interrupt_fd_ = -1;
   MessageReader reader_;
   std::deque<std::string> events_;  // a parsed one may take many times its text
   std::size_t event_bytes_ = 0;

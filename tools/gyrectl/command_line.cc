@@ -21,8 +21,18 @@ struct Slots {
   std::map<std::string, bool, std::less<>> switches;
 };
 
+// The argument that takes all the words that are left; null: none does.
+const Argument* RestOf(const Subcommand& command) {
+  const auto found = std::ranges::find(command.arguments, Values::kRest, &Argument::values);
+  return found == command.arguments.end() ? nullptr : &*found;
+}
+
 void Declare(CLI::App& sub, const Subcommand& command, Slots& slots) {
   for (const Argument& argument : command.arguments) {
+    if (&argument == RestOf(command)) {  // what CLI11 leaves
+      sub.footer(format("{}: {}", argument.name, argument.help));
+      continue;
+    }
     auto* const option = sub.add_option(argument.name, slots.texts[argument.name], argument.help);
     option->required(argument.required);
     if (const auto known = KnownValues(argument.values); !known.empty()) {
@@ -60,9 +70,31 @@ void Collect(const CLI::App& sub, const Slots& slots, Invocation& invocation) {
   }
 }
 
+Outcome<void> CollectRest(const CLI::App& sub, Invocation& invocation) {
+  const Argument* const rest = RestOf(*invocation.command);
+  if (rest == nullptr) {
+    return {};
+  }
+  std::string text;
+  for (const auto& word : sub.remaining()) {
+    text += (text.empty() ? "" : " ") + word;
+  }
+  if (text.empty()) {
+    return Fail(Exit::kUsage, format("{} is required", rest->name));
+  }
+  invocation.values.emplace(rest->name, std::move(text));
+  return {};
+}
+
 Outcome<void> Check(const Invocation& invocation) {
   if (!invocation.socket.empty() && !invocation.name.empty()) {
     return Fail(Exit::kUsage, format("a VM's name ('{}') and -s exclude each other", invocation.name));
+  }
+  // "stop status": either word could be the VM's, and either command be done to the wrong one.
+  if (FindSubcommand(invocation.name) != nullptr) {
+    return Fail(Exit::kUsage, format("'{}' and '{}' are both commands; a VM of such a name is named by its "
+                                     "socket, with -s",
+                                     invocation.command->name, invocation.name));
   }
   if (!std::isfinite(invocation.timeout)) {
     return Fail(Exit::kUsage, "--timeout: not a number of seconds");
@@ -99,7 +131,8 @@ Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::st
       ->check(CLI::Range(0.0, Deadline::kLongestSeconds));
   for (const Subcommand& command : Subcommands()) {
     CLI::App* const sub = app.add_subcommand(command.name, command.help);
-    sub->fallthrough();
+    sub->fallthrough(RestOf(command) == nullptr);
+    sub->prefix_command(RestOf(command) != nullptr);
     Declare(*sub, command, slots[command.name]);
   }
   try {
@@ -121,6 +154,7 @@ Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::st
   const CLI::App* const chosen = app.get_subcommands().front();
   invocation.command = FindSubcommand(chosen->get_name());
   Collect(*chosen, slots.find(invocation.command->name)->second, invocation);
+  TRY(CollectRest(*chosen, invocation));
   TRY(Check(invocation));
   return invocation;
 }

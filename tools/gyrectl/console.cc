@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cerrno>
+#include <system_error>
 
 #include "gyre/base/format.h"
 #include "gyre/base/unique_fd.h"
@@ -43,15 +44,32 @@ class RawTerminal {
   bool terminal_;
 };
 
-UniqueFd WatchSignals() {
-  sigset_t ends;
-  sigemptyset(&ends);
-  for (const int signal : {SIGTERM, SIGHUP, SIGINT, SIGQUIT}) {
-    sigaddset(&ends, signal);
+// Signals that end the console are for it alone meanwhile; the shell has its own after it.
+class Signals {
+ public:
+  Signals() {
+    sigset_t ends;
+    sigemptyset(&ends);
+    for (const int signal : {SIGTERM, SIGHUP, SIGINT, SIGQUIT}) {
+      sigaddset(&ends, signal);
+    }
+    ::sigprocmask(SIG_BLOCK, &ends, &before_);
+    fd_ = UniqueFd(::signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
   }
-  ::sigprocmask(SIG_BLOCK, &ends, nullptr);
-  return UniqueFd(::signalfd(-1, &ends, SFD_CLOEXEC));
-}
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  ~Signals() {
+    signalfd_siginfo taken = {};
+    while (::read(fd_.get(), &taken, sizeof(taken)) > 0) {
+    }
+    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  int fd() const { return fd_.get(); }
+
+ private:
+  sigset_t before_{};
+  UniqueFd fd_;
+};
 
 bool WriteAll(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -96,7 +114,9 @@ class Session {
         ServeInput();
       }
     }
-    return end_;
+    return output_error_ == 0
+               ? Outcome<std::string>(end_)
+               : Fail(Exit::kRefused, "standard output: " + std::generic_category().message(output_error_));
   }
 
  private:
@@ -129,6 +149,7 @@ class Session {
     const ssize_t got = ::read(port_, buffer.data(), buffer.size());
     if (got > 0) {
       if (!WriteAll(STDOUT_FILENO, {buffer.data(), static_cast<std::size_t>(got)})) {
+        output_error_ = errno == EPIPE ? 0 : errno;
         end_ = "the output's end";
       }
     } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -143,6 +164,7 @@ class Session {
   std::string pending_;
   std::string end_;
   bool input_open_ = true;
+  int output_error_ = 0;  // but for a reader that has gone
 };
 
 }  // namespace
@@ -150,7 +172,7 @@ class Session {
 Outcome<void> RunConsole(Call& call) {
   const UniqueFd port = TRY(OpenSerial(call));
   ::signal(SIGPIPE, SIG_IGN);
-  const UniqueFd signals = WatchSignals();
+  const Signals signals;
   Outcome<std::string> end;
   bool terminal = false;
   {
@@ -159,7 +181,7 @@ Outcome<void> RunConsole(Call& call) {
     if (terminal) {
       WriteAll(STDERR_FILENO, "connected; Ctrl-] . ends, Ctrl-] ? helps\r\n");
     }
-    end = Session(port.get(), signals.get(), terminal).Run(call.deadline);
+    end = Session(port.get(), signals.fd(), terminal).Run(call.deadline);
   }
   if (terminal && end) {
     WriteAll(STDERR_FILENO, format("\ngyrectl: ended by {}\n", *end));

@@ -19,6 +19,8 @@ std::vector<std::string> FirstWords(const std::vector<std::string>& commands) {
   return words;
 }
 
+bool IsLetter(char byte) { return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z'); }
+
 std::vector<std::string> FurtherWords(std::string_view first) {
   std::vector<std::string> words;
   if (const Subcommand* const command = FindSubcommand(first)) {
@@ -31,6 +33,86 @@ std::vector<std::string> FurtherWords(std::string_view first) {
     }
   }
   return words;
+}
+
+// {...} and KEY=[...]: their quotes and spaces are their own.
+bool BeginsLiteral(std::string_view word, bool in_word, char byte) {
+  if (!in_word) {
+    return byte == '{';
+  }
+  return (byte == '{' || byte == '[') && !word.empty() && word.find('=') == word.size() - 1;
+}
+
+// Up to the bracket that closes the one that it begins with.
+Outcome<std::string_view> TakeLiteral(std::string_view text) {
+  std::string open;  // the brackets that are to come, the next one last
+  char quote = '\0';
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char byte = text[at];
+    if (quote != '\0') {
+      at += byte == '\\' ? 1 : 0;
+      quote = byte == quote ? '\0' : quote;
+    } else if (byte == '\'' || byte == '"') {
+      quote = byte;
+    } else if (byte == '{' || byte == '[') {
+      open += byte == '{' ? '}' : ']';
+    } else if (byte == '}' || byte == ']') {
+      if (open.back() != byte) {
+        break;
+      }
+      open.pop_back();
+      if (open.empty()) {
+        return text.substr(0, at + 1);
+      }
+    }
+  }
+  return Fail(Exit::kUsage, format("no closing {}", quote != '\0' ? quote : open.back()));
+}
+
+// Python's way to write a string, as JSON; takes it from `text`, which begins with its quote.
+std::string StringInJson(std::string_view& text) {
+  std::string json = "\"";
+  const char quote = text[0];
+  std::size_t at = 1;
+  for (; at < text.size() && text[at] != quote; ++at) {
+    if (text[at] == '\\' && at + 1 < text.size()) {
+      json += text[++at] == '\'' ? "'" : std::string{'\\', text[at]};
+    } else {
+      json += text[at] == '"' ? "\\\"" : std::string(1, text[at]);
+    }
+  }
+  text.remove_prefix(std::min(at + 1, text.size()));
+  return json + "\"";
+}
+
+// Python's literals as JSON's; what is neither stays.
+std::string LiteralInJson(std::string_view text) {
+  std::string json;
+  while (!text.empty()) {
+    std::size_t length = 1;
+    if (text[0] == '\'' || text[0] == '"') {
+      json += StringInJson(text);
+      continue;
+    }
+    while (IsLetter(text[0]) && length < text.size() && IsLetter(text[length])) {
+      ++length;
+    }
+    const std::string_view word = text.substr(0, length);
+    json += word == "True" ? "true" : word == "False" ? "false" : word == "None" ? "null" : word;
+    text.remove_prefix(length);
+  }
+  return json;
+}
+
+Json ValueOf(const std::string& text) {
+  Json value = Json::parse(text, nullptr, false);
+  if (value.is_discarded() && (text.starts_with('{') || text.starts_with('['))) {
+    value = Json::parse(LiteralInJson(text), nullptr, false);
+  }
+  if (value.is_discarded() && (text == "True" || text == "False")) {
+    return text == "True";
+  }
+  return value.is_discarded() ? Json(text) : value;
 }
 
 // Sets object.a.b for the key "a.b".
@@ -63,7 +145,12 @@ Outcome<std::vector<std::string>> SplitWords(std::string_view line) {
   char quote = '\0';
   for (std::size_t at = 0; at < line.size(); ++at) {
     const char byte = line[at];
-    if (byte == '\\' && quote != '\'' && at + 1 < line.size()) {
+    if (quote == '\0' && BeginsLiteral(word, in_word, byte)) {
+      const std::string_view literal = TRY(TakeLiteral(line.substr(at)));
+      word += literal;
+      at += literal.size() - 1;
+      in_word = true;
+    } else if (byte == '\\' && quote != '\'' && at + 1 < line.size()) {
       word += line[++at];
       in_word = true;
     } else if (quote != '\0') {
@@ -101,9 +188,7 @@ Outcome<Json> ArgumentsOf(const std::vector<std::string>& words) {
     if (equals == std::string::npos || equals == 0) {
       return Fail(Exit::kUsage, format("'{}' is not of the form KEY=VALUE", *word));
     }
-    const std::string text = word->substr(equals + 1);
-    Json value = Json::parse(text, nullptr, false);
-    TRY(SetMember(arguments, word->substr(0, equals), value.is_discarded() ? Json(text) : std::move(value)));
+    TRY(SetMember(arguments, word->substr(0, equals), ValueOf(word->substr(equals + 1))));
   }
   return arguments;
 }

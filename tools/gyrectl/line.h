@@ -10,10 +10,11 @@
 
 namespace gyre::ctl {
 
-// Words at spaces; '...' and "..." keep what is in them, a backslash the next character.
+// Words at spaces; '...' and "..." keep what is in them, a backslash the next character. {...}, and
+// KEY= with {...} or [...], are taken as they stand up to the closing bracket.
 Outcome<std::vector<std::string>> SplitWords(std::string_view line);
 
-// NAME KEY=VALUE...: a value is JSON where it can be read as such, else text.
+// NAME KEY=VALUE...: a value is JSON or Python's way to write that, where it can be read as such, else text.
 // a.b=1 is a member of a member.
 Outcome<Json> ArgumentsOf(const std::vector<std::string>& words);
 

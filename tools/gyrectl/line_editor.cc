@@ -23,11 +23,27 @@ struct LineEditor::Impl {
   EditLine* editor = nullptr;
   History* history = nullptr;
   HistEvent event{};
+  bool dropped = false;  // the line, by Ctrl-C
 
   static char* Prompt(EditLine* editor) {
     Impl* self = nullptr;
     el_get(editor, EL_CLIENTDATA, &self);
     return self->prompt.data();
+  }
+
+  static unsigned char OnInterrupt(EditLine* editor, int /*key*/) {
+    Impl* self = nullptr;
+    el_get(editor, EL_CLIENTDATA, &self);
+    self->dropped = true;
+    std::fputs("^C", stdout);
+    return CC_NEWLINE;
+  }
+
+  // With each line: whatever ends us, the lines before are there the next time.
+  void Save() {
+    if (!history_file.empty()) {
+      ::history(history, &event, H_SAVE, history_file.c_str());
+    }
   }
 
   static unsigned char OnTab(EditLine* editor, int /*key*/) {
@@ -75,6 +91,10 @@ LineEditor::LineEditor(std::string prompt, std::string history, Completer comple
   el_set(impl_->editor, EL_HIST, ::history, impl_->history);
   el_set(impl_->editor, EL_ADDFN, "gyre-complete", "complete the word", Impl::OnTab);
   el_set(impl_->editor, EL_BIND, "^I", "gyre-complete", nullptr);
+  // While a line is edited Ctrl-C is a key, not a signal.
+  el_set(impl_->editor, EL_SETTY, "-d", "-isig", nullptr);
+  el_set(impl_->editor, EL_ADDFN, "gyre-drop", "drop the line", Impl::OnInterrupt);
+  el_set(impl_->editor, EL_BIND, "^C", "gyre-drop", nullptr);
 }
 
 LineEditor::~LineEditor() {
@@ -82,9 +102,6 @@ LineEditor::~LineEditor() {
     el_end(impl_->editor);
   }
   if (impl_->history != nullptr) {
-    if (!impl_->history_file.empty()) {
-      ::history(impl_->history, &impl_->event, H_SAVE, impl_->history_file.c_str());
-    }
     history_end(impl_->history);
   }
 }
@@ -95,10 +112,14 @@ std::optional<std::string> LineEditor::Read() {
     return std::getline(std::cin, line) && line.size() <= kLongestLine ? std::optional(line) : std::nullopt;
   }
   int length = 0;
+  impl_->dropped = false;
   const char* const text = el_gets(impl_->editor, &length);
   if (text == nullptr || length <= 0) {
     std::fputc('\n', stdout);
     return std::nullopt;
+  }
+  if (impl_->dropped) {
+    return "";
   }
   std::string line(text, static_cast<std::size_t>(length));
   while (line.ends_with('\n') || line.ends_with('\r')) {
@@ -106,6 +127,7 @@ std::optional<std::string> LineEditor::Read() {
   }
   if (line.find_first_not_of(' ') != std::string::npos) {
     ::history(impl_->history, &impl_->event, H_ENTER, text);
+    impl_->Save();
   }
   return line;
 }

@@ -22,7 +22,7 @@ class LineEditor {
   ~LineEditor();
 
   bool interactive() const { return interactive_; }
-  // Without its end; nothing at the end of the input.
+  // Without its end; nothing at the end of the input. Ctrl-C makes it empty.
   std::optional<std::string> Read();
 
  private:

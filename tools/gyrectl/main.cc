@@ -8,52 +8,82 @@
 namespace gyre::ctl {
 namespace {
 
-Outcome<void> Run(Invocation& invocation, const Output& output) {
-  Vm vm{.name = invocation.name, .socket = invocation.socket, .directory = ""};
-  const Subcommand& command = *invocation.command;
-  if (command.needs != Subcommand::Needs::kNothing && vm.socket.empty()) {
-    vm = TRY(ChooseVm(RuntimeDirectories(), invocation.name));
+using Needs = Subcommand::Needs;
+
+Outcome<Vm> FindVm(const Invocation& invocation) {
+  if (invocation.command->needs == Needs::kNothing || !invocation.socket.empty()) {
+    return Vm{.name = invocation.name, .socket = invocation.socket, .directory = ""};
   }
+  return ChooseVm(RuntimeDirectories(), invocation.name);
+}
+
+// Nothing if the subcommand needs none.
+Outcome<std::optional<Client>> ConnectTo(const Vm& vm, Needs needs, const Deadline& deadline) {
+  if (needs != Needs::kClient && needs != Needs::kClientIfThere) {
+    return std::nullopt;
+  }
+  // A server that does not even greet is not worth more patience.
+  constexpr double kGreetingTime = 10;
+  return TRY(Client::Connect(vm.socket, deadline.Earlier(Deadline::After(kGreetingTime))));
+}
+
+// A mistake of the host is told like the server's.
+void PrintError(const Output& output, const Client* client, const Failure& failure) {
+  const std::string error_class = client != nullptr ? client->last_error_class() : "";
+  output.Print(
+      ToText({{"error",
+               {{"class", error_class.empty() ? "GenericError" : error_class}, {"desc", failure.message}}}}) +
+      "\n");
+}
+
+Outcome<void> Run(Invocation& invocation, const Output& output) {
+  const Subcommand& command = *invocation.command;
+  const bool if_there = command.needs == Needs::kClientIfThere;
   const Deadline deadline = DeadlineOf(invocation);
-  std::optional<Client> client;
-  if (command.needs == Subcommand::Needs::kClient) {
-    // A server that does not even greet is not worth more patience.
-    constexpr double kGreetingTime = 10;
-    client = TRY(Client::Connect(vm.socket, deadline.Earlier(Deadline::After(kGreetingTime))));
+  const auto vm = FindVm(invocation);
+  auto client = vm ? ConnectTo(*vm, command.needs, deadline) : std::unexpected(vm.error());
+  if (!client && !(if_there && client.error().absent)) {
+    return std::unexpected(std::move(client).error());
   }
   if (invocation.timeout >= 0) {
     invocation.values.emplace("timeout", std::to_string(invocation.timeout));
   }
-  Call call{.vm = vm,
-            .client = client ? &*client : nullptr,
+  Client* const there = client && *client ? &**client : nullptr;
+  const Vm nowhere;
+  Call call{.vm = vm ? *vm : nowhere,
+            .client = there,
             .output = output,
             .deadline = deadline,
-            .values = std::move(invocation.values)};
+            .values = std::move(invocation.values),
+            .absence = client ? nullptr : &client.error()};
   auto done = command.run(call);
-  if (!done && output.json() && done.error().exit == Exit::kRefused && client) {
-    output.Print(
-        ToText({{"error", {{"class", client->last_error_class()}, {"desc", done.error().message}}}}) + "\n");
+  if (!done && output.json() && done.error().exit == Exit::kRefused) {
+    PrintError(output, there, done.error());
   }
   return done;
+}
+
+int Report(const Failure& failure) {
+  std::fprintf(stderr, "gyrectl: %s\n", Harmless(failure.message).c_str());
+  return static_cast<int>(failure.exit);
 }
 
 int Main(std::vector<std::string> words) {
   const auto parsed = ParseCommandLine(std::move(words));
   if (!parsed) {
-    std::fprintf(stderr, "gyrectl: %s\n", Harmless(parsed.error().message).c_str());
-    return static_cast<int>(parsed.error().exit);
+    return Report(parsed.error());
   }
+  Outcome<void> done;
   if (const auto* const help = std::get_if<HelpText>(&*parsed)) {
-    std::fputs(help->text.c_str(), stdout);
-    return 0;
+    Output::ForStandardStreams(false).Print(help->text);
+  } else {
+    auto invocation = std::get<Invocation>(*parsed);
+    done = Run(invocation, Output::ForStandardStreams(invocation.json));
   }
-  auto invocation = std::get<Invocation>(*parsed);
-  const auto done = Run(invocation, Output::ForStandardStreams(invocation.json));
-  if (!done) {
-    std::fprintf(stderr, "gyrectl: %s\n", Harmless(done.error().message).c_str());
-    return static_cast<int>(done.error().exit);
+  if (done) {
+    done = Output::Written();
   }
-  return 0;
+  return done ? 0 : Report(done.error());
 }
 
 }  // namespace

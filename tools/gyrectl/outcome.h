@@ -22,6 +22,7 @@ enum class Exit : std::uint8_t {
 struct [[nodiscard]] Failure {
   Exit exit = Exit::kRefused;
   std::string message;
+  bool absent = false;  // there is no server, or no longer
 };
 
 template <typename T>
@@ -29,6 +30,9 @@ using Outcome = std::expected<T, Failure>;
 
 inline std::unexpected<Failure> Fail(Exit exit, std::string message) {
   return std::unexpected(Failure{.exit = exit, .message = std::move(message)});
+}
+inline std::unexpected<Failure> Absent(Exit exit, std::string message) {
+  return std::unexpected(Failure{.exit = exit, .message = std::move(message), .absent = true});
 }
 
 }  // namespace gyre::ctl

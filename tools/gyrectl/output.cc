@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <system_error>
 
 #include "gyre/base/format.h"
 
@@ -42,6 +44,12 @@ constexpr std::string_view kReset = "\x1b[0m";
 std::string_view Code(Style style) {
   constexpr std::array<std::string_view, 5> kCodes{"", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[31m"};
   return kCodes.at(static_cast<std::size_t>(style));
+}
+
+// Why standard output could not be written, the first time; 0: it could.
+int& WriteError() {
+  static int error = 0;
+  return error;
 }
 
 void AppendRow(std::string& text, const std::vector<std::string>& cells,
@@ -163,8 +171,16 @@ Output Output::ForStandardStreams(bool json) {
 }
 
 void Output::Print(std::string_view text) const {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  const bool taken = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if ((std::fflush(stdout) != 0 || !taken) && WriteError() == 0) {
+    WriteError() = errno != 0 ? errno : EIO;
+  }
+}
+
+Outcome<void> Output::Written() {
+  const int error = WriteError();
+  return error == 0 ? Outcome<void>()
+                    : Fail(Exit::kRefused, "standard output: " + std::generic_category().message(error));
 }
 
 std::string Output::Styled(Style style, std::string_view text) const {

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tools/gyrectl/outcome.h"
+
 namespace gyre::ctl {
 
 // Control characters, C1 ones and broken UTF-8 become '?'; line ends and tabs stay if `lines`.
@@ -50,6 +52,8 @@ class Output {
   bool json() const { return json_; }
   bool colour() const { return colour_; }
   void Print(std::string_view text) const;  // to stdout, flushed
+  // Whether all that was printed so far, by whatever Output, has got where it should.
+  static Outcome<void> Written();
   void Show(const Table& table) const { Print(table.Text(colour_)); }
   std::string Styled(Style style, std::string_view text) const;
   // On a terminal's standard error; nothing elsewhere. `total` 0: not known yet.

@@ -31,12 +31,36 @@ std::string PropertiesText(const Json& properties) {
   return text;
 }
 
+// "kvm.exits"
+std::string StatisticName(const Json& result, const Json& entry) {
+  return Harmless(format("{}.{}", TextOf(result, "provider", "?"), TextOf(entry, "name", "?")));
+}
+
+// Leaves only what the pattern fits; false if that is nothing.
+bool Filter(Json& results, std::string_view pattern) {
+  Json kept = Json::array();
+  for (Json& result : results) {
+    Json stats = Json::array();
+    for (const Json& entry : MemberOf(result, "stats")) {
+      if (StatisticName(result, entry).contains(pattern)) {
+        stats.push_back(entry);
+      }
+    }
+    if (!stats.empty()) {
+      result["stats"] = std::move(stats);
+      kept.push_back(std::move(result));
+    }
+  }
+  results = std::move(kept);
+  return !results.empty();
+}
+
 // Statistics of one target: a column each for the VM or for each CPU.
 struct Statistics {
   std::vector<std::string> columns;
   std::map<std::string, std::map<std::size_t, std::string>> rows;  // "kvm.exits": by column
 
-  void Add(const Json& results, std::string_view pattern) {
+  void Add(const Json& results) {
     std::map<std::string, std::size_t> known;
     for (const Json& result : results) {
       const std::string owner = Harmless(TextOf(result, "qom-path", "value"));
@@ -44,12 +68,8 @@ struct Statistics {
       if (fresh) {
         columns.push_back(owner);
       }
-      const std::string provider = TextOf(result, "provider", "?");
       for (const Json& entry : MemberOf(result, "stats")) {
-        std::string name = Harmless(format("{}.{}", provider, TextOf(entry, "name", "?")));
-        if (name.contains(pattern)) {
-          rows[std::move(name)][place->second] = CellText(MemberOf(entry, "value"));
-        }
+        rows[StatisticName(result, entry)][place->second] = CellText(MemberOf(entry, "value"));
       }
     }
   }
@@ -73,6 +93,15 @@ struct Statistics {
     return table;
   }
 };
+
+Outcome<void> RunMonitorLine(Call& call, const std::string& line) {
+  const Json text = TRY(Ask(call, "human-monitor-command", {{"command-line", line}}));
+  if (!text.is_string()) {
+    return Fail(Exit::kBroken, "what the server's monitor says is no text");
+  }
+  call.output.Print(call.output.json() ? ToText(text) + "\n" : ToReadable(text));
+  return {};
+}
 
 }  // namespace
 
@@ -109,14 +138,10 @@ Outcome<void> RunMemory(Call& call) {
 }
 
 Outcome<void> RunMtree(Call& call) {
-  const char* const line = call.Has("flat") ? "info mtree -f" : "info mtree";
-  const Json text = TRY(Ask(call, "human-monitor-command", {{"command-line", line}}));
-  if (!text.is_string()) {
-    return Fail(Exit::kBroken, "the server's memory map is no text");
-  }
-  call.output.Print(call.output.json() ? ToText(text) + "\n" : Harmless(text.get<std::string>(), true));
-  return {};
+  return RunMonitorLine(call, call.Has("flat") ? "info mtree -f" : "info mtree");
 }
+
+Outcome<void> RunMonitor(Call& call) { return RunMonitorLine(call, call.Value("LINE")); }
 
 Outcome<void> RunStats(Call& call) {
   Json all = Json::object();
@@ -133,15 +158,23 @@ Outcome<void> RunStats(Call& call) {
     return last ? Fail(Exit::kBroken, "the server's statistics are no list")
                 : std::unexpected(std::move(last).error());
   }
+  if (const std::string pattern = call.Value("PATTERN"); !pattern.empty()) {
+    bool any = false;
+    for (auto& [target, results] : all.items()) {
+      any = Filter(results, pattern) || any;
+    }
+    if (!any) {
+      return Fail(Exit::kRefused, format("no statistic has '{}' in its name", pattern));
+    }
+  }
   if (call.output.json()) {
     call.output.Print(ToText(all) + "\n");
     return {};
   }
-  const std::string pattern = call.Value("PATTERN");
   bool first = true;
   for (const auto& [target, results] : all.items()) {
     Statistics statistics;
-    statistics.Add(results, pattern);
+    statistics.Add(results);
     if (const Table table = statistics.ToTable(); !table.empty()) {
       call.output.Print(first ? "" : "\n");
       call.output.Show(table);
@@ -199,9 +232,7 @@ Outcome<void> RunRaw(Call& call) {
   }
   const Json& arguments = MemberOf(request, "arguments");
   const Json result = TRY(Ask(call, command.c_str(), arguments.is_null() ? Json::object() : arguments));
-  call.output.Print(
-      (call.output.json() ? ToText(result) : result.dump(2, ' ', true, Json::error_handler_t::replace)) +
-      "\n");
+  call.output.Print(call.output.json() ? ToText(result) + "\n" : ToReadable(result));
   return {};
 }
 

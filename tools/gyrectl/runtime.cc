@@ -85,7 +85,7 @@ Outcome<Vm> ChooseVm(const std::vector<std::string>& directories, std::string_vi
   for (const auto& directory : directories) {
     places += (places.empty() ? "" : " or ") + directory;
   }
-  return Fail(Exit::kNoConnection, format("no VM '{}' in {}", name, places));
+  return Absent(Exit::kNoConnection, format("no VM '{}' in {}", name, places));
 }
 
 }  // namespace gyre::ctl

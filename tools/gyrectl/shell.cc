@@ -1,9 +1,14 @@
 // shell: gyrectl's subcommands and QMP's own commands, one a line, on one connection.
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
+#include <sys/signalfd.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
 
 #include "gyre/base/format.h"
+#include "gyre/base/unique_fd.h"
 #include "tools/gyrectl/command_line.h"
 #include "tools/gyrectl/line_editor.h"
 #include "tools/gyrectl/subcommand.h"
@@ -16,6 +21,31 @@ constexpr const char* kHelp =
     "Tab completes; exit or Ctrl-D leaves; quit ends the VM.\n";
 constexpr double kUsualTimeout = 10;  // seconds a QMP command
 constexpr double kEventsTime = 1;     // seconds of events before the next prompt
+
+// Ctrl-C ends the command that is being waited for, and not the shell: a person's, a script's ends as any
+// program.
+class Interrupts {
+ public:
+  explicit Interrupts(bool wanted) {
+    if (wanted) {
+      sigset_t set;
+      sigemptyset(&set);
+      sigaddset(&set, SIGINT);
+      ::sigprocmask(SIG_BLOCK, &set, nullptr);
+      fd_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    }
+  }
+  // What was meant for what is over.
+  void Forget() const {
+    signalfd_siginfo taken = {};
+    while (fd_ && ::read(fd_.get(), &taken, sizeof(taken)) > 0) {
+    }
+  }
+  int fd() const { return fd_.get(); }
+
+ private:
+  UniqueFd fd_;
+};
 
 // $XDG_STATE_HOME/gyre/history, or ~/.local/state's; none where that cannot be.
 std::string HistoryFile() {
@@ -55,16 +85,19 @@ Outcome<void> RunQmp(Call& call, const std::vector<std::string>& words) {
   if (call.output.json()) {
     call.output.Print(ToText(result) + "\n");
   } else if (!result.empty()) {
-    call.output.Print(result.dump(2, ' ', true, Json::error_handler_t::replace) + "\n");
+    call.output.Print(ToReadable(result));
   }
   return {};
 }
 
 Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double timeout) {
   const Subcommand* const command = FindSubcommand(words.front());
-  Call call{.vm = shell.vm, .client = shell.client, .output = shell.output, .deadline = {}, .values = {}};
   if (command == nullptr) {
-    call.deadline = Deadline::After(timeout < 0 ? kUsualTimeout : timeout);
+    Call call{.vm = shell.vm,
+              .client = shell.client,
+              .output = shell.output,
+              .deadline = Deadline::After(timeout < 0 ? kUsualTimeout : timeout),
+              .values = {}};
     return RunQmp(call, words);
   }
   if (command->run == RunShell) {
@@ -80,16 +113,14 @@ Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double
     return Fail(Exit::kUsage, "the shell is this VM's alone");
   }
   invocation.timeout = invocation.timeout < 0 ? timeout : invocation.timeout;
-  call.deadline = DeadlineOf(invocation);
-  call.values = std::move(invocation.values);
   const Output output(shell.output.json() || invocation.json, shell.output.colour() && !invocation.json,
                       false);
-  Call own{.vm = call.vm,
-           .client = call.client,
-           .output = output,
-           .deadline = call.deadline,
-           .values = call.values};
-  return command->run(own);
+  Call call{.vm = shell.vm,
+            .client = shell.client,
+            .output = output,
+            .deadline = DeadlineOf(invocation),
+            .values = std::move(invocation.values)};
+  return command->run(call);
 }
 
 // What has come meanwhile; nothing is waited for. If they come without end, the rest is for the next time.
@@ -111,6 +142,7 @@ Outcome<void> RunShell(Call& call) {
   const auto names = CommandNames(call);
   const std::string prompt = format("{}> ", call.vm.name.empty() ? "gyre" : Harmless(call.vm.name));
   LineEditor editor(prompt, HistoryFile(), [&names](std::string_view line) { return Complete(line, names); });
+  const Interrupts interrupts(editor.interactive());
   const double timeout = call.Has("timeout") ? std::strtod(call.Value("timeout").c_str(), nullptr) : -1;
   while (const auto line = editor.Read()) {
     const auto words = SplitWords(*line);
@@ -122,8 +154,12 @@ Outcome<void> RunShell(Call& call) {
     } else if (!words->empty() && words->front() == "help") {
       call.output.Print(kHelp);
     } else if (!words->empty() && !words->front().starts_with('#')) {
+      call.client->set_interrupt_fd(interrupts.fd());
       done = RunLine(call, *words, timeout);
+      call.client->set_interrupt_fd(-1);
     }
+    interrupts.Forget();
+    TRY(Output::Written());
     // A script stops at its first mistake; a person may make some.
     if (!done && (!editor.interactive() || done.error().exit == Exit::kBroken)) {
       return done;

@@ -14,7 +14,8 @@
 
 namespace gyre::ctl {
 
-enum class Values : std::uint8_t { kAny, kFile, kRunState, kLogLevel, kShell };
+// kRest: all the words that follow, whatever they look like.
+enum class Values : std::uint8_t { kAny, kFile, kRunState, kLogLevel, kShell, kRest };
 
 struct Argument {
   const char* name;  // as the help shows it: STATE
@@ -32,10 +33,11 @@ struct Flag {
 // What a subcommand's function gets.
 struct Call {
   const Vm& vm;
-  Client* client;  // null unless it needs one
+  Client* client;  // null unless it needs one and, for kClientIfThere, there is one
   const Output& output;
   Deadline deadline;
   std::map<std::string, std::string, std::less<>> values;  // by the argument's or flag's name
+  const Failure* absence = nullptr;                        // why there is no client, for kClientIfThere
 
   bool Has(std::string_view name) const { return values.contains(name); }
   std::string Value(std::string_view name) const {
@@ -45,7 +47,7 @@ struct Call {
 };
 
 struct Subcommand {
-  enum class Needs : std::uint8_t { kNothing, kVm, kClient };
+  enum class Needs : std::uint8_t { kNothing, kVm, kClient, kClientIfThere };
   // kPatient: no time limit unless one is asked for.
   enum class Patience : std::uint8_t { kBounded, kPatient };
 
@@ -78,6 +80,7 @@ Outcome<void> RunDisks(Call& call);  // disks.cc
 Outcome<void> RunCpus(Call& call);   // query.cc
 Outcome<void> RunMemory(Call& call);
 Outcome<void> RunMtree(Call& call);
+Outcome<void> RunMonitor(Call& call);
 Outcome<void> RunStats(Call& call);
 Outcome<void> RunLogLevel(Call& call);
 Outcome<void> RunCommands(Call& call);

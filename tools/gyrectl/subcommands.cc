@@ -38,7 +38,8 @@ const std::vector<Subcommand>& Subcommands() {
        "print the next event, as it comes",
        RunEvents,
        {},
-       {{"follow", nullptr, "go on until the VM ends"}, {"count", "N", "go on until there were N"}},
+       {{"follow", nullptr, "go on until the VM ends"},
+        {"count", "N", "at most N; without --follow, all of them"}},
        kClient,
        kPatient},
       {"wait",
@@ -46,7 +47,7 @@ const std::vector<Subcommand>& Subcommands() {
        RunWait,
        {{"STATE", "running, paused, shutdown, ... or gone", true, Values::kRunState}},
        {},
-       kClient,
+       kClientIfThere,
        kPatient},
       {"dump",
        "write its memory to an ELF core file, for gdb or crash",
@@ -68,6 +69,10 @@ const std::vector<Subcommand>& Subcommands() {
        RunLogLevel,
        {{"LEVEL", "debug, info, warning or error", false, Values::kLogLevel}}},
       {"commands", "list the QMP commands that it knows", RunCommands},
+      {"monitor",
+       "run one line of QEMU's monitor (help lists them)",
+       RunMonitor,
+       {{"LINE", "info status, help, ...", true, Values::kRest}}},
       {"raw", "execute one QMP command given as JSON", RunRaw, {{"JSON", "{\"execute\": ...}"}}},
       {"shell", "commands with history and completion, QMP's too", RunShell, {}, {}, kClient, kPatient},
       {"list",
@@ -101,6 +106,7 @@ std::vector<std::string_view> KnownValues(Values values) {
     case Values::kShell:
       return {"bash", "zsh", "fish"};
     case Values::kAny:
+    case Values::kRest:
     case Values::kFile:
       break;
   }

@@ -31,17 +31,16 @@ std::string ValueText(const Json& value) {
   return value.is_string() ? value.get<std::string>() : ToText(value);
 }
 
-void ShowEvent(const Output& output, const Json& event) {
+// They may come without end, so that an output that takes nothing ends it.
+Outcome<void> ShowEvent(const Output& output, const Json& event) {
   output.Print((output.json() ? ToText(event) : EventLine(event)) + "\n");
+  return Output::Written();
 }
 
 // How many events to print; 0: no end.
 Outcome<std::uint64_t> EventCount(const Call& call) {
-  if (call.Has("follow")) {
-    return std::uint64_t{0};
-  }
   if (!call.Has("count")) {
-    return std::uint64_t{1};
+    return std::uint64_t{call.Has("follow") ? 0U : 1U};
   }
   const std::string text = call.Value("count");
   std::uint64_t count = 0;
@@ -51,8 +50,6 @@ Outcome<std::uint64_t> EventCount(const Call& call) {
   }
   return count;
 }
-
-bool HungUp(const Failure& failure) { return failure.exit == Exit::kBroken; }
 
 }  // namespace
 
@@ -73,14 +70,14 @@ Outcome<void> RunEvents(Call& call) {
       return Fail(Exit::kTimeout, "no further event in time");
     }
     auto event = call.client->NextEvent(call.deadline);
-    if (!event && HungUp(event.error()) && count == 0) {
+    if (!event && event.error().absent && call.Has("follow")) {
       return {};  // the VM's end is that of its events
     }
     const auto next = TRY(std::move(event));
     if (!next) {
       return Fail(Exit::kTimeout, "no further event in time");
     }
-    ShowEvent(call.output, *next);
+    TRY(ShowEvent(call.output, *next));
   }
   return {};
 }
@@ -89,7 +86,7 @@ Outcome<void> WaitForEnd(Call& call) {
   while (!call.deadline.passed()) {
     const auto event = call.client->NextEvent(call.deadline);
     if (!event) {
-      return HungUp(event.error()) ? Outcome<void>() : std::unexpected(event.error());
+      return event.error().absent ? Outcome<void>() : std::unexpected(event.error());
     }
   }
   return Fail(Exit::kTimeout, "the VM has not ended in time");
@@ -98,7 +95,10 @@ Outcome<void> WaitForEnd(Call& call) {
 Outcome<void> RunWait(Call& call) {
   const std::string wanted = call.Value("STATE");
   if (wanted == "gone") {
-    return WaitForEnd(call);
+    return call.client != nullptr ? WaitForEnd(call) : Outcome<void>();
+  }
+  if (call.client == nullptr) {
+    return std::unexpected(*call.absence);
   }
   constexpr double kAnswerTime = 10;  // seconds, though the state may take for ever
   while (true) {

@@ -1,6 +1,7 @@
 #include "tools/gyrectl/wire.h"
 
 #include "gyre/base/format.h"
+#include "tools/gyrectl/output.h"
 
 namespace gyre::ctl {
 
@@ -57,6 +58,12 @@ Outcome<std::optional<Json>> MessageReader::Next() {
 }
 
 std::string ToText(const Json& json) { return json.dump(-1, ' ', true, Json::error_handler_t::replace); }
+
+std::string ToReadable(const Json& json) {
+  std::string text = json.is_string() ? Harmless(json.get<std::string>(), true)
+                                      : json.dump(2, ' ', true, Json::error_handler_t::replace);
+  return text.empty() || text.ends_with('\n') ? text : text + "\n";
+}
 
 const Json& MemberOf(const Json& object, const char* key) {
   static const Json null;

@@ -39,6 +39,8 @@ class MessageReader {
 
 // One line, ASCII; bytes that are no UTF-8 are replaced.
 std::string ToText(const Json& json);
+// For a person: a text is itself, made harmless for a terminal, with an end of line; else several lines.
+std::string ToReadable(const Json& json);
 // Members of an object of which nothing is known; the fallback if it is not there or not of that type.
 std::string TextOf(const Json& object, const char* key, std::string_view fallback = {});
 std::optional<std::int64_t> IntegerOf(const Json& object, const char* key);

@@ -63,6 +63,13 @@ std::string Content(const std::string& path) {
   return text.str();
 }
 
+// Its standard output is `place`.
+test::ProcessResult CtlTo(const std::string& place, const std::vector<std::string>& words) {
+  std::vector<std::string> all = {"/bin/sh", "-c", "exec \"$0\" \"$@\" >" + place, std::getenv("GYRECTL")};
+  all.insert(all.end(), words.begin(), words.end());
+  return test::RunProcess(std::move(all));
+}
+
 class Program : public ::testing::Test {
  protected:
   void SetUp() override { ASSERT_NE(std::getenv("GYRECTL"), nullptr); }
@@ -111,6 +118,96 @@ TEST_F(Program, ExitStatusesAreTheDocumentedOnes) {
   EXPECT_EQ(Ctl(liar.path(), {"status"}).exit_status, 5);
 }
 
+TEST_F(Program, OutputThatCannotBeWritten_IsAFailureOfTheHost) {
+  const std::vector<std::vector<std::string>> all = {{"--help"},
+                                                     {"stop", "--help"},
+                                                     {"--version"},
+                                                     {"completions", "bash"},
+                                                     {"-s", server_.path(), "status"}};
+  for (const auto& words : all) {
+    const auto full = CtlTo("/dev/full", words);
+    EXPECT_EQ(full.exit_status, 1) << words.front() << full.Describe();
+    EXPECT_EQ(full.err, "gyrectl: standard output: No space left on device\n");
+    EXPECT_EQ(CtlTo("/dev/null", words).exit_status, 0) << words.front();
+  }
+  EXPECT_EQ(CtlTo("/dev/full", {"-s", server_.path(), "stop"}).exit_status, 0) << "it prints nothing";
+  FakeServer endless(Answer, std::string(kGreeting) + "{\"event\":\"STOP\"}\n");
+  EXPECT_EQ(CtlTo("/dev/full", {"-s", endless.path(), "events", "--follow"}).exit_status, 1);
+}
+
+TEST_F(Program, WaitsForAnEndThatHasBeen) {
+  EXPECT_EQ(Ctl("/nonexistent", {"wait", "gone"}).exit_status, 0);
+  EXPECT_EQ(Ctl("/nonexistent", {"wait", "paused"}).exit_status, 3);
+  const std::string left = server_.directory() + "/left";
+  {
+    const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], left.data(), left.size());
+    ASSERT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+  EXPECT_EQ(Ctl(left, {"wait", "gone"}).exit_status, 0) << "nobody listens";
+  const auto named = [&](const std::vector<std::string>& words) {
+    std::vector<std::string> all = {"env", "GYRE_RUNTIME_DIR=" + server_.directory(), std::getenv("GYRECTL")};
+    all.insert(all.end(), words.begin(), words.end());
+    return test::RunProcess(std::move(all)).exit_status;
+  };
+  EXPECT_EQ(named({"vm1", "wait", "gone"}), 0);
+  EXPECT_EQ(named({"wait", "gone"}), 3) << "which, is not known";
+  EXPECT_EQ(named({"a/b", "wait", "gone"}), 2);
+  EXPECT_EQ(Ctl(server_.path(), {"wait", "gone", "--timeout", "0.2"}).exit_status, 4) << "it is there";
+  FakeServer dying([](const Json&) { return std::string(); }, "");
+  EXPECT_EQ(Ctl(dying.path(), {"wait", "gone", "--timeout", "0.2"}).exit_status, 4) << "it does not speak";
+  FakeServer liar(Answer, std::string(kGreeting) + "]");
+  EXPECT_EQ(Ctl(liar.path(), {"wait", "gone"}).exit_status, 5) << "a liar is not gone";
+}
+
+TEST_F(Program, StatisticsPatternIsForMachinesToo) {
+  EXPECT_EQ(Ctl(server_.path(), {"stats", "exits", "--json"}).out,
+            R"({"vcpu":[{"provider":"kvm","qom-path":"/cpu0","stats":[{"name":"exits","value":7}]},)"
+            R"({"provider":"kvm","qom-path":"/cpu1","stats":[{"name":"exits","value":7}]}],)"
+            R"("vm":[{"provider":"kvm","stats":[{"name":"exits","value":7}]}]})"
+            "\n");
+  const auto none = Ctl(server_.path(), {"stats", "nopenope"});
+  EXPECT_EQ(none.exit_status, 1);
+  EXPECT_EQ(none.out, "");
+  EXPECT_EQ(none.err, "gyrectl: no statistic has 'nopenope' in its name\n");
+}
+
+TEST_F(Program, HostsMistakeHasAClassForMachines) {
+  const auto result = Ctl(server_.path(), {"dump", "/nonexist/x", "--json"});
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_EQ(Json::parse(result.out)["error"]["class"], "GenericError") << result.out;
+}
+
+TEST_F(Program, NameThatIsACommandToo_IsRefusedInsteadOfGuessed) {
+  const std::string root = server_.directory() + "/run";
+  for (const std::string name : {"status", "stop"}) {
+    std::filesystem::create_directories(root + "/" + name);
+    std::filesystem::create_hard_link(server_.path(), root + "/" + name + "/qmp.sock");
+  }
+  const auto run = [&](const std::string& first, const std::string& second) {
+    return test::RunProcess({"env", "GYRE_RUNTIME_DIR=" + root, std::getenv("GYRECTL"), first, second});
+  };
+  for (const auto& [first, second] : {std::pair{"stop", "status"}, std::pair{"status", "stop"}}) {
+    const auto result = run(first, second);
+    EXPECT_EQ(result.exit_status, 2) << result.Describe();
+    EXPECT_EQ(result.err, std::string("gyrectl: '") + first + "' and '" + second +
+                              "' are both commands; a VM of such a name is named by its socket, with -s\n");
+  }
+  EXPECT_EQ(Ctl(root + "/status/qmp.sock", {"stop"}).exit_status, 0);
+}
+
+TEST_F(Program, MonitorsTextIsText) {
+  const std::string text = "address-space: memory\n  0-f (prio 0, ram): ram\n";
+  EXPECT_EQ(Ctl(server_.path(), {"monitor", "info", "mtree", "-f"}).out, text);
+  EXPECT_EQ(Ctl(server_.path(), {"monitor", "info mtree"}).out, text);
+  EXPECT_EQ(Ctl(server_.path(), {"raw", R"({"execute": "human-monitor-command"})"}).out, text);
+  EXPECT_EQ(Ctl(server_.path(), {"shell"}, "human-monitor-command command-line='info mtree'\n").out, text);
+  EXPECT_EQ(Ctl(server_.path(), {"shell"}, "monitor info mtree -f\n").out, text);
+  EXPECT_EQ(Ctl(server_.path(), {"monitor"}).exit_status, 2);
+}
+
 TEST_F(Program, FindsTheVmByItsName) {
   const std::string root = server_.directory() + "/run";
   std::filesystem::create_directories(root + "/vm1");
@@ -146,6 +243,15 @@ TEST(ProgramEvents, FollowsUntilTheVmEnds) {
       "{\"data\":{\"guest\":true},\"event\":\"RESET\",\"timestamp\":{\"microseconds\":-1,\"seconds\":-1}}\n");
   EXPECT_EQ(Ctl(server.path(), {"events", "--count", "x"}).exit_status, 2);
   EXPECT_EQ(Ctl(server.path(), {"events", "--count", "3", "--timeout", "0.2"}).exit_status, 4);
+}
+
+TEST(ProgramEvents, FollowedAndCounted_EndAtWhatComesFirst) {
+  FakeServer server(Answer, std::string(kGreeting) + "{\"event\":\"STOP\"}\n{\"event\":\"RESUME\"}\n");
+  const auto counted = Ctl(server.path(), {"events", "--follow", "--count", "1"});
+  EXPECT_EQ(counted.exit_status, 0);
+  EXPECT_EQ(counted.out, "-  STOP\n");
+  FakeServer ending([](const Json&) { return std::string(FakeServer::kHangUp); });
+  EXPECT_EQ(Ctl(ending.path(), {"events", "--follow", "--count", "1", "--timeout", "0.2"}).exit_status, 4);
 }
 
 TEST(ProgramEvents, WithoutEnd_EndInTimeAllTheSame) {

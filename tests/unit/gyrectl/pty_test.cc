@@ -273,6 +273,55 @@ TEST(ConsolePlace, AnotherUsersSocket_IsOpenedOnlyIfTheUserNamesIt) {
   std::filesystem::remove_all(directory);
 }
 
+std::vector<std::string> ShellWords(const FakeServer& server) {
+  // libedit does not free the two words of a function that it was given.
+  return {"/usr/bin/env",
+          "-u",
+          "XDG_STATE_HOME",
+          "HOME=" + server.directory(),
+          "ASAN_OPTIONS=detect_leaks=0",
+          "TERM=xterm",
+          std::getenv("GYRECTL"),
+          "-s",
+          server.path(),
+          "shell"};
+}
+
+TEST(Shell, CtrlC_DropsTheLineOrEndsTheCommand_AndTheHistoryIsKept) {
+  FakeServer server([](const Json& request) {
+    const bool commands = request["execute"] == "query-commands";
+    return FakeServer::Return(request, commands ? Json::array() : Json{{"status", "paused"}});
+  });
+  {
+    OnTerminal terminal(ShellWords(server));
+    ASSERT_TRUE(terminal.WaitFor("gyre> ")) << terminal.shown();
+    terminal.Type("query-status\r");
+    ASSERT_TRUE(terminal.WaitFor("\"paused\"", "gyre> ")) << terminal.shown();
+    terminal.Type("half a li");
+    ASSERT_TRUE(terminal.WaitFor("half a li"));
+    terminal.Type("\x03");
+    ASSERT_TRUE(terminal.WaitFor("^C", "gyre> ")) << terminal.shown();
+    terminal.Forget();
+    terminal.Type("wait running\r");
+    ASSERT_TRUE(terminal.WaitFor("wait running\r\n")) << terminal.shown();
+    while (terminal.raw()) {  // the editor's end, from where Ctrl-C is a signal
+      ::poll(nullptr, 0, 1);
+    }
+    terminal.Type("\x03");
+    ASSERT_TRUE(terminal.WaitFor("interrupted", "gyre> ")) << terminal.shown();
+    terminal.Forget();
+    terminal.Type("query-status\r");
+    EXPECT_TRUE(terminal.WaitFor("\"paused\"", "gyre> ")) << terminal.shown();
+    terminal.Signal(SIGKILL);
+    EXPECT_EQ(terminal.Wait(), -1);
+  }
+  OnTerminal again(ShellWords(server));
+  ASSERT_TRUE(again.WaitFor("gyre> "));
+  constexpr const char* kUp = "\x1b[A";
+  again.Type(std::string(kUp) + kUp + "\r");
+  EXPECT_TRUE(again.WaitFor("wait running")) << again.shown();
+}
+
 TEST(Shell, CompletesAndRemembers) {
   FakeServer server([](const Json& request) {
     if (request["execute"] == "query-commands") {
@@ -280,12 +329,7 @@ TEST(Shell, CompletesAndRemembers) {
     }
     return FakeServer::Return(request, {{"status", "paused"}});
   });
-  const std::string home = "HOME=" + server.directory();
-  // libedit does not free the two words of a function that it was given.
-  const std::string leaks = "ASAN_OPTIONS=detect_leaks=0";
-  const std::vector<std::string> words = {"/usr/bin/env", "-u",         "XDG_STATE_HOME",       home,
-                                          leaks,          "TERM=xterm", std::getenv("GYRECTL"), "-s",
-                                          server.path(),  "shell"};
+  const auto words = ShellWords(server);
   {
     OnTerminal terminal(words);
     ASSERT_TRUE(terminal.WaitFor("gyre> ")) << terminal.shown();

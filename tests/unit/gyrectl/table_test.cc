@@ -128,6 +128,27 @@ TEST(Line, SplitsLikeAShell) {
   EXPECT_EQ(SplitWords("a 'b").error().message, "no closing '");
 }
 
+TEST(Line, KeepsALiteralAsItStands) {
+  EXPECT_EQ(SplitWords(R"(x a=[{"b": "c d"}, 'e]'] {"f": 1} g{"h"})").value(),
+            (std::vector<std::string>{"x", R"(a=[{"b": "c d"}, 'e]'])", R"({"f": 1})", "g{h}"}));
+  EXPECT_EQ(SplitWords(R"(x a='{"b": 1}' c="[1]")").value(),
+            (std::vector<std::string>{"x", R"(a={"b": 1})", "c=[1]"}));
+  EXPECT_EQ(SplitWords("x a=[1").error().message, "no closing ]");
+  EXPECT_EQ(SplitWords("x a=[1}").error().message, "no closing ]");
+  EXPECT_EQ(SplitWords("x a={'b").error().message, "no closing '");
+}
+
+TEST(Line, ReadsWhatQmpShellReads) {
+  const auto words = SplitWords(R"(x providers=[{"provider":"kvm"}] paging=False detach=True a.b=c a.d.e=2 )"
+                                R"(p={'k':'it\'s "q"','l':[True,None,false]} bad=[Truest])");
+  ASSERT_TRUE(words) << words.error().message;
+  const auto arguments = ArgumentsOf(*words);
+  ASSERT_TRUE(arguments) << arguments.error().message;
+  EXPECT_EQ(*arguments, Json::parse(R"({"providers": [{"provider": "kvm"}], "paging": false, "detach": true,)"
+                                    R"("a": {"b": "c", "d": {"e": 2}}, "bad": "[Truest]",)"
+                                    R"("p": {"k": "it's \"q\"", "l": [true, null, false]}})"));
+}
+
 TEST(Line, ReadsArguments) {
   const auto arguments = ArgumentsOf({"x", "val=0", "filename=/tmp/x", "on=true", "a.b=[1]", "a.c=text"});
   ASSERT_TRUE(arguments) << arguments.error().message;
