@@ -70,7 +70,7 @@ class Fleet {
   }
 
   void Report() {
-    std::printf("{\"starts_ns\": [");
+    std::printf(R"({"starts_ns": [)");
     for (std::size_t i = 0; i < count_; ++i) {
       std::printf("%s%lld", i == 0 ? "" : ", ",
                   static_cast<long long>(ends_[i] == 0 ? -1 : ends_[i] - starts_[i]));
@@ -78,15 +78,15 @@ class Fleet {
     rusage usage = {};
     ::getrusage(RUSAGE_CHILDREN, &usage);
     const auto nanoseconds = [](const timeval& time) {
-      return static_cast<long long>(time.tv_sec * kNsPerSecond + time.tv_usec * 1000);
+      return time.tv_sec * kNsPerSecond + time.tv_usec * 1000;
     };
-    std::printf("], \"wall_ns\": %lld, \"cpu_ns\": %lld, \"lines\": %zu, \"timed_out\": %s, \"statuses\": {",
+    std::printf(R"(], "wall_ns": %lld, "cpu_ns": %lld, "lines": %zu, "timed_out": %s, "statuses": {)",
                 static_cast<long long>(last_ - starts_[0]),
-                nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime), CountLines(),
-                late != 0 ? "true" : "false");
+                static_cast<long long>(nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)),
+                CountLines(), late != 0 ? "true" : "false");
     const char* separator = "";
     for (const auto& [status, times] : statuses_) {
-      std::printf("%s\"%d\": %zu", separator, status, times);
+      std::printf(R"(%s"%d": %zu)", separator, status, times);
       separator = ", ";
     }
     std::puts("}}");

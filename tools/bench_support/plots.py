@@ -60,7 +60,7 @@ def _grid(scale, top, bottom):
 
 
 def bars(title, unit, peers):
-    """Each peer's median with whiskers from p10 to p90."""
+    """Each peer's median with whiskers from p10 to p90. The axis is logarithmic, so lengths do not compare: figures do."""
     x = Scale([values[key] for values in peers.values() for key in ("p10", "median", "p90")], LEFT, WIDTH - RIGHT)
     bottom = 32 + ROW * len(peers)
     body = _grid(x, 30, bottom)
@@ -72,7 +72,7 @@ def bars(title, unit, peers):
                  _line(x(values["p10"]), y, x(values["p90"]), y, "#111827", 1.5),
                  *(_line(x(values[end]), y - 4, x(values[end]), y + 4, "#111827", 1.5) for end in ("p10", "p90")),
                  _text(WIDTH - RIGHT + 12, y + 4, f"{values['median']:.4g} {unit}")]
-    return _svg(title, bottom + 26, body)
+    return _svg(f"{title} (logarithmic)", bottom + 26, body)
 
 
 def cdf(title, samples):
@@ -94,7 +94,7 @@ def cdf(title, samples):
             before = y
         body += [f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour(peer)}" stroke-width="1.8"/>',
                  _text(WIDTH - RIGHT, top + 14 + 18 * index, peer, fill=colour(peer))]
-    return _svg(f"{title}: distribution", bottom + 26, body)
+    return _svg(f"{title}: distribution (logarithmic)", bottom + 26, body)
 
 
 def growth(title, curves):

@@ -32,8 +32,9 @@ def begin(command):
 
 
 def await_byte(process):
-    ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-    if not ready or not os.read(process.stdout.fileno(), 1):
+    poll = select.poll()  # select has no room for the descriptors of a thousand VMs
+    poll.register(process.stdout, select.POLLIN)
+    if not poll.poll(PATIENCE * 1000) or not os.read(process.stdout.fileno(), 1):
         raise sessions.Failure("the waiting guest did not speak")
 
 

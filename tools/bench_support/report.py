@@ -78,7 +78,7 @@ def _case(case):
     out = [f"<h3>{escape(case['title'])}{mark}</h3>"]
     out += [plots.cdf(f"{entry['title']}, {entry['unit']}", {peer: values["samples"] for peer, values in entry["peers"].items()})
             for quantity, entry in case["quantities"].items()
-            if quantity == "exit" and case["group"] in ("base", "fleet") or quantity in ("start_p50", "release")]
+            if quantity == "exit" and case["group"] == "base" or quantity in ("start", "release")]
     out.append(_case_table(case))
     out += [f'<p class="soft">without {escape(peer)}: {escape(why)}</p>' for peer, why in case["skipped"].items()]
     out += [f'<p class="missed">failed {count} times, not counted: {escape(why)}</p>' for why, count in case["failures"].items()]
@@ -130,7 +130,7 @@ def _suite(suite):
     parts = [f'<h2 id="{suite["name"]}">{escape(suite["title"])}</h2>']
     parts += [f'<p class="soft">{escape(line)}</p>' for line in suite["method"]]
     if suite["timeline"]:
-        parts.append(plots.timeline("One start of gyre's by phase, us from exec (--boot-timeline)", suite["timeline"]))
+        parts.append(plots.timeline("One start of gyre's, us from exec: what was done until each mark (--boot-timeline)", suite["timeline"]))
     parts += [_growth(suite), _bars(suite), _ratios(suite)]
     parts += [_case(case) for case in suite["cases"]]
     if suite["text"]:

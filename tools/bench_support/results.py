@@ -14,12 +14,14 @@ class Quantity:
     title: str
     unit: str
     more_is_better: bool = False
+    compared: bool = True  # not where samples depend on each other
 
 
 QUANTITIES = {
     "first_byte": Quantity("exec to the guest's first byte", "ms"),
     "exit": Quantity("exec to exit", "ms"),
     "cpu": Quantity("CPU time", "ms"),
+    "start": Quantity("a start, of all rounds", "ms", compared=False),
     "start_p50": Quantity("a start, p50 of a round", "ms"),
     "start_p90": Quantity("a start, p90 of a round", "ms"),
     "start_p99": Quantity("a start, p99 of a round", "ms"),
@@ -125,7 +127,7 @@ def comparisons(case):
     """(quantity, peer, Comparison) of ours with each other peer."""
     for quantity, peers in case.samples.items():
         for peer in peers:
-            if peer != OURS and OURS in peers:
+            if peer != OURS and OURS in peers and QUANTITIES[quantity].compared:
                 comparison = stats.compare(peers[OURS], peers[peer])
                 if comparison:
                     yield quantity, peer, comparison

@@ -2,12 +2,13 @@
 import argparse
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
 
 from bench_support import (boot, cleanup, density, document, exits, host, linux, older, overhead, parallel, peers, report, results,
-                           session as sessions, tables)
+                           schema, session as sessions, tables)
 from gyre_tools import build as building
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -51,6 +52,31 @@ def add_arguments(parser, names):
     parser.set_defaults(run=lambda arguments: run(arguments, names))
 
 
+def add_report_arguments(parser):
+    parser.add_argument("run_json", type=pathlib.Path, metavar="FILE", help="what --json has written")
+    parser.add_argument("--html", type=pathlib.Path, help="write the report there")
+    parser.add_argument("--docs", action="store_true", help="put the run into docs/benchmarks.md")
+    parser.set_defaults(run=run_report)
+
+
+def run_report(arguments):
+    whole = json.loads(arguments.run_json.read_text(encoding="utf-8"))
+    problems = schema.problems(whole)
+    if problems:
+        print(f"bench: {arguments.run_json} is no run of these benchmarks: {problems[0]}", file=sys.stderr)
+        return 1
+    _write_reports(arguments, whole)
+    return 0
+
+
+def _write_reports(arguments, whole):
+    if arguments.html:
+        arguments.html.write_text(report.html(whole), encoding="utf-8")
+        print(f"wrote {arguments.html}")
+    if getattr(arguments, "docs", False):
+        print(f"wrote {document.write_docs(ROOT / 'docs' / 'benchmarks.md', whole)}")
+
+
 def _session(arguments, directory):
     build = arguments.build or building.compile("release", *TARGETS)
     for needed in (sessions.RUNNER, sessions.FLEET):
@@ -68,9 +94,14 @@ def _session(arguments, directory):
 def _measure(name, module, session):
     print(f"bench: {name}", flush=True)
     began = time.monotonic()
-    suite = module.run(session)
+    try:
+        suite = module.run(session)
+    except (OSError, ValueError, subprocess.SubprocessError, sessions.Failure) as error:
+        # The others are worth having.
+        suite = results.Suite(name, name, [], [results.Case("broken", "the suite itself", failures={f"{name}: {error}": 1})])
     suite.seconds = time.monotonic() - began
     tables.show(suite)
+    print(f"bench: {name} took {suite.seconds:.0f} s", flush=True)
     return suite
 
 
@@ -82,6 +113,7 @@ def run(arguments, names):
         session, missing = _session(arguments, pathlib.Path(directory))
         for name, why in missing.items():
             print(f"without {name}: {why}")
+        session.survey()
         measured = [_measure(name, SUITES[name], session) for name in names if name not in skip]
         if len(names) > 1 and not arguments.quick:
             measured += [_measure(name, older.module(name), session) for name in older.NAMES if name not in skip]
@@ -91,11 +123,7 @@ def run(arguments, names):
     if arguments.json:
         arguments.json.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(f"wrote {arguments.json}")
-    if arguments.html:
-        arguments.html.write_text(report.html(whole), encoding="utf-8")
-        print(f"wrote {arguments.html}")
-    if getattr(arguments, "docs", False):
-        print(f"wrote {document.write_docs(ROOT / 'docs' / 'benchmarks.md', whole)}")
+    _write_reports(arguments, whole)
     return _status(measured)
 
 

@@ -160,6 +160,24 @@ class Turns(unittest.TestCase):
         self.assertEqual(order.count("B"), 10)
         self.assertEqual(max(len(run) for run in re.findall("A+", order)), 2)
 
+    def test_one_hiccup_makes_nobody_slow(self):
+        # The first try took long; the warm-up shows that it need not.
+        case, _ = self.turns((("A", 0.01), ("B", 15)), 20, 1, 30)
+        self.assertEqual(len(case.values("exit", "B")), 20)
+
+    def test_slow_is_who_always_is(self):
+        seconds = {"gyre": [9, 9, 9], "qemu-microvm": [9, 0.1], "qemu-q35": [3, 2, 4]}
+        everyone = [types.SimpleNamespace(name=name) for name in seconds]
+        with tempfile.TemporaryDirectory() as directory:
+            run = session.Session(pathlib.Path(directory), pathlib.Path(directory), everyone)
+            run.one_start = lambda peer, _start: {"exit_ns": seconds[peer.name].pop(0) * 1e9}
+            run.survey()
+        self.assertEqual(run.slow, {"qemu-q35": 2})
+        case = results.Case("a", "a")
+        self.assertEqual([peer.name for peer, _, _ in run.usable(case, lambda _: None, lambda *_: None)], ["gyre", "qemu-microvm"])
+        self.assertIn("only in base cases", case.skipped["qemu-q35"])
+        self.assertEqual(len(run.usable(case, lambda _: None, lambda *_: None, base=True)), 3)
+
     def test_failures_are_told_and_end_it(self):
         case, order = self.turns((("A", 0.01), ("B", 0.01)), 30, 0, 100, failing="B")
         self.assertEqual(case.failures, {"B: no": session.MOST_FAILURES + 1})

@@ -18,7 +18,7 @@ constexpr std::uint32_t kHandler = 0x2000;
 constexpr std::uint32_t kApicSpurious = 0xfee0'00f0;
 constexpr std::uint32_t kApicEnd = 0xfee0'00b0;
 
-const Bytes kHalt{0xfb, 0xf4, 0xeb, 0xfd};  // sti; 1: hlt; jmp 1b
+Bytes Halt() { return {0xfb, 0xf4, 0xeb, 0xfd}; }  // sti; 1: hlt; jmp 1b
 
 void Add32(Bytes& code, std::uint32_t value) {
   for (int shift = 0; shift < 32; shift += 8) {
@@ -66,7 +66,8 @@ Bytes Code(Program program) {
     case Program::kInterrupts: {
       Bytes code = Store(kApicSpurious, 0x1ff);               // the APIC is on
       Append(code, With32({0x0f, 0x01, 0x1d}, kIdtPointer));  // lidt
-      Append(code, kHalt);
+      Append(code, Count());                                  // ready
+      Append(code, Halt());
       return code;
     }
     case Program::kTurn:
@@ -88,7 +89,7 @@ void Load(Program program, std::span<std::byte> ram) {
   Bytes handler = Count();
   Append(handler, Store(kApicEnd, 0));
   Append(handler, With32({0xbc}, kStack));  // mov esp, kStack
-  Append(handler, kHalt);
+  Append(handler, Halt());
   Put(ram, kHandler, handler.data(), handler.size());
   // Flat code and data (SDM vol. 3, 3.4.5).
   constexpr std::array<std::uint64_t, 4> kDescriptors{0, 0, 0x00cf'9b00'0000'ffff, 0x00cf'9300'0000'ffff};

@@ -14,7 +14,7 @@ enum class Program : std::uint8_t {
   kPortReads,    // of kPort, which somebody serves
   kMemoryReads,  // of kRegister, which somebody serves
   kDoorbell,     // writes to kDoorbellAddress, an ioeventfd
-  kInterrupts,   // halts; each interrupt counts
+  kInterrupts,   // counts once when it is ready and halts; each interrupt counts
   kTurn,         // turns on the spot
 };
 

@@ -79,7 +79,7 @@ std::int64_t Median(std::vector<std::int64_t>& values) {
 
 // From the write to the eventfd to the handler's count; the guest halts in between.
 std::int64_t MeasureInterrupt(const Machine& machine) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // its set-up is done
+  AwaitPassAfter(machine, 0);  // an interrupt before the guest's set-up would be lost
   std::vector<std::int64_t> times;
   for (int i = 0; i < kInterruptsASample; ++i) {
     LetRun();
