@@ -114,9 +114,11 @@ class Suite:
             steps = last.parameter - first.parameter
             sides.append([(after - before) / steps for before, after in zip(first.values(quantity, side),
                                                                            last.values(quantity, side))])
+        if not all(sides):
+            return
         comparison = stats.compare(*sides)
-        if comparison:
-            self.targets.append(Target(f"{text}: at most {most:g} of {peer}", comparison.reaches(most), ratio_text(comparison)))
+        measured = ratio_text(comparison) if comparison else "a step costs less than the noise"
+        self.targets.append(Target(f"{text}: at most {most:g} of {peer}", comparison and comparison.reaches(most), measured))
 
 
 def ratio_text(comparison):

@@ -1,6 +1,7 @@
 """One run of the benchmarks: who takes part, how often, and how a start of a guest is measured."""
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import time
@@ -52,7 +53,8 @@ class Session:
         return tuple(paths)
 
     def taps(self, count):
-        return tuple(f"gyrebench{number}" for number in range(count))
+        """Names that no other run has at the same time; a VMM makes the interfaces, and they go with it."""
+        return tuple(f"gb{os.getpid() % 10**7}n{number}" for number in range(count))
 
     def start(self, guest, **fields):
         return peers.Start(guest=guest, directory=str(self.directory), **fields)

@@ -28,14 +28,17 @@ def show(suite):
         print(f"  {REACHED[target.reached]:8} {target.text}: {target.measured}")
 
 
+def _end(ratio):
+    return number(ratio["high"]) if ratio["high"] is not None else "any"
+
+
 def ratio_words(ratio):
     """Ours, of another's: the ratio with its interval and the verdict."""
-    high = number(ratio["high"]) if ratio["high"] is not None else "any"
     if ratio["verdict"] == stats.UNDECIDED:
         word = f"no verdict: {ratio['why']}"
     else:
         word = "better" if results.is_better(ratio["quantity"], ratio["verdict"]) else "worse"
-    return f"{number(ratio['ratio'])} ({number(ratio['low'])} to {high}), {word}"
+    return f"{number(ratio['ratio'])} ({number(ratio['low'])} to {_end(ratio)}), {word}"
 
 
 def _ratio(data, quantity, peer):
@@ -66,26 +69,43 @@ def _table(head, rows):
     return [_row(head), _row(["---"] * len(head)), *(_row(row) for row in rows), ""] if rows else []
 
 
+def _short(ratio):
+    """A ratio in a cell: with its interval where there is a verdict, and without one where there is none."""
+    if ratio is None:
+        return ""
+    if ratio["verdict"] == stats.UNDECIDED:
+        return f"{number(ratio['ratio'])}, no verdict"
+    return f"{number(ratio['ratio'])} ({number(ratio['low'])} to {_end(ratio)})"
+
+
+def _suite_rows(suite, peers):
+    others = [peer for peer in peers if peer != results.OURS]
+    for case in suite["cases"]:
+        title = case["title"] + (" (nested)" if case["nested"] else "")
+        for quantity, entry in case["quantities"].items():
+            ratios = {ratio["of"]: ratio for ratio in case["ratios"] if ratio["quantity"] == quantity}
+            medians = [number(entry["peers"][peer]["median"]) if peer in entry["peers"] else "" for peer in peers]
+            yield (title, f"{entry['title']}, {entry['unit']}".rstrip(", "), *medians, *(_short(ratios.get(peer)) for peer in others))
+
+
 def markdown(whole):
-    """Targets, then a table a suite: the median of each peer, and ours as a ratio to it."""
+    """Targets, then a table a suite: each peer's median, and ours as a ratio to it."""
     lines = ["### Targets", ""]
     lines += _table(("suite", "target", "measured", ""), [
         (suite["name"], target["text"], target["measured"], REACHED[target["reached"]].lower())
         for suite in whole["suites"] for target in suite["targets"]])
     for suite in whole["suites"]:
-        rows = []
+        seen = {peer for case in suite["cases"] for entry in case["quantities"].values() for peer in entry["peers"]}
+        peers = [peer for peer in whole["peers"] if peer in seen]
+        lines += [f"### {suite['title']}", "", *suite["method"], *([""] if suite["method"] else [])]
+        lines += _table(("case", "median of", *peers, *(f"gyre / {peer}" for peer in peers if peer != results.OURS)),
+                        list(_suite_rows(suite, peers)))
+        left = {}
         for case in suite["cases"]:
-            title = case["title"] + (" (nested)" if case["nested"] else "")
-            for quantity, entry in case["quantities"].items():
-                for peer, values in entry["peers"].items():
-                    ratio = next((ratio_words(r) for r in case["ratios"] if (r["quantity"], r["of"]) == (quantity, peer)), "")
-                    rows.append((title, f"{entry['title']}, {entry['unit']}".rstrip(", "), peer, number(values["median"]),
-                                 number(values["p99"]), values["count"], ratio))
-        if rows:
-            lines += [f"### {suite['title']}", "", *suite["method"], ""]
-            lines += _table(("case", "what", "who", "median", "p99", "n", "gyre's, of it (95 % interval)"), rows)
-        left = sorted({f"{peer}: {why}" for case in suite["cases"] for peer, why in case["skipped"].items()})
-        lines += [*(f"* without {line}" for line in left), ""] if left else []
+            for peer, why in [*case["skipped"].items(), *(("failed", why) for why in case["failures"])]:
+                left.setdefault((peer, why), []).append(case["title"])
+        lines += [f"* without {peer}: {', '.join(titles) if len(titles) < 4 else f'{len(titles)} cases'}: {why}"
+                  if peer != "failed" else f"* failed: {why}" for (peer, why), titles in left.items()] + ([""] if left else [])
         if suite["text"]:
-            lines += [f"### {suite['title']}", "", "```", suite["text"], "```", ""]
+            lines += ["```", suite["text"], "```", ""]
     return lines

@@ -120,6 +120,12 @@ class Targets(unittest.TestCase):
         suite.aim_growth("each further", "one", "five", "exit", results.FLOOR, most=2)
         self.assertEqual([(target.reached, target.measured) for target in suite.targets], [(False, "3 (3 to 3)")])
 
+    def test_growth_that_the_noise_hides_is_open(self):
+        suite = results.Suite("s", "S", [], [two_peers("exit", [5.0] * 9, [2.0] * 9, "one", 1),
+                                             two_peers("exit", [6.0] * 9, [1.0] * 9, "five", 5)])
+        suite.aim_growth("each further", "one", "five", "exit", results.FLOOR, most=2)
+        self.assertEqual([target.reached for target in suite.targets], [None])
+
     def test_absolute(self):
         suite = results.Suite("s", "S", [], [two_peers("memory", [1.0, 1.5, 2.0], [1.0])])
         for most, reached in ((2, True), (0.5, False), (1.5, None)):
