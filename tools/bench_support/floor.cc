@@ -1,13 +1,21 @@
-// gyre-floor [--memory MIB] GUEST: the least that any VMM can do. The bare KVM
-// calls in their best order, one guest, no frills; what `tools/bench boot` measures
-// gyred against. A tool of the bench, not an example of our style of KVM use.
+// gyre-floor [--memory MIB] [--cpus N] [--disk FILE]... [--tap NAME]... GUEST: the least
+// that any VMM can do. The bare KVM calls in their best order, one guest, no frills; what
+// `tools/bench` measures gyred against. A tool of the bench, not an example of our style
+// of KVM use.
+//
+// A further vCPU is made, mapped and has its CPUID, and gets no thread, since the guest
+// does not start it. A disk is a file that is opened, looked at and locked, a network a
+// tap that is made; each has an irqfd and a doorbell's eventfd, and no driver.
 //
 // GUEST is an ELF64 file with a PVH note (Xen's PVH boot ABI: 32-bit, flat, paging
 // off). OUT to 0x3f8 goes to stdout at once, 0x3fd says that the line is idle, a
 // write of v to 0xf4 exits with (v << 1) | 1. Our own failures exit with 2.
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -17,6 +25,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 namespace {
 
@@ -28,6 +37,10 @@ constexpr std::uint32_t kPvhEntryNote = 18;  // XEN_ELFNOTE_PHYS32_ENTRY
 constexpr std::uint64_t kIoApicPins = 24;
 constexpr std::uint32_t kMaxCpuidEntries = 256;
 constexpr std::size_t kNoteAlignment = 4;
+// RAM below and above the addresses of devices and local APICs.
+constexpr std::uint64_t kLowEnd = std::uint64_t{3} << 30;
+constexpr std::uint64_t kHighStart = std::uint64_t{4} << 30;
+constexpr std::uint32_t kFirstGsi = 5;
 
 [[noreturn]] void Die(const char* what) {
   std::perror(what);
@@ -147,8 +160,10 @@ constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, CpuidHead);
 
 void SetCpuid(int kvm, int vcpu) {
   static Cpuid cpuid;
-  cpuid.count = kMaxCpuidEntries;
-  Call(kvm, kGetSupportedCpuid, &cpuid, "KVM_GET_SUPPORTED_CPUID");
+  if (cpuid.count == 0) {
+    cpuid.count = kMaxCpuidEntries;
+    Call(kvm, kGetSupportedCpuid, &cpuid, "KVM_GET_SUPPORTED_CPUID");
+  }
   Call(vcpu, kSetCpuid2, &cpuid, "KVM_SET_CPUID2");
 }
 
@@ -193,55 +208,149 @@ void ServePort(kvm_run* run) {
 [[noreturn]] void Run(int vcpu, kvm_run* run) {
   for (;;) {
     Call(vcpu, KVM_RUN, 0, "KVM_RUN");
-    if (run->exit_reason != KVM_EXIT_IO) {
-      Refuse("the guest did something else than a port access");
+    if (run->exit_reason == KVM_EXIT_MMIO) {
+      std::memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+    } else if (run->exit_reason == KVM_EXIT_IO) {
+      ServePort(run);
+    } else {
+      Refuse("the guest did something else than an access to a device");
     }
-    ServePort(run);
   }
 }
 
-// The slot comes before the split irq chip, and no in-kernel one is made: that would
+struct Options {
+  std::size_t memory = std::size_t{128} << 20;
+  unsigned cpus = 1;
+  std::vector<const char*> disks;
+  std::vector<const char*> taps;
+  const char* guest = nullptr;
+};
+
+void AddSlots(int vm, const Memory& memory) {
+  kvm_userspace_memory_region slot = {};
+  slot.memory_size = memory.size < kLowEnd ? memory.size : kLowEnd;
+  slot.userspace_addr = reinterpret_cast<std::uintptr_t>(memory.base);
+  Call(vm, KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION");
+  if (memory.size > kLowEnd) {
+    slot.slot = 1;
+    slot.guest_phys_addr = kHighStart;
+    slot.memory_size = memory.size - kLowEnd;
+    slot.userspace_addr += kLowEnd;
+    Call(vm, KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION");
+  }
+}
+
+kvm_run* CreateVcpu(int kvm, int vm, unsigned index, int& vcpu) {
+  vcpu = Call(vm, KVM_CREATE_VCPU, static_cast<unsigned long>(index), "KVM_CREATE_VCPU");
+  SetCpuid(kvm, vcpu);
+  static const auto size =
+      static_cast<std::size_t>(Call(kvm, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE"));
+  void* const run = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+  if (run == MAP_FAILED) {
+    Die("map the vCPU");
+  }
+  return static_cast<kvm_run*>(run);
+}
+
+void OpenDisk(const char* path) {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  struct stat status{};
+  struct flock lock{};
+  lock.l_type = F_RDLCK;
+  if (fd < 0 || ::fstat(fd, &status) < 0 || ::fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+    Die(path);
+  }
+}
+
+void OpenTap(const char* name) {
+  const int fd = ::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  ifreq request = {};
+  std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  if (fd < 0 || ::ioctl(fd, TUNSETIFF, &request) < 0 || ::ioctl(fd, TUNSETOFFLOAD, 0) < 0) {
+    Die(name);
+  }
+}
+
+// What each device has of KVM: an irqfd. Its doorbell waits for a driver.
+void ConnectDevice(int vm, std::uint32_t gsi) {
+  const int doorbell = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  kvm_irqfd irq = {};
+  irq.fd = static_cast<std::uint32_t>(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  irq.gsi = gsi;
+  if (doorbell < 0) {
+    Die("eventfd");
+  }
+  Call(vm, KVM_IRQFD, &irq, "KVM_IRQFD");
+}
+
+void AddDevices(int vm, const Options& options) {
+  std::uint32_t gsi = kFirstGsi;
+  for (const char* const disk : options.disks) {
+    OpenDisk(disk);
+    ConnectDevice(vm, gsi++);
+  }
+  for (const char* const tap : options.taps) {
+    OpenTap(tap);
+    ConnectDevice(vm, gsi++);
+  }
+}
+
+// The slots come before the split irq chip, and no in-kernel one is made: that would
 // keep the next slot, or the VM's end, waiting for a grace period.
-[[noreturn]] void Boot(const char* guest, std::size_t memory_size) {
+[[noreturn]] void Boot(const Options& options) {
   const int kvm = ::open("/dev/kvm", O_RDWR | O_CLOEXEC);
   if (kvm < 0) {
     Die("/dev/kvm");
   }
   const int vm = Call(kvm, KVM_CREATE_VM, 0, "KVM_CREATE_VM");
-  const Memory memory = MapMemory(memory_size);
-  const std::uint32_t entry = Load(OpenFile(guest), memory);
-  kvm_userspace_memory_region slot = {};
-  slot.memory_size = memory.size;
-  slot.userspace_addr = reinterpret_cast<std::uintptr_t>(memory.base);
-  Call(vm, KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION");
+  const Memory memory = MapMemory(options.memory);
+  const std::uint32_t entry = Load(OpenFile(options.guest), memory);
+  AddSlots(vm, memory);
   kvm_enable_cap split = {};
   split.cap = KVM_CAP_SPLIT_IRQCHIP;
   split.args[0] = kIoApicPins;
   Call(vm, KVM_ENABLE_CAP, &split, "KVM_CAP_SPLIT_IRQCHIP");
-  const int vcpu = Call(vm, KVM_CREATE_VCPU, 0, "KVM_CREATE_VCPU");
-  SetCpuid(kvm, vcpu);
-  SetEntryState(vcpu, entry);
-  const int run_size = Call(kvm, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE");
-  void* const run =
-      ::mmap(nullptr, static_cast<std::size_t>(run_size), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-  if (run == MAP_FAILED) {
-    Die("map the vCPU");
+  int vcpu = -1;
+  kvm_run* const run = CreateVcpu(kvm, vm, 0, vcpu);
+  for (unsigned index = 1; index < options.cpus; ++index) {
+    int other = -1;
+    (void)CreateVcpu(kvm, vm, index, other);
   }
-  Run(vcpu, static_cast<kvm_run*>(run));
+  AddDevices(vm, options);
+  SetEntryState(vcpu, entry);
+  Run(vcpu, run);
+}
+
+Options Parse(int argc, char** argv) {
+  Options options;
+  int i = 1;
+  for (; i + 1 < argc; i += 2) {
+    const char* const value = argv[i + 1];
+    if (std::strcmp(argv[i], "--memory") == 0) {
+      options.memory = static_cast<std::size_t>(std::strtoul(value, nullptr, 10)) << 20;
+    } else if (std::strcmp(argv[i], "--cpus") == 0) {
+      options.cpus = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
+    } else if (std::strcmp(argv[i], "--disk") == 0) {
+      options.disks.push_back(value);
+    } else if (std::strcmp(argv[i], "--tap") == 0) {
+      options.taps.push_back(value);
+    } else {
+      break;
+    }
+  }
+  if (argc - i == 1 && options.memory != 0 && options.cpus != 0) {
+    options.guest = argv[i];
+  }
+  return options;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::size_t mib = 128;
-  int next = 1;
-  if (argc == 4 && std::strcmp(argv[1], "--memory") == 0) {
-    mib = std::strtoul(argv[2], nullptr, 10);
-    next = 3;
+  const Options options = Parse(argc, argv);
+  if (options.guest == nullptr) {
+    Refuse("usage: gyre-floor [--memory MIB] [--cpus N] [--disk FILE]... [--tap NAME]... GUEST");
   }
-  // One slot, no gap: what is larger would reach the local APIC's page.
-  if (argc - next != 1 || mib == 0 || mib > 3072) {
-    Refuse("usage: gyre-floor [--memory MIB] GUEST, with 1 to 3072 MiB");
-  }
-  Boot(argv[next], mib << 20);
+  Boot(options);
 }

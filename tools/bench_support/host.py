@@ -33,14 +33,29 @@ def _kvm():
     return {"modules": modules, "parameters": parameters}
 
 
+def _favordynmods():
+    """Whether the cgroup file systems are mounted for quick moves of threads, on which creating a VM waits."""
+    mounts = [line.split() for line in (_read("/proc/self/mounts") or "").splitlines()]
+    options = [mount[3].split(",") for mount in mounts if len(mount) > 3 and mount[2].startswith("cgroup")]
+    return {"cgroup": "v2" if any(mount[2] == "cgroup2" for mount in mounts if len(mount) > 2) else "v1",
+            "favordynmods": any("favordynmods" in words for words in options)}
+
+
+def _memory_mib():
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) // 1024
+    return None
+
+
 def load():
     return (_read("/proc/loadavg") or "").split()[:3]
 
 
-def version(program):
-    """The first line that `program --version` says, or None."""
+def version(program, option="--version"):
+    """The first line that the program says of its version, or None."""
     try:
-        out = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        out = subprocess.run([program, option], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return out.splitlines()[0] if out else None
@@ -59,6 +74,8 @@ def facts(root):
         "cpu": _cpu(),
         "kernel": platform.release(),
         "kvm": _kvm(),
+        "memory_mib": _memory_mib(),
+        "cgroups": _favordynmods(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "none visible",
         "transparent_hugepage": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
         "load_before": load(),

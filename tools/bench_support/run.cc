@@ -1,4 +1,4 @@
-// gyre-bench-run [--rss BYTES] [--timeout SECONDS] -- PROGRAM ARGUMENT...: starts a VMM
+// gyre-bench-run [--rss BYTES | --signal N] [--timeout SECONDS] -- PROGRAM ARGUMENT...: starts a VMM
 // once and measures it from outside. A small static program of its own, because a
 // fork out of an interpreter costs as much as what is measured and varies more.
 //
@@ -7,7 +7,9 @@
 // status, and its output in hex. With --rss, for a guest that says one byte and waits,
 // the line has the resident bytes of all mappings, but for those of at least BYTES,
 // which are taken for guest memory: the most of two samples, at the first byte and
-// when the program has settled. Then it is killed.
+// when the program has settled. Then it is killed. With --signal, for such a guest, the
+// line has the nanoseconds from that signal, sent when the program has settled, to the
+// return of wait4, by when the kernel has closed its files and freed its memory.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -30,6 +32,7 @@ namespace {
 
 constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr int kExecFailed = 127;
+constexpr timespec kSettled = {.tv_sec = 0, .tv_nsec = 100'000'000};
 
 [[noreturn]] void Die(const char* what) {
   std::perror(what);
@@ -52,6 +55,7 @@ std::int64_t Now() {
 
 struct Options {
   std::uint64_t guest_bytes = 0;  // 0: measure time, not memory
+  int signal = 0;                 // 0: let it end by itself
   std::int64_t timeout_ns = 20 * kNsPerSecond;
   char** program = nullptr;
 };
@@ -200,8 +204,26 @@ Resident ReadResident(pid_t pid, std::uint64_t guest_bytes) {
   return resident;
 }
 
+void MeasureRelease(const Options& options) {
+  const Child child = Start(options.program);
+  Output output;
+  pollfd fd = {.fd = child.output, .events = POLLIN, .revents = 0};
+  if (::poll(&fd, 1, MillisecondsLeft(Now() + options.timeout_ns)) == 1) {
+    Drain(child, output);
+  }
+  ::nanosleep(&kSettled, nullptr);
+  const std::int64_t begin = Now();
+  ::kill(child.pid, options.signal);
+  const bool ended = AwaitEnd(child, options.timeout_ns, output);
+  int status = 0;
+  ::waitpid(child.pid, &status, 0);
+  const std::int64_t end = Now();
+  Print("{\"missed\": %s, \"timed_out\": %s, \"release_ns\": %lld, \"status\": %d, \"signal\": %d}\n",
+        output.size == 0 ? "true" : "false", ended ? "false" : "true", static_cast<long long>(end - begin),
+        WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
 void MeasureMemory(const Options& options) {
-  constexpr timespec kSettled = {.tv_sec = 0, .tv_nsec = 100'000'000};
   const Child child = Start(options.program);
   Output output;
   pollfd fd = {.fd = child.output, .events = POLLIN, .revents = 0};
@@ -229,6 +251,8 @@ Options Parse(int argc, char** argv) {
     const auto number = std::strtoull(argv[i + 1], nullptr, 10);
     if (std::strcmp(argv[i], "--rss") == 0) {
       options.guest_bytes = number;
+    } else if (std::strcmp(argv[i], "--signal") == 0) {
+      options.signal = static_cast<int>(number);
     } else if (std::strcmp(argv[i], "--timeout") == 0) {
       options.timeout_ns = static_cast<std::int64_t>(number) * kNsPerSecond;
     } else {
@@ -246,11 +270,15 @@ Options Parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   const Options options = Parse(argc, argv);
   if (options.program == nullptr) {
-    std::fputs("usage: gyre-bench-run [--rss BYTES] [--timeout SECONDS] -- PROGRAM ARGUMENT...\n", stderr);
+    std::fputs(
+        "usage: gyre-bench-run [--rss BYTES | --signal N] [--timeout SECONDS] -- PROGRAM ARGUMENT...\n",
+        stderr);
     return 2;
   }
   if (options.guest_bytes != 0) {
     MeasureMemory(options);
+  } else if (options.signal != 0) {
+    MeasureRelease(options);
   } else {
     MeasureTime(options);
   }
