@@ -173,7 +173,7 @@ unsigned TalkOnMany(const std::string& side, unsigned port, unsigned count) {
     for (std::string part = ReadSome(all[i], 100); !part.empty(); part = ReadSome(all[i], 100)) {
       got += part;
     }
-    good += got == "connection " + std::to_string(i) ? 1 : 0;
+    good += got == "connection " + std::to_string(i) ? 1U : 0U;
     ::close(all[i]);
   }
   return good;
