@@ -166,6 +166,10 @@ TEST_F(Control, EachQuery_Answers) {
     if (!name.contains("query-") || name == "query-stats") {
       continue;
     }
+    if (name.starts_with("query-balloon")) {  // as in QEMU
+      EXPECT_EQ(client.Run(name)["error"]["class"], "DeviceNotActive") << name;
+      continue;
+    }
     EXPECT_TRUE(client.Run(name).contains("return")) << name;
   }
   for (const char* const target : {"vm", "vcpu"}) {

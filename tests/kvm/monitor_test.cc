@@ -91,7 +91,7 @@ TEST_F(Control, MonitorsLineThatIsAMistake_IsToldAndDoesNothing) {
   EXPECT_THAT(Says(client, "info stats disk"), testing::StartsWith("Error: "));
   EXPECT_THAT(Says(client, "block_resize disk0 2M"), testing::StartsWith("Error: Cannot find"));
   EXPECT_THAT(Says(client, "watchdog_action zap"), testing::StartsWith("Error: "));
-  EXPECT_THAT(Says(client, "memsave 0 0 " + TempPath("x")), testing::StartsWith("Error: "));
+  EXPECT_THAT(Says(client, "memsave 0x800000000000 1 " + TempPath("x")), testing::StartsWith("Error: "));
   EXPECT_THAT(Says(client, "cpu 7"), testing::StartsWith("Error: "));
   EXPECT_EQ(Says(client, "info status"), "VM status: paused (prelaunch)\r\n");
   EXPECT_TRUE(client.events.empty());
