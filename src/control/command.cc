@@ -1,5 +1,6 @@
 #include "src/control/command.h"
 
+#include <algorithm>
 #include <array>
 
 #include "gyre/base/format.h"
@@ -38,6 +39,22 @@ bool Call::Flag(std::string_view name, bool otherwise) const {
 
 std::uint64_t Call::Unsigned(std::string_view name, std::uint64_t otherwise) const {
   return Has(name) ? Unsigned(name) : otherwise;
+}
+
+const Command* FindCommand(const Services& services, std::string_view name) {
+  const auto commands = services.commands();
+  const auto found = std::ranges::lower_bound(commands, name, {}, &Command::name);
+  return found != commands.end() && (*found)->name == name ? *found : nullptr;
+}
+
+Outcome AdmitNow(const Services& services, const Command& command) {
+  if ((command.flags & Command::kNotInDump) != 0 && services.dump.active()) {
+    return Refuse("There is a dump in process, please wait.");
+  }
+  if (services.machine != nullptr && !command.allowed.states.Has(services.machine->lifecycle().state())) {
+    return Refuse(std::string(command.allowed.refusal));
+  }
+  return Nothing();
 }
 
 std::string VcpuPath(unsigned index) { return format("/machine/cpu[{}]", index); }

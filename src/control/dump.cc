@@ -91,11 +91,8 @@ void Dump::Start(Services& services, const ClientState& client, OutputFile file,
       done(std::move(outcome));
     }
   };
-  if (plan.detach) {
-    services.workers.Run(std::move(write), std::move(end));
-  } else {
-    services.workers.Run(std::move(write), std::move(end), client.gone);
-  }
+  services.workers.Run(std::move(write), std::move(end),
+                       plan.detach ? std::make_shared<std::atomic<bool>>(false) : client.gone);
 }
 
 void Dump::Finish(Services& services, const Outcome& outcome) {

@@ -198,14 +198,8 @@ Status Server::StartMonitorThread() {
 
 // --- Commands ---
 
-const Command* Server::Find(std::string_view name) const {
-  const auto commands = services_.commands();
-  const auto found = std::ranges::lower_bound(commands, name, {}, &Command::name);
-  return found != commands.end() && (*found)->name == name ? *found : nullptr;
-}
-
 bool Server::TakesFd(std::string_view name) const {
-  const Command* const command = Find(name);
+  const Command* const command = FindCommand(services_, name);
   return command != nullptr && (command->flags & Command::kTakesFd) != 0;
 }
 
@@ -228,18 +222,7 @@ Outcome Server::Admit(const Command* command, const ClientState& client, const R
     return Refuse("Capabilities negotiation is already complete, command ignored",
                   ErrorClass::kCommandNotFound);
   }
-  return request.oob ? Nothing() : AdmitNow(*command);
-}
-
-// Whether the VM is in a state for it. Out-of-band commands have none that they need.
-Outcome Server::AdmitNow(const Command& command) const {
-  if ((command.flags & Command::kNotInDump) != 0 && services_.dump.active()) {
-    return Refuse("There is a dump in process, please wait.");
-  }
-  if (services_.machine != nullptr && !command.allowed.states.Has(services_.machine->lifecycle().state())) {
-    return Refuse(std::string(command.allowed.refusal));
-  }
-  return Nothing();
+  return request.oob ? Nothing() : AdmitNow(services_, *command);
 }
 
 void Server::Execute(const SessionPtr& session, Request request) {
@@ -251,7 +234,7 @@ void Server::Execute(const SessionPtr& session, Request request) {
 }
 
 void Server::Run(const SessionPtr& session, Request request) {
-  const Command* const command = Find(request.name);
+  const Command* const command = FindCommand(services_, request.name);
   if (auto admitted = Admit(command, session->client(), request); !admitted || retired_) {
     return Finish(session, admitted ? Refuse("gyred is about to end") : std::move(admitted), request.id);
   }
@@ -284,7 +267,7 @@ void Server::Finish(const SessionPtr& session, const Outcome& outcome, const std
 
 // Of the client's state it may look at nothing: that is the main loop's.
 Outcome Server::ExecuteOob(Session& session, Request request) {
-  const Command* const command = Find(request.name);
+  const Command* const command = FindCommand(services_, request.name);
   if (auto admitted = Admit(command, session.client(), request); !admitted) {
     return admitted;
   }

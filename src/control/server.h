@@ -64,9 +64,7 @@ class Server final : private SessionHost {
   void PauseListening(bool paused);
   void Broadcast(const std::shared_ptr<const std::string>& line);
   void Purge();
-  const Command* Find(std::string_view name) const;
   Outcome Admit(const Command* command, const ClientState& client, const Request& request) const;
-  Outcome AdmitNow(const Command& command) const;
   void Run(const SessionPtr& session, Request request);
   void Finish(const SessionPtr& session, const Outcome& outcome, const std::optional<Json>& id);
   Status StartMonitorThread();

@@ -43,6 +43,11 @@ struct Services {
   std::function<bool(std::size_t socket)> has_clients;
 };
 
+// Null: there is no such command.
+const Command* FindCommand(const Services& services, std::string_view name);
+// Whether the VM is in a state for it. Out-of-band commands have none that they need.
+Outcome AdmitNow(const Services& services, const Command& command);
+
 // A vCPU's name on the wire.
 std::string VcpuPath(unsigned index);
 // A disk's, and its image's.

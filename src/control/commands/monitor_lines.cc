@@ -314,22 +314,15 @@ Outcome Admit(const Services& services, const Command& command, const Json& argu
   if (auto checked = CheckArguments(arguments, *command.arguments); !checked) {
     return Refuse(std::move(checked).error());
   }
-  if ((command.flags & Command::kNotInDump) != 0 && services.dump.active()) {
-    return Refuse("There is a dump in process, please wait.");
-  }
-  if (!command.allowed.states.Has(services.machine->lifecycle().state())) {
-    return Refuse(std::string(command.allowed.refusal));
-  }
-  return Nothing();
+  return AdmitNow(services, command);
 }
 
 void Execute(Call& call, const Line& line, Json arguments, VcpuIndex vcpu, Done done) {
-  const auto commands = call.services.commands();
-  const auto found = std::ranges::find(commands, line.command, &Command::name);
-  if (found == commands.end()) {
+  const Command* const found = FindCommand(call.services, line.command);
+  if (found == nullptr) {
     return done(Refuse(format("The command {} has not been found", line.command)));
   }
-  const Command& command = **found;
+  const Command& command = *found;
   const auto& members = command.arguments->members;
   if (std::ranges::find(members, "cpu-index", &Member::name) != members.end()) {
     arguments["cpu-index"] = vcpu.value();
