@@ -10,6 +10,9 @@
 namespace gyre::control {
 namespace {
 
+// How often clients are told how far it is.
+constexpr std::int64_t kTellEach = 500'000'000;
+
 std::string_view Name(Dump::State state) {
   static constexpr std::array<std::string_view, 4> kNames{"none", "active", "completed", "failed"};
   return kNames.at(static_cast<std::size_t>(state));
@@ -82,6 +85,10 @@ void Dump::Start(Services& services, const ClientState& client, OutputFile file,
     auto written = core.WriteTo(file.fd(), *progress, cancelled);
     return AsOutcome(written ? file.Commit() : std::move(written));
   };
+  // On kRealtime: the VM is stopped.
+  progress_timer_ = std::make_unique<loop::Timer>(services.loop, loop::ClockType::kRealtime,
+                                                  [this, &services] { Tell(services); });
+  progress_timer_->Set(services.loop.Now(loop::ClockType::kRealtime) + kTellEach);
   if (plan.detach) {
     done(Nothing());
   }
@@ -95,7 +102,13 @@ void Dump::Start(Services& services, const ClientState& client, OutputFile file,
                        plan.detach ? std::make_shared<std::atomic<bool>>(false) : client.gone);
 }
 
+void Dump::Tell(Services& services) {
+  services.events.Send("DUMP_PROGRESS", {{"result", Describe()}});
+  progress_timer_->Set(services.loop.Now(loop::ClockType::kRealtime) + kTellEach);
+}
+
 void Dump::Finish(Services& services, const Outcome& outcome) {
+  progress_timer_.reset();
   state_ = outcome ? State::kCompleted : State::kFailed;
   Json data{{"result", Describe()}};
   if (!outcome) {

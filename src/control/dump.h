@@ -7,6 +7,7 @@
 #include <memory>
 #include <string_view>
 
+#include "gyre/loop/event_loop.h"
 #include "src/control/command.h"
 #include "src/control/json.h"
 #include "src/control/output_file.h"
@@ -38,10 +39,12 @@ class Dump {
     std::atomic<std::uint64_t> total{0};
   };
   struct Core;
+  void Tell(Services& services);
   void Finish(Services& services, const Outcome& outcome);
 
   State state_ = State::kNone;
   bool resume_ = false;
+  std::unique_ptr<loop::Timer> progress_timer_;  // while one is active
   std::shared_ptr<Progress> progress_ = std::make_shared<Progress>();
 };
 

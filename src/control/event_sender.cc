@@ -41,6 +41,8 @@ constexpr std::array kDumpResultMembers{Member{"status", &kDumpState, "how it st
 constexpr Type kDumpResult = ObjectType("DumpQueryResult", kDumpResultMembers);
 constexpr std::array kDumpMembers{Member{"result", &kDumpResult, "how it ended"},
                                   Member{"error", &kString, "why it failed", kOptional}};
+constexpr std::array kProgressMembers{Member{"result", &kDumpResult, "how far it is"}};
+constexpr Type kProgressData = ObjectType("DumpProgressInfo", kProgressMembers);
 constexpr Type kDumpData = ObjectType("DumpCompletedInfo", kDumpMembers);
 
 constexpr std::array<std::string_view, 2> kRecipients{"hypervisor", "guest"};
@@ -77,6 +79,7 @@ constexpr std::array kEvents{
     EventKind{"BALLOON_CHANGE", "The guest has given memory back, or taken it.", &kBalloonData, kSecond},
     EventKind{"BLOCK_IO_ERROR", "The host could not carry out a disk's request.", &kIoErrorData},
     EventKind{"DUMP_COMPLETED", "A memory dump has ended, well or not.", &kDumpData},
+    EventKind{"DUMP_PROGRESS", "How far a memory dump is; twice a second.", &kProgressData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
     EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
     EventKind{"MEMORY_FAILURE", "Hardware has lost a part of guest memory.", &kFailureData},

@@ -70,6 +70,7 @@ class Machine final : private LifecycleTarget {
   const memory::AddressSpace& io_space() const { return io_space_; }
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
+  const VirtioBus& virtio() const { return *virtio_; }
   std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
   // Bytes that a guest has left beside a balloon of this size.
   std::uint64_t MemoryBeside(std::uint64_t balloon) const {

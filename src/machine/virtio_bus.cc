@@ -62,6 +62,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                           config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
+  slot.config = config;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
   slot.nic = dynamic_cast<virtio::Nic*>(device.get());
   slot.balloon = dynamic_cast<virtio::Balloon*>(device.get());
@@ -103,6 +104,15 @@ std::vector<VirtioSlot> VirtioBus::slots() const {
   all.reserve(slots_.size());
   for (unsigned i = 0; i < slots_.size(); ++i) {
     all.push_back(VirtioSlotAt(i, acpi_));
+  }
+  return all;
+}
+
+std::vector<VirtioBus::Plugged> VirtioBus::plugged() const {
+  std::vector<Plugged> all;
+  for (unsigned i = 0; i < slots_.size(); ++i) {
+    all.push_back(
+        {.config = slots_[i].config, .where = VirtioSlotAt(i, acpi_), .transport = *slots_[i].transport});
   }
   return all;
 }

@@ -65,6 +65,13 @@ class VirtioBus {
   ~VirtioBus();
 
   std::vector<VirtioSlot> slots() const;
+  // As they are plugged in; as long as the bus.
+  struct Plugged {
+    const virtio::DeviceConfig& config;
+    VirtioSlot where;
+    const virtio::MmioTransport& transport;
+  };
+  std::vector<Plugged> plugged() const;
   // The network devices.
   std::vector<virtio::Nic*> nics() const;
   // Null without one.
@@ -77,6 +84,7 @@ class VirtioBus {
 
  private:
   struct Slot {
+    virtio::DeviceConfig config;
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
     virtio::Nic* nic = nullptr;  // the device, if it is one

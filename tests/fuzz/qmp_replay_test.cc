@@ -27,6 +27,7 @@ TEST(QmpFuzzer, EachFileOfTheCorpus_IsServed) {
   EXPECT_GE(files.size(), 4U) << "a corpus is part of the sources";
   for (const auto& file : files) {
     FuzzQmp(file);
+    FuzzQmpServer(file);
   }
 }
 
@@ -39,6 +40,7 @@ TEST(QmpFuzzer, Mutations_AreServed) {
         mutated[random() % mutated.size()] = static_cast<char>(random());
       }
       FuzzQmp(mutated);
+      FuzzQmpServer(mutated);
     }
   }
 }

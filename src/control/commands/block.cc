@@ -101,6 +101,14 @@ Outcome QueryBlock(Call& call) {
   return list;
 }
 
+Outcome QueryNodes(Call& call) {
+  Json list = Json::array();
+  for (const auto& [id, disk] : DisksOf(call)) {
+    list.push_back(InsertedJson(disk->Info()));
+  }
+  return list;
+}
+
 Json StatsJson(const virtio::DiskStats& stats, std::int64_t now_ns) {
   Json json{{"wr_highest_offset", stats.highest_offset},
             {"account_invalid", true},
@@ -260,6 +268,11 @@ constexpr std::array kCommands{
             .help = "The disks: their images, cache modes, limits, and whether an error has stopped the VM.",
             .result = &kBlocks,
             .run = QueryBlock},
+    Command{.name = "query-named-block-nodes",
+            .help = "The disks' images.",
+            .arguments = &kNodesArguments,
+            .result = &kNodes,
+            .run = QueryNodes},
     Command{.name = "query-blockstats",
             .help = "What each disk has done. Histograms are there once there is something in them.",
             .arguments = &kStatsArguments,

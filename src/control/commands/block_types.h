@@ -49,6 +49,10 @@ inline constexpr std::array kInsertedMembers{
     Member{"iops_size", &kUnsigned, "bytes that count as one request", kOptional},
     Member{"group", &kString, "of its limits", kOptional}};
 inline constexpr Type kInserted = ObjectType("BlockDeviceInfo", kInsertedMembers);
+inline constexpr Type kNodes = ArrayType("array of BlockDeviceInfo", kInserted);
+inline constexpr std::array kNodesMembers{
+    Member{"flat", &kBoolean, "without backing files, of which there are none", kOptional}};
+inline constexpr Type kNodesArguments = ObjectType("query-named-block-nodes arguments", kNodesMembers);
 inline constexpr std::array kBlockMembers{
     Member{"device", &kString, "the disk's id"},
     Member{"qdev", &kString, "its name for others", kOptional},

@@ -11,6 +11,7 @@ namespace gyre::control {
 std::span<const Command> ProtocolCommands();   // the wire itself: capabilities, version, commands, schema
 std::span<const Command> LifecycleCommands();  // run states and requests
 std::span<const Command> MachineCommands();    // what the VM is made of
+std::span<const Command> ObjectCommands();     // the same, as objects with properties
 std::span<const Command> ChardevCommands();    // where serial ports' and consoles' bytes go
 std::span<const Command> BlockCommands();      // disks
 std::span<const Command> BalloonCommands();    // memory that the guest gives back

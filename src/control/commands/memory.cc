@@ -196,6 +196,28 @@ Outcome QueryMemoryTree(Call& call) {
   return Json{{"human-readable-text", MemoryTreeText(*call.services.machine)}};
 }
 
+// A block may lie in several ranges.
+Outcome QueryRamBlocks(Call& call) {
+  std::string text =
+      format("{:>24} {:>8} {:>18} {:>18} {:>18}\n", "Block Name", "PSize", "Offset", "Used", "Total");
+  for (const auto& range : call.services.machine->ram().ranges()) {
+    text += format("{:>24} {:>8} {:#018x} {:#018x} {:#018x}\n", range.block->name(),
+                   format("{} KiB", range.block->unit() / kKiB), range.start.value(), range.size,
+                   range.block->size());
+  }
+  return Json{{"human-readable-text", std::move(text)}};
+}
+
+// One, which all vCPUs and all RAM belong to.
+Outcome QueryNuma(Call& call) {
+  std::string text = "1 nodes\nnode 0 cpus:";
+  for (unsigned i = 0; i < call.services.machine->vcpus().count(); ++i) {
+    text += format(" {}", i);
+  }
+  text += format("\nnode 0 size: {} MB\nnode 0 plugged: 0 MB\n", call.services.machine->ram().size() / kMiB);
+  return Json{{"human-readable-text", std::move(text)}};
+}
+
 constexpr std::array kCommands{
     Command{.name = "memsave",
             .help = "Writes guest memory by linear address to a file, whole or not at all; 256 MiB at most.",
@@ -221,6 +243,14 @@ constexpr std::array kCommands{
             .help = "The tree of memory regions, for people.",
             .result = &kText,
             .run = QueryMemoryTree},
+    Command{.name = "x-query-ramblock",
+            .help = "The blocks of guest RAM and where they are, for people.",
+            .result = &kText,
+            .run = QueryRamBlocks},
+    Command{.name = "x-query-numa",
+            .help = "The guest's NUMA nodes, for people.",
+            .result = &kText,
+            .run = QueryNuma},
 };
 
 }  // namespace

@@ -150,6 +150,8 @@ constexpr std::array kRegisterWords{Parameter{"-a", "all", kSwitch}};
 // There is no dispatch tree, and no owner: what they would add to is shown.
 constexpr std::array kTreeWords{Parameter{"-f", "flat", kSwitch}, Parameter{"-d", "dispatch", kSwitch},
                                 Parameter{"-o", "owners", kSwitch}};
+constexpr std::array kPathWords{Parameter{"path", "path"}};
+constexpr std::array kGetWords{Parameter{"path", "path"}, Parameter{"property", "property"}};
 constexpr std::array kStatsWords{Parameter{"target", "target"}};
 
 constexpr std::array kLines{
@@ -181,15 +183,21 @@ constexpr std::array kLines{
          kTreeWords, Tree},
     Line{"info name", "the VM's name", "query-name", NameText},
     Line{"info network", "the network devices", "query-rx-filter", NetworkText},
+    Line{"info numa", "the guest's NUMA nodes", "x-query-numa", ReadableText},
+    Line{"info ramblock", "the blocks of guest RAM", "x-query-ramblock", ReadableText},
     Line{"info registers", "a vCPU's registers (-a: of all)", "", nullptr, kRegisterWords, Registers},
     Line{"info report", "counters of all parts", "", nullptr, {}, Report},
     Line{"info stats", "statistics of target: vm or vcpu", "query-stats", StatsText, kStatsWords},
     Line{"info status", "the run state", "query-status", StatusText},
     Line{"info uuid", "the VM's UUID", "query-uuid", UuidText},
     Line{"info version", "gyre's version", "", nullptr, {}, Version},
+    Line{"info virtio", "the virtio devices", "x-query-virtio", VirtioText},
     Line{"memsave", "write memory by linear address to a file", "memsave", nullptr, kSaveWords},
     Line{"nmi", "send a non-maskable interrupt", "inject-nmi"},
     Line{"pmemsave", "write memory by guest-physical address to a file", "pmemsave", nullptr, kSaveWords},
+    Line{"qom-get", "show a property of an object", "qom-get", ValueText, kGetWords},
+    Line{"qom-list", "show an object's properties and what is below it", "qom-list", PropertiesText,
+         kPathWords},
     Line{"quit|q", "end gyred at once", "quit"},
     Line{"ringbuf_read", "take what a ring buffer holds", "ringbuf-read", PlainText, kReadWords},
     Line{"set_link", "take a network device's link up or down", "set_link", nullptr, kLinkWords},

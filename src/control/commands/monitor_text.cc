@@ -129,6 +129,28 @@ std::string DumpText(const Json& result, std::uint32_t /*vcpu*/) {
                 Plain(result.at("total")));
 }
 
+std::string ReadableText(const Json& result, std::uint32_t /*vcpu*/) {
+  return Text(result, "human-readable-text");
+}
+
+std::string VirtioText(const Json& result, std::uint32_t /*vcpu*/) {
+  std::string text;
+  for (const auto& device : result) {
+    text += format("{} [{}]\n", Text(device, "path"), Text(device, "name"));
+  }
+  return text;
+}
+
+std::string PropertiesText(const Json& result, std::uint32_t /*vcpu*/) {
+  std::string text;
+  for (const auto& property : result) {
+    text += format("{} ({})\n", Text(property, "name"), Text(property, "type"));
+  }
+  return text;
+}
+
+std::string ValueText(const Json& result, std::uint32_t /*vcpu*/) { return WriteJson(result) + "\n"; }
+
 std::string PlainText(const Json& result, std::uint32_t /*vcpu*/) {
   return result.is_string() ? result.get<std::string>() + "\n" : "";
 }

@@ -23,6 +23,10 @@ std::string IoThreadsText(const Json& result, std::uint32_t vcpu);
 std::string StatsText(const Json& result, std::uint32_t vcpu);
 std::string DumpText(const Json& result, std::uint32_t vcpu);
 // A text, as it is.
+std::string ReadableText(const Json& result, std::uint32_t vcpu);
+std::string VirtioText(const Json& result, std::uint32_t vcpu);
+std::string PropertiesText(const Json& result, std::uint32_t vcpu);
+std::string ValueText(const Json& result, std::uint32_t vcpu);
 std::string PlainText(const Json& result, std::uint32_t vcpu);
 
 }  // namespace gyre::control

@@ -66,6 +66,11 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   // The registers; to be called once.
   memory::RegionPtr NewRegion(memory::Topology& topology);
   VirtioDevice& device() { return *device_; }
+  const VirtioDevice& device() const { return *device_; }
+  // As the driver reads it (2.1), with NEEDS_RESET; its causes of interrupts; what features it has set.
+  std::uint8_t status() const;
+  std::uint32_t interrupt_status() const { return interrupt_status_.load(std::memory_order_relaxed); }
+  std::uint64_t driver_features() const { return driver_features_; }
 
   // --- With the VM; main loop's thread, no vCPU runs.
   // No chain is taken any more.
@@ -139,7 +144,6 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void FinishPending();
   Setup* selected();
   const Setup* selected() const;
-  std::uint8_t status() const;
   void Interrupt(std::uint32_t cause);
 
   loop::MainLoop& loop_;

@@ -31,6 +31,8 @@ class Properties {
 
   // Nothing where it was not given.
   std::optional<std::string_view> Get(std::string_view name) const;
+  // Every one that was given, by name.
+  const std::multimap<std::string, std::string, std::less<>>& all() const { return values_; }
   // All values of one that may come several times, in the order given.
   std::vector<std::string_view> All(std::string_view name) const;
   Result<bool> OnOff(std::string_view name, bool otherwise) const;
