@@ -18,6 +18,8 @@ NOT_TOLD = "initial-upload-closes-no-bugs,bogus-mail-host,bogus-mail-host-in-deb
 
 def package(**_):
     """Builds it from a copy of the tree and tries it; it stays in the cache."""
+    if not shutil.which("dh"):
+        raise util.ToolError("debhelper is not installed: tools/install-deps package")
     target = util.CACHE / "package"
     shutil.rmtree(target, ignore_errors=True)
     tree = target / "gyre"
