@@ -146,15 +146,29 @@ Result<UnixListener> UnixListener::Open(const Config& config) {
   NameLock lock = abstract ? NameLock() : TRY(NameLock::Take(config.path, config.who));
   UniqueFd fd = TRY(Bind(config));
   UnixListener listener(config.path, std::move(lock), std::move(fd));
-  if (!abstract) {
-    struct stat file = {};
-    if (::lstat(config.path.c_str(), &file) != 0) {
-      return Fail(Error::Sys(config.who, errno));
-    }
-    listener.device_ = file.st_dev;
-    listener.inode_ = file.st_ino;
-  }
+  TRY(listener.NoteFile(config));
   return listener;
+}
+
+Result<UnixListener> UnixListener::Adopt(const Config& config, UniqueFd fd) {
+  const bool abstract = config.path.starts_with('@');
+  NameLock lock = abstract ? NameLock() : TRY(NameLock::Take(config.path, config.who));
+  UnixListener listener(config.path, std::move(lock), std::move(fd));
+  TRY(listener.NoteFile(config));
+  return listener;
+}
+
+Status UnixListener::NoteFile(const Config& config) {
+  if (config.path.starts_with('@')) {
+    return {};
+  }
+  struct stat file = {};
+  if (::lstat(config.path.c_str(), &file) != 0) {
+    return Fail(Error::Sys(config.who, errno));
+  }
+  device_ = file.st_dev;
+  inode_ = file.st_ino;
+  return {};
 }
 
 UnixListener::~UnixListener() {

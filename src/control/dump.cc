@@ -60,6 +60,7 @@ void Dump::Start(Services& services, const ClientState& client, OutputFile file,
                               : Refuse(all ? ranges.error() : all.error()));
   }
   state_ = State::kActive;  // before the pause, which lets others in
+  progress_ = std::make_shared<Progress>();
   lifecycle.Postpone(true);
   resume_ = machine::IsLive(lifecycle.state());
   if (resume_) {
@@ -72,7 +73,6 @@ void Dump::Start(Services& services, const ClientState& client, OutputFile file,
     Finish(services, Refuse(cpus.error()));
     return done(Refuse(cpus.error()));
   }
-  progress_ = std::make_shared<Progress>();
   for (const auto& range : *ranges) {
     progress_->total += range.bytes.size();
   }

@@ -44,7 +44,7 @@ class JsonParser {
   // nothing: it has taken them all and needs more.
   std::optional<Parsed> Next(std::string_view& input);
   // About how many bytes of memory the value takes that is not whole yet.
-  std::size_t held() const { return text_.capacity() + (values_ * kValueSize); }
+  std::size_t held() const { return text_.capacity() + texts_ + (values_ * kValueSize); }
   // Forgets it.
   void Reset();
 
@@ -88,6 +88,7 @@ class JsonParser {
   bool complete_ = false;
   std::size_t bytes_ = 0;
   std::size_t values_ = 0;
+  std::size_t texts_ = 0;  // bytes of its strings and keys
   std::uint64_t discard_depth_ = 0;
   bool line_start_ = false;  // within what is dropped
 };

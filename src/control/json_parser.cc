@@ -279,6 +279,7 @@ JsonParser::Step JsonParser::Close(char bracket) {
 }
 
 JsonParser::Step JsonParser::EndString() {
+  texts_ += text_.capacity();
   if (!IsUtf8(text_)) {
     return Fault{"JSON parse error, invalid UTF-8 sequence in string"};
   }
@@ -428,6 +429,7 @@ void JsonParser::Reset() {
   complete_ = false;
   bytes_ = 0;
   values_ = 0;
+  texts_ = 0;
   discard_depth_ = 0;
   line_start_ = false;
 }

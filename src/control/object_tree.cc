@@ -75,6 +75,13 @@ void AddObjects(const machine::Machine& machine, Object& objects) {
       {.name = "ram", .type = "memory-backend", .properties = {Number("size", machine.ram().size())}});
 }
 
+void SetPaths(Object& object, const std::string& path) {
+  object.path = path.empty() ? "/" : path;
+  for (Object& child : object.children) {
+    SetPaths(child, format("{}/{}", path, child.name));
+  }
+}
+
 }  // namespace
 
 std::string DeviceType(const virtio::Module& module) { return format("virtio-{}", module.option); }
@@ -97,6 +104,7 @@ Object BuildObjectTree(const Services& services) {
   AddDevices(machine.virtio(), board);
   Add(root, std::move(board));
   AddObjects(machine, Container(root, "objects"));
+  SetPaths(root, "");
   return root;
 }
 

@@ -28,6 +28,7 @@ struct Object {
   std::string type;
   std::vector<Property> properties{};
   std::vector<Object> children{};
+  std::string path{};
 };
 
 Object BuildObjectTree(const Services& services);

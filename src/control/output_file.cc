@@ -50,11 +50,19 @@ Result<OutputFile> OutputFile::Create(std::string path) {
   }
   std::string temporary = path + ".XXXXXX";
   UniqueFd fd(::mkostemp(temporary.data(), O_CLOEXEC));
-  if (!fd) {
-    return Fail(CannotOpen(path, errno));
+  if (!exists) {  // it stays its user's alone
+    return fd ? Result<OutputFile>(OutputFile(std::move(fd), std::move(path), std::move(temporary)))
+              : Fail(CannotOpen(path, errno));
   }
-  if (exists) {
-    (void)::fchmod(fd.get(), file.st_mode & kPermissions);  // else its user's alone
+  const bool same = fd && ::fchown(fd.get(), file.st_uid, file.st_gid) == 0 &&
+                    ::fchmod(fd.get(), file.st_mode & kPermissions) == 0;
+  if (!same) {
+    // Rather than take it from its owner, or where nothing can be put beside it: in its place.
+    if (fd) {
+      ::unlink(temporary.c_str());
+    }
+    fd = UniqueFd(::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_TRUNC | O_NOFOLLOW));
+    return fd ? Result<OutputFile>(OutputFile(std::move(fd))) : Fail(CannotOpen(path, errno));
   }
   return OutputFile(std::move(fd), std::move(path), std::move(temporary));
 }
@@ -68,6 +76,10 @@ OutputFile::~OutputFile() {
 Status OutputFile::Commit() {
   if (temporary_.empty()) {
     return {};
+  }
+  // Else a power cut may leave the name with nothing behind it.
+  if (::fdatasync(fd_.get()) != 0) {
+    return Fail(Error::Sys(format("fdatasync '{}'", temporary_), errno));
   }
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
     return Fail(Error::Sys(format("rename to '{}'", path_), errno));

@@ -11,8 +11,9 @@ namespace gyre::control {
 
 class OutputFile {
  public:
-  // A new one is readable by gyred's user alone; one that is replaced keeps its permissions. What exists and
-  // is no regular file (a FIFO, a device) is opened as it is.
+  // A new one is readable by gyred's user alone; one that is replaced keeps its owner and permissions. Where
+  // that cannot be, and where the directory takes no file, it is written in its place. What exists and is no
+  // regular file (a FIFO, a device) is opened as it is.
   static Result<OutputFile> Create(std::string path);
   // Around a descriptor that a client has sent.
   explicit OutputFile(UniqueFd fd) : fd_(std::move(fd)) {}

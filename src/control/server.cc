@@ -131,8 +131,10 @@ void Server::OnConnection(std::size_t listener) {
   }
   const auto peer = PeerOf(connection.get());
   if (!peer || !socket.Allows(*peer)) {
-    log::Warning("{}: refused pid {}, uid {}", socket.spec().Describe(), peer ? peer->pid : 0,
-                 peer ? peer->uid : 0);
+    if (std::uint64_t others = 0; refusals_.Allow(&others)) {
+      log::Warning("{}: refused pid {}, uid {} ({} more since the last such line)", socket.spec().Describe(),
+                   peer ? peer->pid : 0, peer ? peer->uid : 0, others);
+    }
     return;
   }
   AddClient(std::move(connection), listener);

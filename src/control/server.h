@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "gyre/base/log.h"
 #include "gyre/loop/io_thread.h"
 #include "gyre/loop/main_loop.h"
 #include "src/control/command.h"
@@ -86,6 +87,7 @@ class Server final : private SessionHost {
   loop::Timer retry_accept_;
   machine::EventBus::Subscription machine_events_;
   HeldInput held_;
+  log::RateLimit refusals_;
   bool retired_ = false;
 };
 

@@ -52,7 +52,7 @@ void Session::Deliver(std::string line) {
 
 void Session::SendEvent(const std::shared_ptr<const std::string>& line) {
   if (client_.negotiated) {
-    OnIoSide([line](Session& self) { self.Send(*line); });
+    OnIoSide([line](Session& self) { self.SendUnasked(*line); });
   }
 }
 
@@ -258,15 +258,21 @@ void Session::Send(std::string_view line) {
   if (closed_) {
     return;
   }
-  if (unread() != 0 && unread() + line.size() > kMostUnread) {
-    log::Warning("control client ({}) does not read: {} bytes wait for it; disconnected", peer_, unread());
-    return Close();
-  }
   out_ += line;
   if (!processing_) {
     Flush();
     UpdateWatch();
   }
+}
+
+// What a client has asked for is bounded by what it may ask at a time; events come of themselves.
+void Session::SendUnasked(std::string_view line) {
+  if (unread() != 0 && unasked_ + line.size() > kMostUnread) {
+    log::Warning("control client ({}) does not read: {} bytes wait for it; disconnected", peer_, unread());
+    return Close();
+  }
+  unasked_ += line.size();
+  Send(line);
 }
 
 void Session::Flush() {
@@ -285,7 +291,7 @@ void Session::Flush() {
     sent_ += static_cast<std::size_t>(put);
     if (unread() == 0) {
       out_.clear();
-      sent_ = 0;
+      sent_ = unasked_ = 0;
       if (out_.capacity() > kPauseUnread) {
         out_.shrink_to_fit();
       }

@@ -53,10 +53,10 @@ class SessionHost {
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  static constexpr std::size_t kQueueLimit = 8;  // requests of a client with `oob`
-  static constexpr std::size_t kMostUnread = 1U
-                                             << 20;  // bytes that a client has not read, then it is cut off
-  static constexpr std::size_t kPauseUnread = 64U << 10;  // ... then nothing more is read from it
+  static constexpr std::size_t kQueueLimit = 8;           // requests of a client with `oob`
+  static constexpr std::size_t kPauseUnread = 64U << 10;  // bytes not read: its requests wait
+  // Of events behind what a client has not read: then it is cut off. Its replies it has asked for.
+  static constexpr std::size_t kMostUnread = 1U << 20;
   // Of all clients' values that are not whole. Who then holds more than its share is cut off.
   static constexpr std::size_t kMostHeld = 32U << 20;
   static constexpr std::size_t kShareOfHeld = 128U << 10;
@@ -104,6 +104,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void Dispatch(Request request);
   void Answer(std::string_view line);
   void Send(std::string_view line);
+  void SendUnasked(std::string_view line);
   void Flush();
   void UpdateWatch();
   void EndIfDone();
@@ -128,6 +129,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::deque<UniqueFd> sent_fds_;  // that came with what is being parsed
   std::string out_;
   std::size_t sent_ = 0;         // of out_
+  std::size_t unasked_ = 0;      // bytes of events put there since it was last empty
   std::size_t outstanding_ = 0;  // in-band requests without their reply
   bool oob_ = false;
   std::size_t held_ = 0;  // of the host's count

@@ -163,14 +163,17 @@ Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
 Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
   ListeningSocket socket(std::move(spec));
   const SocketSpec& asked = socket.spec_;
+  const UnixListener::Config config{.path = asked.path,
+                                    .who = asked.Describe(),
+                                    .mode = asked.mode,
+                                    .owner = asked.owner,
+                                    .group = asked.group};
   if (asked.path.empty()) {
     socket.adopted_ = TRY(Adopt(asked));
+  } else if (asked.fd >= 0) {
+    socket.listener_.emplace(TRY(UnixListener::Adopt(config, TRY(Adopt(asked)))));
   } else {
-    socket.listener_.emplace(TRY(UnixListener::Open({.path = asked.path,
-                                                     .who = asked.Describe(),
-                                                     .mode = asked.mode,
-                                                     .owner = asked.owner,
-                                                     .group = asked.group})));
+    socket.listener_.emplace(TRY(UnixListener::Open(config)));
   }
   // One that was handed to us may have an abstract name as well.
   sockaddr_un address{};
@@ -178,7 +181,14 @@ Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
   if (::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
     return Fail(Error::Sys(asked.Describe(), errno));
   }
-  socket.abstract_ = size > offsetof(sockaddr_un, sun_path) && address.sun_path[0] == '\0';
+  const bool named = size > offsetof(sockaddr_un, sun_path);
+  socket.abstract_ = named && address.sun_path[0] == '\0';
+  if (socket.adopted_ && named && !socket.abstract_) {
+    // Where it cannot be said, it is not.
+    if (auto lock = NameLock::Take(&address.sun_path[0], asked.Describe())) {
+      socket.served_.emplace(*std::move(lock));
+    }
+  }
   return socket;
 }
 

@@ -18,7 +18,7 @@ namespace gyre::control {
 // ,mode=OCTAL ,owner=USER[:GROUP] ,allow=USER (as often as needed) where it makes sense.
 struct SocketSpec {
   std::string path;  // "@..." for an abstract name; empty: fd
-  int fd = -1;
+  int fd = -1;       // with a path: bound there by an earlier process of ours
   unsigned mode = 0660;
   std::optional<uid_t> owner;
   std::optional<gid_t> group;
@@ -54,6 +54,7 @@ class ListeningSocket {
   SocketSpec spec_;
   std::optional<UnixListener> listener_;  // or
   UniqueFd adopted_;
+  std::optional<NameLock> served_;  // says so to whoever looks, of one that was handed to us
   bool abstract_ = false;
 };
 

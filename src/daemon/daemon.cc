@@ -14,6 +14,19 @@
 namespace gyre::daemon {
 namespace {
 
+// Sockets of ours that the service manager keeps for the next life.
+constexpr std::string_view kKeptSerial = "serial-kept";
+constexpr std::string_view kKeptControl = "qmp-kept";
+
+// A sanitizer tells what was left behind.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
 // A callback that takes longer is told in the log: meanwhile nobody else is served.
 constexpr std::int64_t kSlowCallbackNs = 100'000'000;
 
@@ -48,8 +61,12 @@ Status Daemon::AdoptPassedFds() {
   for (PassedFd& passed : environment_.fds) {
     if (passed.name == "serial") {
       AdoptSerial(passed);
+    } else if (passed.name == kKeptSerial) {
+      AdoptKeptSerial(passed);
     } else if (passed.name == "qmp") {
       AdoptControl(passed);
+    } else if (passed.name == kKeptControl) {
+      AdoptKeptControl(passed);
     } else {
       return Fail(Error::Usage(format("LISTEN_FDNAMES: '{}' is not one of qmp, serial", passed.name)));
     }
@@ -58,10 +75,31 @@ Status Daemon::AdoptPassedFds() {
   return {};
 }
 
+// A unit that hands a socket over means it for the port, whatever the configuration says of one.
 void Daemon::AdoptSerial(PassedFd& passed) {
   std::string& serial = options_.machine.serial;
   if (!serial.starts_with("unix:") || serial == "unix:" + SocketAddress(passed.fd.get())) {
     serial = format("fd:{}", passed.fd.Release());
+  }
+}
+
+// What this VM's last life has left with the service manager is ours if it still is where the option says.
+void Daemon::AdoptKeptSerial(PassedFd& passed) {
+  std::string& serial = options_.machine.serial;
+  kept_ = true;
+  if (serial == "unix:" + SocketAddress(passed.fd.get())) {
+    serial = format("fd:{}", passed.fd.Release());
+    serial_kept_ = true;
+  }
+}
+
+void Daemon::AdoptKeptControl(PassedFd& passed) {
+  kept_ = true;
+  auto& sockets = options_.control_sockets;
+  const std::string address = SocketAddress(passed.fd.get());
+  const auto same = std::ranges::find(sockets, address, &control::SocketSpec::path);
+  if (!address.empty() && same != sockets.end() && same->fd < 0) {
+    same->fd = passed.fd.Release();
   }
 }
 
@@ -172,22 +210,26 @@ Status Daemon::Publish() {
 }
 
 void Daemon::TellReady() {
-  // Clients of a service that comes back wait in the sockets' backlogs. What was passed is kept already.
+  if (kept_) {  // some may be of an option that is another now
+    service_->Drop(kKeptSerial);
+    service_->Drop(kKeptControl);
+  }
+  // Clients of a service that comes back wait in the sockets' backlogs. A unit's own are kept by it.
   const devices::Chardev* const serial = machine_->chardevs().Find("serial0");
-  if (serial->listener() >= 0 && !options_.machine.serial.starts_with("fd:")) {
-    service_->Store("serial", serial->listener());
+  if (serial->listener() >= 0 && (serial_kept_ || !options_.machine.serial.starts_with("fd:"))) {
+    service_->Store(kKeptSerial, serial->listener());
   }
   for (const int listener : control_ ? control_->own_listeners() : std::vector<int>()) {
-    service_->Store("qmp", listener);
+    service_->Store(kKeptControl, listener);
   }
   // One that was exchanged would come back to nobody.
   on_chardev_ = machine_->chardevs().change_notifiers().Add([this](const devices::Chardev& changed) {
     if (changed.label() != "serial0") {
       return;
     }
-    service_->Drop("serial");
+    service_->Drop(kKeptSerial);
     if (changed.listener() >= 0) {
-      service_->Store("serial", changed.listener());
+      service_->Store(kKeptSerial, changed.listener());
     }
   });
   service_->Ready();
@@ -243,10 +285,13 @@ void Daemon::Cleanup() {
   if (control_) {
     control_->Retire();
   }
-  machine_.reset();
+  machine_->RemoveDevices();
+  if (!leaves_vm_to_kernel()) {
+    machine_.reset();
+  }
   control_.reset();  // what was still to be said, and the end
-  signals_.reset();
-  loop_.reset();
 }
+
+bool Daemon::leaves_vm_to_kernel() const { return !kSanitized && !trace_; }
 
 }  // namespace gyre::daemon

@@ -31,8 +31,11 @@ class Daemon {
 
   // The seed's qemu_main_loop: until ShouldExit; the process's exit status.
   int RunMainLoop();
-  // The seed's qemu_cleanup. The machine is gone afterwards.
+  // The seed's qemu_cleanup: the guest stands, devices are gone, clients have been told.
   void Cleanup();
+  // vCPUs, VM and guest RAM are still there then, for the kernel to take with the process: all at once, and
+  // without waiting for one thread after the other. Not so where somebody looks at how they go.
+  bool leaves_vm_to_kernel() const;
 
  private:
   Daemon(Options options, ServiceEnvironment environment, BigLock& big_lock, machine::Timeline timeline);
@@ -40,6 +43,8 @@ class Daemon {
   // The phases of Init, in order.
   Status AdoptPassedFds();
   void AdoptSerial(PassedFd& passed);
+  void AdoptKeptSerial(PassedFd& passed);
+  void AdoptKeptControl(PassedFd& passed);
   void AdoptControl(PassedFd& passed);
   Status InitSubsystems();
   Status InitMainLoop();
@@ -67,6 +72,8 @@ class Daemon {
   std::unique_ptr<Service> service_;
   machine::EventBus::Subscription event_log_;
   NotifierList<const devices::Chardev&>::Handle on_chardev_;
+  bool kept_ = false;         // sockets of an earlier life were handed to this one
+  bool serial_kept_ = false;  // and the serial port's is one
 };
 
 }  // namespace gyre::daemon

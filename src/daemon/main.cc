@@ -1,4 +1,6 @@
 // gyred: init, main loop, cleanup.
+#include <unistd.h>
+
 #include <cstdio>
 #include <exception>
 
@@ -38,6 +40,10 @@ int Run(int argc, const char* const* argv) {
   }
   const int status = (*daemon)->RunMainLoop();
   (*daemon)->Cleanup();
+  if ((*daemon)->leaves_vm_to_kernel()) {
+    std::fflush(nullptr);
+    ::_exit(status);
+  }
   return status;
 }
 

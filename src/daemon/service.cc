@@ -22,7 +22,10 @@ Service::Service(loop::EventLoop& loop, machine::Lifecycle& lifecycle, ServiceCo
     : loop_(loop),
       lifecycle_(lifecycle),
       config_(std::move(config)),
-      watchdog_(loop, ClockType::kRealtime, [this] { Ping(); }),
+      // While a drain waits for a slow disk, the loop serves devices' I/O alone. It works: a restart would
+      // not make the disk faster.
+      watchdog_(
+          loop, ClockType::kRealtime, [this] { Ping(); }, loop::Tier::kIo),
       deadline_(loop, ClockType::kRealtime, [this] {
         log::Warning("the guest has not powered off in time");
         lifecycle_.RequestKill(signo_, pid_);
@@ -82,7 +85,9 @@ void Service::BeginReload() const {
 void Service::EndReload() const { config_.socket.Announce("READY=1\n"); }
 
 void Service::Stop(int signo, int pid) {
-  const bool listens = IsLive(lifecycle_.state());
+  // A dump of a guest that ran holds the button until it lets the guest go on.
+  const machine::RunState state = lifecycle_.state();
+  const bool listens = IsLive(state) || state == machine::RunState::kSaveVm;
   if (ending_ || !listens || config_.stop_timeout_ns == 0) {
     lifecycle_.RequestKill(signo, pid);
     return;

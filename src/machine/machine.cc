@@ -113,13 +113,18 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
   return machine;
 }
 
-Machine::~Machine() {
+void Machine::RemoveDevices() {
   bus_error_events_.reset();
   vcpu_events_.reset();
-  vcpus_.reset();
   virtio_.reset();
   io_threads_ = {};
   platform_.reset();
+  chardevs_.Clear();
+}
+
+Machine::~Machine() {
+  vcpus_.reset();
+  RemoveDevices();
   if (vm_) {
     vm_->Close();
     memory_space_.RemoveListener(vm_->memory_listener());

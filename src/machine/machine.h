@@ -56,6 +56,9 @@ class Machine final : private LifecycleTarget {
   Machine& operator=(const Machine&) = delete;
   // Stops and joins the vCPUs, whatever they do.
   ~Machine() override;
+  // Devices, their threads and back ends go: files are closed, terminals as they were, children ended. The
+  // vCPUs are paused and stay so; nothing but the destructor may come after it.
+  void RemoveDevices();
 
   // Loads the guest and puts every vCPU to power-on; VmStart is the caller's.
   Status Load() { return ResetMachine(); }

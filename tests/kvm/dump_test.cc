@@ -169,6 +169,20 @@ TEST_F(DumpMeanwhile, PowerButton_IsPressed) {
   EXPECT_TRUE(client_->Await("RESUME"));
 }
 
+// A service manager's stop: the guest hears of it when it goes on, and is not ended under its file systems.
+TEST_F(DumpMeanwhile, Terminate_AsksTheGuestToPowerOff) {
+  ASSERT_NO_FATAL_FAILURE(Begin({"--memory", "16M", "--stop-timeout", "2"}));
+  Dump();
+  process_->Signal(SIGTERM);
+  EXPECT_TRUE(client_->Await("POWERDOWN"));
+  EXPECT_EQ(State(), "save-vm");
+  Drain();
+  EXPECT_TRUE(client_->Await("SHUTDOWN"));  // this guest does not listen
+  EXPECT_THAT(EventsButProgress(),
+              testing::ElementsAre("STOP", "POWERDOWN", "DUMP_COMPLETED", "RESUME", "SHUTDOWN"));
+  EXPECT_EQ(process_->Wait().exit_status, kCleanEnd);
+}
+
 TEST_F(DumpMeanwhile, Quit_EndsAtOnce) {
   ASSERT_NO_FATAL_FAILURE(Begin({"--memory", "16M"}));
   Dump();

@@ -66,8 +66,8 @@ TEST_F(Objects, PropertiesAreRead) {
   EXPECT_EQ(Get("/machine", "name"), "vm");
   EXPECT_EQ(Get("/objects/ram", "size"), 64U << 20U);
   EXPECT_EQ(Get("/machine/disk/disk0", "serial"), "abc");
-  EXPECT_EQ(Get("data", "type"), "virtio-disk");         // a path's end is enough
-  EXPECT_EQ(Get("/machine/", "disk"), "/machine/disk");  // an object: its path
+  EXPECT_EQ(Get("data", "type"), "virtio-disk");       // a path's end is enough
+  EXPECT_EQ(Get("machine", "disk"), "/machine/disk");  // an object: its path
   EXPECT_EQ(Get("/machine", "nothing")["error"]["desc"], "Property 'gyre-machine.nothing' not found");
   EXPECT_EQ(Get("/machine/disk/nothing", "type")["error"]["class"], "DeviceNotFound");
   EXPECT_EQ(Get("type", "type")["error"]["class"], "DeviceNotFound");

@@ -185,7 +185,7 @@ TEST_F(ServiceTest, SerialSocket_SurvivesADeath) {
   // Nobody serves it now, and yet nobody is refused.
   const UniqueFd client = ConnectTo(path);
   ASSERT_TRUE(client);
-  auto next = StartBehind(Handing(stored, "serial"), "button", options);
+  auto next = StartBehind(Handing(stored, "serial-kept"), "button", options);
   EXPECT_EQ(Hear(client, "ready\n"), "ready\n") << next.err();
 }
 
@@ -219,12 +219,12 @@ TEST_F(ServiceTest, ControlSocket_SurvivesADeath) {
   const std::string path = TempPath("qmp");
   const Arguments options = {"--qmp", "unix:" + path, "--cmdline", "sleep"};
   auto process = StartService("button", options);
-  ASSERT_NE(manager_.WaitFor("FDNAME=qmp"), "") << process.err();
+  ASSERT_NE(manager_.WaitFor("FDNAME=qmp-kept"), "") << process.err();
   const int stored = manager_.passed().get();
   process.Signal(SIGKILL);
   process.Wait();
   auto client = Process::Start({std::getenv("GYRECTL"), "-s", path, "wait", "suspended", "--timeout", "20"});
-  auto next = StartBehind(Handing(stored, "qmp"), "button", options);
+  auto next = StartBehind(Handing(stored, "qmp-kept"), "button", options);
   EXPECT_EQ(client->Wait().exit_status, 0) << next.err();
 }
 

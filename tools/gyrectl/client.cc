@@ -108,6 +108,9 @@ Outcome<Json> Client::Execute(const std::string& command, const Json& arguments,
       if (deadline.passed()) {  // without end, they are no answer
         return Fail(Exit::kTimeout, format("{}: no answer in time", command));
       }
+      if (event && event_watch_) {
+        event_watch_(*message);
+      }
       if (event) {
         Keep(*message);
       }

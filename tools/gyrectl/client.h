@@ -3,8 +3,10 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "gyre/base/unique_fd.h"
 #include "tools/gyrectl/deadline.h"
@@ -26,6 +28,8 @@ class Client {
   // server's end is kBroken.
   Outcome<std::optional<Json>> NextEvent(const Deadline& deadline);
 
+  // Called for each event that comes while a command is waited for; it is kept for NextEvent as well.
+  void set_event_watch(std::function<void(const Json& event)> watch) { event_watch_ = std::move(watch); }
   // While `fd` can be read, waiting for the server fails (kTimeout); the connection stays good. -1: never.
   void set_interrupt_fd(int fd) { interrupt_fd_ = fd; }
 
@@ -43,6 +47,7 @@ class Client {
 
   UniqueFd fd_;
   int interrupt_fd_ = -1;
+  std::function<void(const Json& event)> event_watch_;
   MessageReader reader_;
   std::deque<std::string> events_;  // a parsed one may take many times its text
   std::size_t event_bytes_ = 0;

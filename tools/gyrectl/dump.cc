@@ -10,31 +10,18 @@
 namespace gyre::ctl {
 namespace {
 
-constexpr double kBetweenLooks = 0.2;  // seconds
-constexpr double kAnswerTime = 30;     // seconds for each answer meanwhile
+constexpr double kAnswerTime = 30;  // seconds
 constexpr const char* kFdName = "gyrectl-dump";
 
 std::uint64_t Count(const Json& status, const char* key) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(IntegerOf(status, key).value_or(0), 0));
 }
 
-// Until the server says that it has done.
-Outcome<void> Follow(Call& call) {
-  while (true) {
-    const Deadline answer = call.deadline.Earlier(Deadline::After(kAnswerTime));
-    const Json status = TRY(call.client->Execute("query-dump", Json::object(), answer));
-    const std::string state = TextOf(status, "status");
-    if (state == "completed") {
-      return {};
-    }
-    if (state != "active") {
-      return Fail(Exit::kRefused, format("the dump has failed ({})", Harmless(state)));
-    }
-    call.output.Progress("dump", Count(status, "completed"), Count(status, "total"));
-    if (call.deadline.passed()) {
-      return Fail(Exit::kTimeout, "the dump is not done in time");
-    }
-    TRY(call.client->NextEvent(call.deadline.Earlier(Deadline::After(kBetweenLooks))));
+// As the events tell it.
+void ShowProgress(const Output& output, const Json& event) {
+  if (TextOf(event, "event") == "DUMP_PROGRESS") {
+    const Json& result = MemberOf(MemberOf(event, "data"), "result");
+    output.Progress("dump", Count(result, "completed"), Count(result, "total"));
   }
 }
 
@@ -45,12 +32,12 @@ Outcome<void> RunDump(Call& call) {
   NewFile file = TRY(NewFile::Create(path, call.Has("force")));
   const Deadline answer = call.deadline.Earlier(Deadline::After(kAnswerTime));
   TRY(call.client->Execute("getfd", {{"fdname", kFdName}}, answer, file.fd()));
-  const Json arguments{
-      {"paging", call.Has("paging")}, {"protocol", format("fd:{}", kFdName)}, {"detach", true}};
-  TRY(call.client->Execute("dump-guest-memory", arguments, answer));
-  const auto done = Follow(call);
+  const Json arguments{{"paging", call.Has("paging")}, {"protocol", format("fd:{}", kFdName)}};
+  call.client->set_event_watch([&call](const Json& event) { ShowProgress(call.output, event); });
+  // Not detached: if we go, it is given up, and the guest goes on.
+  const auto done = call.client->Execute("dump-guest-memory", arguments, call.deadline);
   call.output.EndProgress();
-  TRY(Outcome<void>(done));
+  TRY(Outcome<Json>(done));
   TRY(file.Publish());
   if (call.output.json()) {
     call.output.Print(ToText({{"file", path}, {"size", file.size()}}) + "\n");

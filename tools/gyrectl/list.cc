@@ -8,6 +8,9 @@ namespace {
 constexpr double kEach = 1.0;  // seconds for a VM to say how it is
 
 std::string StateOf(const Vm& vm, const Deadline& deadline) {
+  if (IsServed(vm) == false) {
+    return "off";
+  }
   auto client = Client::Connect(vm.socket, deadline);
   if (!client) {
     return client.error().exit == Exit::kNoConnection ? "gone" : "no answer";

@@ -24,6 +24,9 @@ Outcome<std::optional<Client>> ConnectTo(const Vm& vm, Needs needs, const Deadli
   }
   // A server that does not even greet is not worth more patience.
   constexpr double kGreetingTime = 10;
+  if (needs == Needs::kClientIfThere && !vm.directory.empty() && IsServed(vm) == false) {
+    return Absent(Exit::kNoConnection, vm.name + " is off");
+  }
   return TRY(Client::Connect(vm.socket, deadline.Earlier(Deadline::After(kGreetingTime))));
 }
 

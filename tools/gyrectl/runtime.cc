@@ -1,13 +1,19 @@
 #include "tools/gyrectl/runtime.h"
 
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <system_error>
 
 #include "gyre/base/format.h"
+#include "gyre/base/unix_listener.h"
 
 namespace gyre::ctl {
 namespace {
@@ -23,6 +29,29 @@ std::string Environment(const char* name) {
 bool MayBeSocket(const std::string& path) {
   std::error_code error;
   return std::filesystem::is_socket(path, error) || error == std::errc::permission_denied;
+}
+
+// By /proc/locks, which says "FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE".
+bool HasLock(const struct stat& file) {
+  const std::string wanted =
+      format(" {:02x}:{:02x}:{} ", major(file.st_dev), minor(file.st_dev), file.st_ino);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    if (line.contains(" FLOCK ") && line.contains(wanted)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Refuses(const std::string& socket) {
+  const auto fd = NewUnixSocket();
+  if (!fd || socket.size() > kMaxUnixPath) {
+    return false;
+  }
+  const UnixAddress address(socket);
+  return ::connect(fd->get(), address.get(), address.size()) != 0 &&
+         (errno == ECONNREFUSED || errno == ENOENT);
 }
 
 Vm VmIn(const std::string& directory, std::string_view name) {
@@ -64,9 +93,24 @@ std::vector<Vm> FindVms(const std::vector<std::string>& directories) {
   return vms;
 }
 
+// gyred locks NAME.lock as long as it serves NAME, and removes it at its end. One that is there may be
+// locked in a process that is not seen from here.
+std::optional<bool> IsServed(const Vm& vm) {
+  struct stat lock = {};
+  if (::lstat((vm.socket + ".lock").c_str(), &lock) == 0) {
+    return HasLock(lock) ? std::optional(true) : std::nullopt;
+  }
+  return errno == ENOENT ? std::optional(false) : std::nullopt;
+}
+
 Outcome<Vm> ChooseVm(const std::vector<std::string>& directories, std::string_view name) {
   if (name.empty()) {
     auto vms = FindVms(directories);
+    if (vms.size() > 1) {
+      std::vector<Vm> running = vms;
+      std::erase_if(running, [](const Vm& vm) { return !IsServed(vm).value_or(!Refuses(vm.socket)); });
+      vms = running.empty() ? vms : running;
+    }
     if (vms.size() == 1) {
       return std::move(vms.front());
     }

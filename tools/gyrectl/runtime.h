@@ -1,6 +1,7 @@
 // Where running VMs are found: DIRECTORY/NAME/qmp.sock. One thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,10 @@ struct Vm {
 std::vector<std::string> RuntimeDirectories();
 // Every VM whose socket is there, by name; a name in two directories is the first's.
 std::vector<Vm> FindVms(const std::vector<std::string>& directories);
-// The VM of that name; without a name the only one that is there.
+// Whether a gyred serves the VM's socket, found out without connecting to it: behind a socket that a service
+// manager listens on, that would start one. Nothing: it cannot be told.
+std::optional<bool> IsServed(const Vm& vm);
+// The VM of that name; without a name the only one that is there, or that runs.
 Outcome<Vm> ChooseVm(const std::vector<std::string>& directories, std::string_view name);
 
 }  // namespace gyre::ctl

@@ -60,6 +60,8 @@ class Chardevs {
   std::string NewLabel(std::string_view kind) const;
   // If it fails, all is as it was.
   Status Change(Chardev& chardev, const std::string& spec);
+  // All go; nobody uses one.
+  void Clear() { all_.clear(); }
   // Null if there is none.
   Chardev* Find(std::string_view label) const;
   std::span<const std::unique_ptr<Chardev>> all() const { return all_; }

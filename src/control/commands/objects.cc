@@ -90,8 +90,7 @@ Outcome Get(Call& call) {
   if (child == object->children.end()) {
     return Refuse(format("Property '{}.{}' not found", object->type, name));
   }
-  const std::string& path = call.Text("path");
-  return format("{}{}{}", path, path.ends_with('/') ? "" : "/", name);
+  return child->path;
 }
 
 Outcome ListTypes(Call& call) {

@@ -170,6 +170,24 @@ TEST_F(Qmp, ValuesWithoutAnEnd_AreBoundedForAllTogether) {
   EXPECT_EQ(Ask(other, EchoRequest("still here")), Echoed("still here"));
 }
 
+// Whole strings in a value that is not whole.
+TEST_F(Qmp, LongStringsInAValueWithoutAnEnd_AreBoundedForAllTogether) {
+  constexpr std::size_t kClients = 60;
+  const std::string value = "[\"" + std::string(1'000'000, 'a') + "\", ";
+  std::vector<TestClient> clients;
+  for (std::size_t i = 0; i < kClients; ++i) {
+    clients.push_back(ConnectAndNegotiate());
+    std::string_view rest = value;
+    EXPECT_TRUE(RunUntil([&] {
+      rest.remove_prefix(clients.back().Put(rest));
+      clients.back().Take();
+      return rest.empty() || clients.back().ended;
+    }));
+  }
+  EXPECT_TRUE(RunUntil([this] { return server_->clients() < kClients; }));
+  EXPECT_GT(server_->clients(), 0U);
+}
+
 TEST_F(Qmp, EachByteAlone_IsUnderstood) {
   auto client = ConnectAndNegotiate();
   for (const char byte : EchoRequest("slow")) {
@@ -253,6 +271,30 @@ TEST_F(Qmp, ClientThatNeverReads_IsCutOff) {
   }
   EXPECT_EQ(server_->clients(), 1U);
   EXPECT_EQ(Ask(other, EchoRequest("still here")), Echoed("still here"));
+}
+
+// What it has asked for is no reason to cut it off, however large.
+TEST_F(Qmp, EventBehindALargeReply_DoesNotCutASlowReaderOff) {
+  auto client = ConnectAndNegotiate();
+  std::string request = R"({"execute": "echo", "arguments": {"text": ")";
+  for (int i = 0; i < 400'000; ++i) {
+    request += "\xc3\xa9";  // six bytes in the reply
+  }
+  request += R"("}})";
+  std::string_view rest = request;
+  EXPECT_TRUE(RunUntil([&] {
+    rest.remove_prefix(client.Put(rest));
+    return rest.empty();
+  }));
+  for (int i = 0; i < 200; ++i) {
+    Poll();
+  }
+  server_->events().Send("STOP", Json::object());
+  EXPECT_EQ(server_->clients(), 1U);
+  const auto lines = Read(client, 2);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_GT(lines[0].size(), 2'000'000U);
+  EXPECT_EQ(lines[1].substr(0, 16), R"({"event": "STOP")");
 }
 
 TEST_F(Qmp, ClientThatAsksButDoesNotRead_IsNotReadFrom) {

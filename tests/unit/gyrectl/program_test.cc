@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "gyre/base/name_lock.h"
 #include "tests/support/process.h"
 #include "tests/unit/gyrectl/fake_server.h"
 #include "tools/gyrectl/new_file.h"
@@ -212,13 +213,20 @@ TEST_F(Program, FindsTheVmByItsName) {
   const std::string root = server_.directory() + "/run";
   std::filesystem::create_directories(root + "/vm1");
   std::filesystem::create_hard_link(server_.path(), root + "/vm1/qmp.sock");
+  // One whose socket a service manager listens on, and nobody serves: to connect would be to start it.
+  std::filesystem::create_directories(root + "/idle");
+  std::filesystem::create_hard_link(server_.path(), root + "/idle/qmp.sock");
+  const auto lock = NameLock::Take(root + "/vm1/qmp.sock", "the test");
+  ASSERT_TRUE(lock.has_value()) << lock.error().message();
   const std::vector<std::string> start = {"env", "GYRE_RUNTIME_DIR=" + root, std::getenv("GYRECTL")};
   const auto run = [&](std::vector<std::string> words) {
     words.insert(words.begin(), start.begin(), start.end());
     return test::RunProcess(std::move(words));
   };
-  EXPECT_EQ(run({"list"}).out, "NAME  STATE   SOCKET\nvm1   paused  " + root + "/vm1/qmp.sock\n");
-  EXPECT_EQ(run({"list", "--names"}).out, "vm1\n");
+  EXPECT_EQ(run({"list"}).out, "NAME  STATE   SOCKET\nidle  off     " + root +
+                                   "/idle/qmp.sock\nvm1   paused  " + root + "/vm1/qmp.sock\n");
+  EXPECT_EQ(run({"list", "--names"}).out, "idle\nvm1\n");
+  EXPECT_EQ(run({"idle", "wait", "gone"}).exit_status, 0);
   EXPECT_EQ(run({"vm1", "stop"}).exit_status, 0);
   EXPECT_EQ(run({"stop"}).exit_status, 0);
   EXPECT_EQ(run({"vm2", "stop"}).exit_status, 3);
@@ -290,20 +298,25 @@ TEST(ProgramQuit, WaitsForTheEndIfAsked) {
 
 class DumpTest : public ::testing::Test {
  protected:
-  // Writes to the descriptor that it was given, and is done at the second look.
+  // Writes to the descriptor that it was given, and tells how far it is.
   std::string Serve(const Json& request) {
+    std::string progress;
     if (request["execute"] == "dump-guest-memory") {
       EXPECT_EQ(::write(server_.passed(), "CORE", 4), 4);
       EXPECT_EQ(request["arguments"]["protocol"], "fd:gyrectl-dump");
+      // Else nobody would give it up when its client has gone, and the guest would stand until its end.
+      EXPECT_FALSE(request["arguments"].contains("detach"));
+      if (fails_) {
+        return Json({{"error", {{"class", "GenericError"}, {"desc", "no space"}}}, {"id", request["id"]}})
+                   .dump() +
+               "\r\n";
+      }
+      progress = R"({"event": "DUMP_PROGRESS", "data": {"result": {"completed": 1, "total": 4}}})"
+                 "\r\n";
     }
-    if (request["execute"] == "query-dump") {
-      const char* const state = looks_++ == 0 ? "active" : end_.load();
-      return FakeServer::Return(request, {{"status", state}, {"completed", 1}, {"total", 4}});
-    }
-    return FakeServer::Return(request, Json::object());
+    return progress + FakeServer::Return(request, Json::object());
   }
-  std::atomic<const char*> end_ = "completed";  // read by the server's thread
-  int looks_ = 0;
+  std::atomic<bool> fails_ = false;  // read by the server's thread
   FakeServer server_{[this](const Json& request) { return Serve(request); }};
   std::string file_ = server_.directory() + "/core";
 };
@@ -379,7 +392,7 @@ TEST(NewFile, PartsNames_CannotBeForeseen) {
 }
 
 TEST_F(DumpTest, ThatFails_LeavesNothing) {
-  end_ = "failed";
+  fails_ = true;
   const auto result = Ctl(server_.path(), {"dump", file_});
   EXPECT_EQ(result.exit_status, 1) << result.Describe();
   EXPECT_FALSE(std::filesystem::exists(file_));
