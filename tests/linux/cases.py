@@ -59,6 +59,11 @@ class Case:
         """What runs it."""
         return "kill_case.sh" if self.then == "journal" else "run_case.sh"
 
+    @property
+    def starts(self):
+        """How many times the patience of one start it is given."""
+        return 4 if self.then == "journal" else 1
+
     def uses(self, word):
         return any(word in option for option in self.options)
 

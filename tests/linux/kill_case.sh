@@ -1,7 +1,7 @@
 #!/bin/sh
 # kill_case.sh NAME SECONDS LINE COMMAND...: starts a VMM on one disk again and again. Each time its guest checks what
-# is there and writes records; at a random moment after the first that it has told, the VMM is killed. After
-# $KILL_SECONDS of that it is started once more, for the guest to check and to end. An argument's @disk@ becomes an
+# is there and writes records; at a random moment after the first that it has told, the VMM is killed. After three times
+# and $KILL_SECONDS of that it is started once more, for the guest to check and to end. An argument's @disk@ becomes an
 # image of 16 MiB, @last@ the last record that was told, and @write@ "on", or "off" for the last start. The markers
 # are run_case.sh's. Here and in the nested machine, by whatever sh there is.
 name=$1 limit=$2 line=$3
@@ -53,7 +53,8 @@ random_pause() {
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 status=0
-while [ $status = 0 ] && [ $(($(uptime_seconds) - begun)) -lt "$kills" ]; do
+killed=0
+while [ $status = 0 ] && { [ $killed -lt 3 ] || [ $(($(uptime_seconds) - begun)) -lt "$kills" ]; }; do
   start on "$@"
   if await '^gyre-guest: type a line' && printf '%s\n' "$line" >&3 && await '^gyre-guest: record '; then
     random_pause
@@ -66,6 +67,7 @@ while [ $status = 0 ] && [ $(($(uptime_seconds) - begun)) -lt "$kills" ]; do
   last=${told:-$last}
   tell
   echo "gyre-guest: killed $last"
+  killed=$((killed + 1))
 done
 if [ $status = 0 ]; then
   start off "$@"

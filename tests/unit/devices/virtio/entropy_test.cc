@@ -122,7 +122,9 @@ TEST_F(Entropy, ASavedDeviceServesWhatWaits) {
     transport->Drain();
     const auto saved = transport->SaveState();
     Make("packed=on");
+    transport->Stop();
     ASSERT_TRUE(transport->LoadState(saved));
+    transport->Start();
     Settle();
     EXPECT_EQ(rings[0]->TakeUsed(), (test::Used{id, 100}));
   }
