@@ -28,8 +28,8 @@ using virtio::Chain;
 using virtio::test::Buffer;
 using virtio::test::MmioDriver;
 
-// Writes to the buffers that it has again and again, for a while, from its loop. What it has when it is
-// stopped it gives back, if `parks` says so, else it goes on to its end.
+// Writes to the buffers that it has again and again, from its loop, and completes them after a while. With
+// `parks` it does not complete them, and gives them back when it is stopped.
 class Writer final : public virtio::VirtioDevice {
  public:
   explicit Writer(const virtio::DeviceContext& context)
@@ -41,7 +41,7 @@ class Writer final : public virtio::VirtioDevice {
     OnLoop(0, [this] { turn_.Cancel(); });
   }
 
-  static constexpr int kTurns = 300;
+  static constexpr int kTurns = 1000;
   static inline Writer* last = nullptr;  // that was made
   std::atomic<bool> parks = false;
   std::atomic<int> turns = 0;
@@ -71,7 +71,7 @@ class Writer final : public virtio::VirtioDevice {
       }
     }
     ++turns;
-    if (--left_ > 0) {
+    if (parks || --left_ > 0) {
       return turn_.Schedule();
     }
     for (Chain& chain : std::exchange(held_, {})) {
@@ -247,6 +247,7 @@ TEST_P(BusMemoryOnLoops, WhatIsParkedIsLookedUpAnew) {
     AddBuffer();
     EXPECT_TRUE(change.Commit());
   });
+  Writer::last->parks = false;
   std::memset(old->host(), 0x55, kBufferSize);
   EXPECT_TRUE(Await([&] { return driver_->TakeUsed().has_value(); }));
   EXPECT_TRUE(IsAll(*old, 0x55));
