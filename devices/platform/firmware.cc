@@ -31,6 +31,12 @@ struct DirectoryEntry {
 };
 static_assert(sizeof(DirectoryEntry) == 64);
 
+struct State {
+  std::uint64_t at = 0;
+  std::uint64_t selected = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 template <typename T>
 std::span<const std::byte> BytesOf(const T& value) {
   return std::as_bytes(std::span(&value, 1));
@@ -68,6 +74,18 @@ void FwCfg::Reset() {
   at_ = 0;
 }
 
+SavedState FwCfg::SaveState() const { return SaveAs(kStateVersion, State{.at = at_, .selected = selected_}); }
+
+bool FwCfg::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  if (!state || state->selected > UINT16_MAX) {
+    return false;
+  }
+  selected_ = static_cast<std::uint16_t>(state->selected);
+  at_ = state->at;
+  return true;
+}
+
 std::byte FwCfg::NextByte() {
   const auto found = items_.find(selected_);
   if (found == items_.end() || at_ >= found->second.size()) {
@@ -87,6 +105,23 @@ void FwCfg::Write(std::uint64_t offset, unsigned size, std::uint64_t value) {
     selected_ = static_cast<std::uint16_t>(value);
     at_ = 0;
   }
+}
+
+// The line so far.
+SavedState DebugPort::SaveState() const {
+  return StateWriter(kStateVersion).PutBytes(std::as_bytes(std::span(line_))).Take();
+}
+
+bool DebugPort::LoadState(const SavedState& saved) {
+  const auto printable = [](std::byte letter) {
+    return letter >= std::byte{' '} && letter <= std::byte{'~'};
+  };
+  if (saved.version != kStateVersion || saved.bytes.size() > kMostLine ||
+      !std::ranges::all_of(saved.bytes, printable)) {
+    return false;
+  }
+  line_.assign(reinterpret_cast<const char*>(saved.bytes.data()), saved.bytes.size());
+  return true;
 }
 
 std::uint64_t DebugPort::Read(std::uint64_t /*offset*/, unsigned /*size*/) { return kPresent; }

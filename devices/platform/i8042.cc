@@ -54,6 +54,18 @@ constexpr std::uint8_t kOutputA20 = 0x02;
 constexpr std::uint8_t kResend = 0xfe;
 constexpr std::uint8_t kPowerOnControl = kTranslate | kKeyboardDisabled | kAuxDisabled;
 
+struct State {
+  std::array<std::uint8_t, 32> ram{};
+  std::uint8_t output_port = 0;
+  std::uint8_t output = 0;
+  std::uint8_t output_flags = 0;
+  std::uint8_t output_interrupts = 0;
+  std::uint8_t last_was_command = 0;
+  std::uint8_t awaits_data = 0;
+  std::uint8_t pending = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 }  // namespace
 
 struct I8042::Impl {
@@ -73,6 +85,7 @@ struct I8042::Impl {
   void WriteOutputPort(std::uint8_t value);
   void SetControl(std::uint8_t value);
   void UpdateLine();
+  bool Load(const State& state);
 
   std::move_only_function<void()> request_reset;
   IrqLine* line;
@@ -246,11 +259,43 @@ void I8042::Impl::AnswerCommand(std::uint8_t command) {
   }
 }
 
+bool I8042::Impl::Load(const State& state) {
+  if ((state.output_flags & ~(kOutputFull | kFromAux | kTimeout)) != 0) {
+    return false;
+  }
+  ram = state.ram;
+  output_port = state.output_port;
+  output = state.output;
+  output_flags = state.output_flags;
+  output_interrupts = state.output_interrupts != 0;
+  last_was_command = state.last_was_command != 0;
+  pending = state.awaits_data != 0 ? std::optional(state.pending) : std::nullopt;
+  UpdateLine();
+  return true;
+}
+
 I8042::I8042(std::move_only_function<void()> request_reset, IrqLine* keyboard_line)
     : impl_(std::make_unique<Impl>(std::move(request_reset), keyboard_line)) {}
 I8042::~I8042() = default;
 
 void I8042::Reset() { impl_->PowerOn(); }
+
+SavedState I8042::SaveState() const {
+  const Impl& from = *impl_;
+  return SaveAs(kStateVersion, State{.ram = from.ram,
+                                     .output_port = from.output_port,
+                                     .output = from.output,
+                                     .output_flags = from.output_flags,
+                                     .output_interrupts = from.output_interrupts,
+                                     .last_was_command = from.last_was_command,
+                                     .awaits_data = from.pending.has_value(),
+                                     .pending = from.pending.value_or(0)});
+}
+
+bool I8042::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  return state && impl_->Load(*state);
+}
 
 std::uint64_t I8042::Read(std::uint64_t offset, unsigned size) {
   return ReadByByte(offset, size, [this](std::uint64_t port) -> std::uint8_t {

@@ -49,6 +49,23 @@ std::optional<MsiMessage> Message(std::uint64_t entry) {
   };
 }
 
+// What an IOAPIC is in the midst of; the pins follow.
+struct State {
+  std::uint32_t pins = 0;
+  std::uint32_t select = 0;
+  std::uint32_t id = 0;
+  std::uint32_t arbitration = 0;
+};
+struct PinState {
+  std::uint64_t entry = 0;
+  std::uint64_t route_address = 0;
+  std::uint32_t route_data = 0;
+  std::uint16_t has_route = 0;
+  std::uint16_t asserted = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+constexpr std::uint64_t kMsiRange = 0xfee;  // the upper bits of every message's address
+
 }  // namespace
 
 struct IoApic::Impl {
@@ -79,6 +96,8 @@ struct IoApic::Impl {
   void WriteEntry(Pin& pin, bool high, std::uint32_t value);
   void EndOfInterrupt(std::uint8_t vector);
   void Reset();
+  bool Load(const SavedState& saved);
+  bool LoadPin(const PinState& state, Pin& pin);
 
   MsiSink& msi;
   std::vector<Pin> pins;
@@ -196,6 +215,47 @@ void IoApic::Impl::Reset() {
   }
 }
 
+// Who was to be told of the pin's unmasking has been. A pin in service may have a route of an older entry
+// (UpdateRoute).
+bool IoApic::Impl::LoadPin(const PinState& state, Pin& pin) {
+  const auto route =
+      state.has_route != 0 ? std::optional(MsiMessage{state.route_address, state.route_data}) : std::nullopt;
+  const bool masked = Masked::Get(state.entry) != 0;
+  const bool in_service = RemoteIrr::Get(state.entry) != 0;
+  const bool possible =
+      masked ? !route || (in_service && route->address >> 20 == kMsiRange) : route == Message(state.entry);
+  if ((state.entry & ~(kWritable | RemoteIrr::kMask)) != 0 || !possible) {
+    return false;
+  }
+  pin.entry = state.entry;
+  pin.asserted = state.asserted != 0;
+  if (route != pin.route) {
+    pin.route = route;
+    msi.SetRoute(Gsi(pin.index), route);
+  }
+  return true;
+}
+
+bool IoApic::Impl::Load(const SavedState& saved) {
+  StateReader reader(saved.bytes);
+  State state;
+  if (saved.version != kStateVersion || !reader.Get(state) || state.pins != pins.size() ||
+      state.select > UINT8_MAX || ((state.id | state.arbitration) & ~kIdMask) != 0 ||
+      reader.left() != pins.size() * sizeof(PinState)) {
+    return false;
+  }
+  select = static_cast<std::uint8_t>(state.select);
+  id = state.id;
+  arbitration = state.arbitration;
+  for (Pin& pin : pins) {
+    PinState pin_state;
+    if (!reader.Get(pin_state) || !LoadPin(pin_state, pin)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 IoApic::IoApic(MsiSink& msi, unsigned pins) : impl_(std::make_unique<Impl>(msi, pins)) {
   CHECK(pins >= 1 && pins <= kMaxPins);
 }
@@ -212,6 +272,25 @@ void IoApic::SetUnmasked(unsigned pin, std::function<void()> unmasked) {
 }
 
 void IoApic::Reset() { impl_->Reset(); }
+
+SavedState IoApic::SaveState() const {
+  StateWriter writer(kStateVersion);
+  writer.Put(State{.pins = static_cast<std::uint32_t>(impl_->pins.size()),
+                   .select = impl_->select,
+                   .id = impl_->id,
+                   .arbitration = impl_->arbitration});
+  for (const auto& pin : impl_->pins) {
+    const MsiMessage route = pin.route.value_or(MsiMessage());
+    writer.Put(PinState{.entry = pin.entry,
+                        .route_address = route.address,
+                        .route_data = route.data,
+                        .has_route = pin.route.has_value(),
+                        .asserted = pin.asserted});
+  }
+  return writer.Take();
+}
+
+bool IoApic::LoadState(const SavedState& saved) { return impl_->Load(saved); }
 
 // Registers are 32 bits wide; a narrower read gets its part of one.
 std::uint64_t IoApic::Read(std::uint64_t offset, unsigned size) {

@@ -45,6 +45,15 @@ class Pic {
   std::uint8_t elcr() const { return elcr_; }
   void SetElcr(std::uint8_t value);
 
+  struct State {
+    std::uint8_t lines = 0, irr = 0, isr = 0, imr = 0, elcr = 0, base = 0, highest = 0, expected = 0;
+    std::uint8_t needs_icw4 = 0, single = 0, all_level = 0, auto_eoi = 0, rotate_in_auto_eoi = 0,
+                 fully_nested = 0;
+    std::uint8_t special_mask = 0, reads_isr = 0, polled = 0;
+  };
+  State Save() const;
+  bool Load(const State& state);
+
  private:
   // Which initialization word is next.
   enum class Expected : std::uint8_t { kNone, kIcw2, kIcw3, kIcw4 };
@@ -253,6 +262,57 @@ void Pic::WriteOcw3(std::uint8_t value) {
   }
 }
 
+Pic::State Pic::Save() const {
+  return {.lines = lines_,
+          .irr = irr_,
+          .isr = isr_,
+          .imr = imr_,
+          .elcr = elcr_,
+          .base = base_,
+          .highest = static_cast<std::uint8_t>(highest_),
+          .expected = static_cast<std::uint8_t>(expected_),
+          .needs_icw4 = needs_icw4_,
+          .single = single_,
+          .all_level = all_level_,
+          .auto_eoi = auto_eoi_,
+          .rotate_in_auto_eoi = rotate_in_auto_eoi_,
+          .fully_nested = fully_nested_,
+          .special_mask = special_mask_,
+          .reads_isr = reads_isr_,
+          .polled = polled_};
+}
+
+bool Pic::Load(const State& state) {
+  if (state.highest >= kPins || state.expected > static_cast<std::uint8_t>(Expected::kIcw4) ||
+      (state.elcr & ~elcr_writable_) != 0 || (state.base & 7) != 0) {
+    return false;
+  }
+  lines_ = state.lines;
+  irr_ = state.irr;
+  isr_ = state.isr;
+  imr_ = state.imr;
+  elcr_ = state.elcr;
+  base_ = state.base;
+  highest_ = state.highest;
+  expected_ = static_cast<Expected>(state.expected);
+  needs_icw4_ = state.needs_icw4 != 0;
+  single_ = state.single != 0;
+  all_level_ = state.all_level != 0;
+  auto_eoi_ = state.auto_eoi != 0;
+  rotate_in_auto_eoi_ = state.rotate_in_auto_eoi != 0;
+  fully_nested_ = state.fully_nested != 0;
+  special_mask_ = state.special_mask != 0;
+  reads_isr_ = state.reads_isr != 0;
+  polled_ = state.polled != 0;
+  return true;
+}
+
+struct State {
+  Pic::State master;
+  Pic::State slave;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 }  // namespace
 
 struct DualPic::Impl {
@@ -386,6 +446,19 @@ void DualPic::Reset() {
   impl_->master.Reset();
   impl_->slave.Reset();
   impl_->Update();
+}
+
+SavedState DualPic::SaveState() const {
+  return SaveAs(kStateVersion, State{.master = impl_->master.Save(), .slave = impl_->slave.Save()});
+}
+
+bool DualPic::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  if (!state || !impl_->master.Load(state->master) || !impl_->slave.Load(state->slave)) {
+    return false;
+  }
+  impl_->Update();
+  return true;
 }
 
 bool DualPic::Pending() const { return impl_->pending.load(std::memory_order_acquire); }

@@ -27,6 +27,12 @@ constexpr std::uint8_t kPort61Kept = 0x0f;
 constexpr std::uint8_t kPort61Refresh = 0x10;
 constexpr std::uint8_t kPort61Output = 0x20;
 
+struct State {
+  std::array<PitCounter::State, 3> counters{};
+  std::uint64_t port61 = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 }  // namespace
 
 struct Pit::Impl {
@@ -82,6 +88,7 @@ struct Pit::Impl {
   void Schedule();
   void OnRise();
   void Reset();
+  bool Load(const State& state);
 
   loop::MainLoop& loop;
   IrqLine& line;
@@ -179,6 +186,21 @@ void Pit::Impl::Reset() {
   line.Lower();
 }
 
+// The wire stays as its controller's state has it.
+bool Pit::Impl::Load(const State& state) {
+  for (std::size_t i = 0; i < counter.size(); ++i) {
+    if (!counter.at(i).Load(state.counters.at(i))) {
+      return false;
+    }
+  }
+  if (state.port61 > kPort61Kept) {
+    return false;
+  }
+  port61_bits = static_cast<std::uint8_t>(state.port61);
+  Schedule();
+  return true;
+}
+
 Pit::Pit(loop::MainLoop& loop, IrqLine& line) : impl_(std::make_unique<Impl>(loop, line)) {}
 Pit::~Pit() = default;
 
@@ -186,5 +208,18 @@ memory::RegionHandler& Pit::counters() { return impl_->counters_region; }
 memory::RegionHandler& Pit::port61() { return impl_->port61_region; }
 
 void Pit::Reset() { impl_->Reset(); }
+
+SavedState Pit::SaveState() const {
+  State state{.port61 = impl_->port61_bits};
+  for (std::size_t i = 0; i < state.counters.size(); ++i) {
+    state.counters.at(i) = impl_->counter.at(i).Save();
+  }
+  return SaveAs(kStateVersion, state);
+}
+
+bool Pit::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  return state && impl_->Load(*state);
+}
 
 }  // namespace gyre::devices

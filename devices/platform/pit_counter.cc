@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::uint8_t kStatusOutput = 0x80;
 constexpr std::uint8_t kStatusNullCount = 0x40;
+constexpr std::int64_t kMostTicks = std::int64_t{1}
+                                    << 52;  // a century, which in nanoseconds is a number still
 
 }  // namespace
 
@@ -51,7 +53,7 @@ void PitCounter::Start(std::int64_t count, std::int64_t now) {
   stopped_ = !gate_ && !triggered_by_gate();
 }
 
-void PitCounter::Load(std::uint16_t raw, std::int64_t now) {
+void PitCounter::LoadCount(std::uint16_t raw, std::int64_t now) {
   const std::int64_t count = ToCount(raw);
   if (triggered_by_gate()) {
     next_count_ = count;  // at the next trigger
@@ -83,10 +85,10 @@ void PitCounter::WriteByte(std::uint8_t value, std::int64_t now) {
   Settle(now);
   switch (access_) {
     case Access::kLow:
-      Load(value, now);
+      LoadCount(value, now);
       break;
     case Access::kHigh:
-      Load(static_cast<std::uint16_t>(value << 8), now);
+      LoadCount(static_cast<std::uint16_t>(value << 8), now);
       break;
     case Access::kLowHigh:
       second_write_ = !second_write_;
@@ -97,7 +99,7 @@ void PitCounter::WriteByte(std::uint8_t value, std::int64_t now) {
           counting_ = false;
         }
       } else {
-        Load(static_cast<std::uint16_t>(value << 8 | first_byte_), now);
+        LoadCount(static_cast<std::uint16_t>(value << 8 | first_byte_), now);
       }
       break;
   }
@@ -218,6 +220,56 @@ std::optional<std::int64_t> PitCounter::NextRise(std::int64_t now) {
   }
   const std::int64_t rise = mode_ <= 1 ? count_ : count_ + 1;
   return elapsed < rise ? std::optional(started_ + rise) : std::nullopt;
+}
+
+PitCounter::State PitCounter::Save() const {
+  return {.count = count_,
+          .started = started_,
+          .elapsed = elapsed_,
+          .next_count = next_count_.value_or(0),
+          .load_cycle_end = load_cycle_end_,
+          .latched_count = latched_count_.value_or(0),
+          .latched_status = latched_status_.value_or(0),
+          .has_latched_count = latched_count_.has_value(),
+          .has_latched_status = latched_status_.has_value(),
+          .mode = static_cast<std::uint8_t>(mode_),
+          .bcd = bcd_,
+          .access = static_cast<std::uint8_t>(access_),
+          .gate = gate_,
+          .counting = counting_,
+          .stopped = stopped_,
+          .first_byte = first_byte_,
+          .second_write = second_write_,
+          .second_read = second_read_};
+}
+
+bool PitCounter::Load(const State& state) {
+  const std::int64_t most = state.bcd != 0 ? 10000 : 65536;
+  const auto is_moment = [](std::int64_t ticks) { return ticks >= -kMostTicks && ticks <= kMostTicks; };
+  // A control word may come after a count, which then is beyond what it allows, and unused.
+  if (state.mode > 5 || state.access < 1 || state.access > 3 || state.count < 1 || state.count > 65536 ||
+      (state.counting != 0 && state.count > most) || state.next_count < 0 || state.next_count > most ||
+      !is_moment(state.started) || !is_moment(state.elapsed) || state.elapsed < 0 ||
+      !is_moment(state.load_cycle_end)) {
+    return false;
+  }
+  mode_ = state.mode;
+  bcd_ = state.bcd != 0;
+  access_ = static_cast<Access>(state.access);
+  gate_ = state.gate != 0;
+  counting_ = state.counting != 0;
+  stopped_ = state.stopped != 0;
+  count_ = state.count;
+  started_ = state.started;
+  elapsed_ = state.elapsed;
+  next_count_ = state.next_count != 0 ? std::optional(state.next_count) : std::nullopt;
+  load_cycle_end_ = state.load_cycle_end;
+  first_byte_ = state.first_byte;
+  second_write_ = state.second_write != 0;
+  second_read_ = state.second_read != 0;
+  latched_count_ = state.has_latched_count != 0 ? std::optional(state.latched_count) : std::nullopt;
+  latched_status_ = state.has_latched_status != 0 ? std::optional(state.latched_status) : std::nullopt;
+  return true;
 }
 
 }  // namespace gyre::devices

@@ -22,6 +22,24 @@ class PitCounter {
   // The first tick after `now` at which the output rises, if it will by itself.
   std::optional<std::int64_t> NextRise(std::int64_t now);
 
+  struct State {
+    std::int64_t count = 0;
+    std::int64_t started = 0;
+    std::int64_t elapsed = 0;
+    std::int64_t next_count = 0;  // 0: none
+    std::int64_t load_cycle_end = 0;
+    std::uint16_t latched_count = 0;
+    std::uint8_t latched_status = 0;
+    std::uint8_t has_latched_count = 0;
+    std::uint8_t has_latched_status = 0;
+    std::uint8_t mode = 0, bcd = 0, access = 0, gate = 0, counting = 0, stopped = 0;
+    std::uint8_t first_byte = 0, second_write = 0, second_read = 0;
+    std::uint16_t unused = 0;
+  };
+  State Save() const;
+  // False, and unchanged, if no counter can be in that state.
+  bool Load(const State& state);
+
  private:
   enum class Access : std::uint8_t { kLow = 1, kHigh = 2, kLowHigh = 3 };
 
@@ -30,7 +48,7 @@ class PitCounter {
   bool periodic() const { return mode_ == 2 || mode_ == 3; }
   bool triggered_by_gate() const { return mode_ == 1 || mode_ == 5; }
   void Settle(std::int64_t now);
-  void Load(std::uint16_t raw, std::int64_t now);
+  void LoadCount(std::uint16_t raw, std::int64_t now);
   void Start(std::int64_t count, std::int64_t now);
   std::int64_t ToCount(std::uint16_t raw) const;
   std::uint16_t FromCount(std::int64_t count) const;

@@ -10,7 +10,26 @@ namespace {
 using SleepType = Field<4, 2>;
 using SleepEnable = Bit<5>;
 
+struct PowerState {
+  std::uint8_t status = 0;
+};
+struct EventsState {
+  std::uint32_t pending = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 }  // namespace
+
+SavedState AcpiPower::SaveState() const { return SaveAs(kStateVersion, PowerState{status_}); }
+
+bool AcpiPower::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<PowerState>(kStateVersion, saved);
+  if (!state || (state->status & ~kWakeStatus) != 0) {
+    return false;
+  }
+  status_ = state->status;
+  return true;
+}
 
 std::uint64_t AcpiPower::Read(std::uint64_t offset, unsigned size) {
   (void)size;
@@ -44,6 +63,18 @@ void AcpiEvents::Raise(std::uint32_t event) {
 void AcpiEvents::Reset() {
   pending_ = 0;
   line_.Set(false);
+}
+
+SavedState AcpiEvents::SaveState() const { return SaveAs(kStateVersion, EventsState{pending_}); }
+
+bool AcpiEvents::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<EventsState>(kStateVersion, saved);
+  if (!state || (state->pending & ~kPowerButton) != 0) {
+    return false;
+  }
+  pending_ = state->pending;
+  line_.Set(pending_ != 0);
+  return true;
 }
 
 std::uint64_t AcpiEvents::Read(std::uint64_t offset, unsigned size) {

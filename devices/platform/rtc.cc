@@ -40,6 +40,22 @@ constexpr std::uint8_t kUpdateEnded = 0x10;
 
 constexpr std::uint8_t kValid = 0x80;  // register D: the battery is good
 
+// What a clock is in the midst of; its time goes on with the host's.
+struct State {
+  std::int64_t offset = 0;
+  std::int64_t phase_ns = 0;
+  std::int64_t seen_second = 0;
+  std::int64_t seen_period = 0;
+  std::array<std::uint8_t, 128> memory{};
+  std::uint8_t index = 0;
+  std::uint8_t reg_a = 0;
+  std::uint8_t reg_b = 0;
+  std::uint8_t flags = 0;
+  std::uint32_t unused = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+constexpr std::int64_t kMostSeconds = 1'000'000'000'000;  // more than any year of four digits needs
+
 std::int64_t FloorDiv(std::int64_t value, std::int64_t divisor) {
   const std::int64_t quotient = value / divisor;
   return value % divisor < 0 ? quotient - 1 : quotient;
@@ -76,6 +92,7 @@ struct Rtc::Impl {
   void OnPeriod();
   void Update();
   void Reset();
+  bool Load(const State& state);
 
   loop::MainLoop& loop;
   IrqLine& line;
@@ -297,6 +314,28 @@ void Rtc::Impl::Reset() {
   Update();
 }
 
+bool Rtc::Impl::Load(const State& state) {
+  const auto within = [](std::int64_t value, std::int64_t most) { return value >= -most && value <= most; };
+  if (!within(state.offset, kMostSeconds) || !within(state.seen_second, kMostSeconds) ||
+      !within(state.phase_ns, kSecondNs) || state.seen_period < 0 || (state.index & 0x80) != 0 ||
+      (state.reg_a & kUpdateInProgress) != 0 || (state.flags & ~kInterrupts) != 0) {
+    return false;
+  }
+  offset = state.offset;
+  phase_ns = state.phase_ns;
+  seen_second = state.seen_second;
+  seen_period = state.seen_period;
+  memory = state.memory;
+  index = state.index;
+  reg_a = state.reg_a;
+  reg_b = state.reg_b;
+  flags = state.flags;
+  CollectFlags();
+  Update();
+  line.Set(line_high);
+  return true;
+}
+
 Rtc::Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::uint64_t ram_above_4g,
          std::move_only_function<void()> on_alarm)
     : impl_(std::make_unique<Impl>(loop, line)) {
@@ -307,6 +346,24 @@ Rtc::Rtc(loop::MainLoop& loop, IrqLine& line, std::uint64_t ram_below_4g, std::u
 Rtc::~Rtc() = default;
 
 void Rtc::Reset() { impl_->Reset(); }
+
+SavedState Rtc::SaveState() const {
+  const Impl& from = *impl_;
+  return SaveAs(kStateVersion, State{.offset = from.offset,
+                                     .phase_ns = from.phase_ns,
+                                     .seen_second = from.seen_second,
+                                     .seen_period = from.seen_period,
+                                     .memory = from.memory,
+                                     .index = from.index,
+                                     .reg_a = from.reg_a,
+                                     .reg_b = from.reg_b,
+                                     .flags = from.flags});
+}
+
+bool Rtc::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  return state && impl_->Load(*state);
+}
 
 std::uint64_t Rtc::Read(std::uint64_t offset, unsigned size) {
   return ReadByByte(offset, size, [this](std::uint64_t port) -> std::uint8_t {

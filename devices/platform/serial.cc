@@ -7,11 +7,10 @@
 #include <utility>
 
 #include "devices/platform/byte_ports.h"
+#include "devices/platform/serial_fifo.h"
 
 namespace gyre::devices {
 namespace {
-
-constexpr std::size_t kFifoSize = 16;
 
 // Register offsets (PC16550D, table II).
 enum Register : std::uint8_t {
@@ -57,38 +56,20 @@ enum Lsr : std::uint8_t {
   kLsrCharErrors = kLsrParity | kLsrFraming | kLsrBreak,
 };
 enum Msr : std::uint8_t { kMsrRi = 0x40, kMsrDeltas = 0x0f, kMsrRiDelta = 0x04 };
+// What a serial port is in the midst of.
+struct State {
+  SerialFifo::State received;
+  SerialFifo::State to_send;
+  std::uint8_t overrun = 0;
+  std::uint8_t draining = 0;
+  std::uint8_t thr_empty_pending = 0;
+  std::uint8_t lsr_read = 0;
+  std::uint8_t ier = 0, fcr = 0, lcr = 0, mcr = 0, msr = 0, scr = 0, dll = 0, dlm = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 // The far end is always there and ready: DCD, DSR and CTS.
 constexpr std::uint8_t kMsrConnected = 0xb0;
-
-// One FIFO of characters with their error bits.
-class Fifo {
- public:
-  struct Char {
-    std::uint8_t value = 0;
-    std::uint8_t errors = 0;  // of kLsrCharErrors
-  };
-  std::size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  const Char& front() const { return chars_[first_]; }
-  Char& At(std::size_t index) { return chars_[(first_ + index) % kFifoSize]; }
-  void Clear() { size_ = 0; }
-  // The caller has checked that there is room.
-  void Push(Char c) {
-    chars_[(first_ + size_) % kFifoSize] = c;
-    ++size_;
-  }
-  Char Pop() {
-    const Char c = chars_[first_];
-    first_ = (first_ + 1) % kFifoSize;
-    --size_;
-    return c;
-  }
-
- private:
-  std::array<Char, kFifoSize> chars_{};
-  std::size_t first_ = 0;
-  std::size_t size_ = 0;
-};
 
 }  // namespace
 
@@ -97,7 +78,7 @@ struct Serial::Impl {
 
   bool fifos() const { return (fcr & kFcrEnable) != 0; }
   bool loop() const { return (mcr & kMcrLoop) != 0; }
-  std::size_t depth() const { return fifos() ? kFifoSize : 1; }
+  std::size_t depth() const { return fifos() ? SerialFifo::kSize : 1; }
   std::size_t trigger() const;
   std::uint8_t InterruptId() const;
   void UpdateLine();
@@ -114,17 +95,18 @@ struct Serial::Impl {
 
   void Transmit(std::uint8_t value);
   void Flush();
-  void PushReceived(Fifo::Char c);
+  void PushReceived(SerialFifo::Char c);
   void SendBreakIfLooped();
   void ClearReceiver();
   void Reset();
+  bool Load(const State& state);
 
   IrqLine& line;
   CharBackend& backend;
   bool line_high = false;
 
-  Fifo rx;
-  Fifo tx;
+  SerialFifo rx;
+  SerialFifo tx;
   std::uint8_t overrun = 0;  // kLsrOverrun or 0
   // The guest has begun to empty the receiver: nothing more comes in until it is
   // empty, so that the interrupt line falls after at most 16 reads however much
@@ -363,7 +345,7 @@ void Serial::Impl::Flush() {
 
 // Section 8.4: in FIFO mode an overrun leaves the FIFO as it is and loses the
 // new character; without FIFOs the new one takes the old one's place.
-void Serial::Impl::PushReceived(Fifo::Char c) {
+void Serial::Impl::PushReceived(SerialFifo::Char c) {
   if (rx.size() < depth()) {
     rx.Push(c);
     return;
@@ -400,6 +382,33 @@ void Serial::Impl::Reset() {
   UpdateLine();
 }
 
+bool Serial::Impl::Load(const State& state) {
+  const bool possible = (state.overrun & ~kLsrOverrun) == 0 && (state.ier & 0xf0) == 0 &&
+                        (state.fcr & ~kFcrKept) == 0 && (state.fcr == 0 || (state.fcr & kFcrEnable) != 0) &&
+                        (state.mcr & ~kMcrWritable) == 0;
+  fcr = state.fcr;
+  if (!possible || !rx.Load(state.received, depth(), kLsrCharErrors) || !tx.Load(state.to_send, depth(), 0)) {
+    return false;
+  }
+  overrun = state.overrun;
+  draining = state.draining != 0 && !rx.empty();
+  thr_empty_pending = state.thr_empty_pending != 0;
+  lsr_read = state.lsr_read != 0;
+  ier = state.ier;
+  lcr = state.lcr;
+  mcr = state.mcr;
+  msr = state.msr;
+  scr = state.scr;
+  dll = state.dll;
+  dlm = state.dlm;
+  // This backend has not refused anything yet, so it would not ask.
+  Flush();
+  line_high = InterruptId() != kIirNone;
+  line.Set(line_high);
+  backend.ResumeInput();
+  return true;
+}
+
 Serial::Serial(IrqLine& line, CharBackend& backend) : impl_(std::make_unique<Impl>(line, backend)) {
   impl_->backend.SetFrontend(this);
 }
@@ -407,6 +416,29 @@ Serial::Serial(IrqLine& line, CharBackend& backend) : impl_(std::make_unique<Imp
 Serial::~Serial() { impl_->backend.SetFrontend(nullptr); }
 
 void Serial::Reset() { impl_->Reset(); }
+
+SavedState Serial::SaveState() const {
+  const Impl& from = *impl_;
+  return SaveAs(kStateVersion, State{.received = from.rx.Save(),
+                                     .to_send = from.tx.Save(),
+                                     .overrun = from.overrun,
+                                     .draining = from.draining,
+                                     .thr_empty_pending = from.thr_empty_pending,
+                                     .lsr_read = from.lsr_read,
+                                     .ier = from.ier,
+                                     .fcr = from.fcr,
+                                     .lcr = from.lcr,
+                                     .mcr = from.mcr,
+                                     .msr = from.msr,
+                                     .scr = from.scr,
+                                     .dll = from.dll,
+                                     .dlm = from.dlm});
+}
+
+bool Serial::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  return state && impl_->Load(*state);
+}
 
 std::uint64_t Serial::Read(std::uint64_t offset, unsigned size) {
   const bool had_data = !impl_->rx.empty();

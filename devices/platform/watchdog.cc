@@ -7,6 +7,14 @@ namespace {
 
 constexpr std::int64_t kPeriodNs = std::int64_t{Watchdog::kPeriodMs} * 1'000'000;
 
+struct State {
+  std::int64_t deadline_ns = 0;
+  std::uint32_t count = 0;
+  std::uint32_t status = 0;
+  std::uint64_t running = 0;
+};
+constexpr std::uint32_t kStateVersion = 1;
+
 }  // namespace
 
 Watchdog::Watchdog(loop::MainLoop& loop, std::move_only_function<void()> expired)
@@ -18,6 +26,30 @@ Watchdog::Watchdog(loop::MainLoop& loop, std::move_only_function<void()> expired
 void Watchdog::Reset() {
   timer_.Cancel();
   count_ = kMaxCount;
+}
+
+SavedState Watchdog::SaveState() const {
+  return SaveAs(
+      kStateVersion,
+      State{.deadline_ns = deadline_ns_, .count = count_, .status = status_, .running = timer_.set()});
+}
+
+bool Watchdog::LoadState(const SavedState& saved) {
+  const auto state = LoadAs<State>(kStateVersion, saved);
+  const std::int64_t latest = loop_.Now(loop::ClockType::kVirtual) + kPeriodNs * kMaxCount;
+  if (!state || state->count == 0 || state->count > kMaxCount || (state->status & ~kExpired) != 0 ||
+      state->deadline_ns < 0 || state->deadline_ns > latest) {
+    return false;
+  }
+  deadline_ns_ = state->deadline_ns;
+  count_ = state->count;
+  status_ = state->status;
+  if (state->running != 0) {
+    timer_.Set(deadline_ns_);
+  } else {
+    timer_.Cancel();
+  }
+  return true;
 }
 
 std::uint32_t Watchdog::Remaining() const {

@@ -295,6 +295,7 @@ const Queue* VirtioDevice::queue(unsigned index) const {
 }
 
 void VirtioDevice::Broken(unsigned index, Violation violation) {
+  violations_.at(static_cast<std::size_t>(violation)).fetch_add(1, std::memory_order_relaxed);
   // Once a reset, so a guest cannot flood the log faster than it can reset.
   log::Debug("{}: queue {}: {}: needs reset", traits_.name, index, Name(violation));
   transport_->NeedsReset();

@@ -22,7 +22,7 @@ constexpr std::uint64_t kQueueReset = 0x0c0;
 // The data path's registers, and those between them that do not exist.
 constexpr std::uint64_t kDataPath = VIRTIO_MMIO_QUEUE_NOTIFY;
 constexpr std::uint64_t kDataPathSize = VIRTIO_MMIO_INTERRUPT_ACK + 4 - kDataPath;
-constexpr std::uint32_t kAbsent = UINT32_MAX;  // 4.2.2: a shared memory region that is not there
+constexpr std::uint64_t kAbsent = UINT64_MAX;  // 4.2.2: length and base of shared memory that is not there
 
 constexpr std::array<std::uint8_t, 4> kSteps = {VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER,
                                                 VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER_OK};
@@ -196,12 +196,27 @@ std::uint32_t MmioTransport::ReadRegister(std::uint64_t offset) const {
     case VIRTIO_MMIO_SHM_LEN_HIGH:
     case VIRTIO_MMIO_SHM_BASE_LOW:
     case VIRTIO_MMIO_SHM_BASE_HIGH:
-      return kAbsent;
+      return ReadSharedMemory(offset);
     case VIRTIO_MMIO_CONFIG_GENERATION:
       return config_generation_;
     default:
       return 0;  // write-only, or not there
   }
+}
+
+void MmioTransport::PlaceSharedMemory(std::uint8_t id, GuestAddress where) {
+  const auto& all = device_->traits().shared_memory;
+  const auto found = std::ranges::find(all, id, &SharedMemory::id);
+  CHECK(found != all.end());
+  shared_memory_.push_back({.id = id, .length = found->region->size(), .base = where.value()});
+}
+
+std::uint32_t MmioTransport::ReadSharedMemory(std::uint64_t offset) const {
+  const auto found = std::ranges::find(shared_memory_, shared_memory_select_, &SharedMemoryPlace::id);
+  const bool there = found != shared_memory_.end();
+  const bool high = offset == VIRTIO_MMIO_SHM_LEN_HIGH || offset == VIRTIO_MMIO_SHM_BASE_HIGH;
+  const bool length = offset == VIRTIO_MMIO_SHM_LEN_LOW || offset == VIRTIO_MMIO_SHM_LEN_HIGH;
+  return Half(!there ? kAbsent : length ? found->length : found->base, high ? 1 : 0);
 }
 
 void MmioTransport::Write(std::uint64_t offset, unsigned size, std::uint64_t value) {
@@ -242,7 +257,8 @@ void MmioTransport::WriteRegister(std::uint64_t offset, std::uint32_t value) {
         accepted = WriteStatus(value);
         break;
       case VIRTIO_MMIO_SHM_SEL:
-        break;  // there is none to select
+        shared_memory_select_ = value;
+        break;
       default:
         accepted = WriteQueueRegister(offset, value);
         break;
@@ -448,7 +464,7 @@ void MmioTransport::FinishReset() {
   status_ = 0;
   driver_features_ = 0;
   unknown_features_ = false;
-  device_features_select_ = driver_features_select_ = queue_select_ = 0;
+  device_features_select_ = driver_features_select_ = queue_select_ = shared_memory_select_ = 0;
   driver_ok_.store(false);
   needs_reset_.store(false);
   interrupt_status_.store(0);
@@ -473,15 +489,6 @@ void MmioTransport::FinishPending() {
     FinishStops();
   }
   EndHolds();
-}
-
-MmioTransport::Counters MmioTransport::counters() const {
-  const auto get = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
-  return {.refused_writes = get(refused_writes_),
-          .needs_reset = get(needs_reset_count_),
-          .queue_interrupts = get(queue_interrupts_),
-          .config_interrupts = get(config_interrupts_),
-          .notify_exits = get(notify_exits_)};
 }
 
 }  // namespace gyre::virtio

@@ -37,6 +37,9 @@ inline constexpr std::uint64_t kWatchdog =
     0xfea01000;  // a page of its own: ACPI's are mapped with another memory type
 inline constexpr std::uint64_t kVirtio = 0xfeb00000;  // kMaxVirtio devices, kVirtioSize bytes each
 inline constexpr std::uint64_t kVirtioSize = 0x200;
+// What virtio devices share with their drivers stands in the gap, below all registers.
+inline constexpr std::uint64_t kVirtioShared = kGapStart;
+inline constexpr std::uint64_t kVirtioSharedEnd = 0xf0000000;
 inline constexpr unsigned kMaxVirtio = 24;
 inline constexpr std::uint64_t kIoApic = 0xfec00000;
 inline constexpr std::uint64_t kLocalApic = 0xfee00000;

@@ -1,8 +1,10 @@
 #include "src/machine/virtio_bus.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
+#include "gyre/base/checked.h"
 #include "gyre/base/format.h"
 #include "src/machine/layout.h"
 
@@ -35,6 +37,8 @@ std::string VirtioParameters(unsigned devices) {
   return text;
 }
 
+VirtioBus::VirtioBus(bool acpi) : acpi_(acpi), shared_end_(layout::kVirtioShared) {}
+
 Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
                                                      const std::vector<virtio::DeviceConfig>& configs) {
   std::unique_ptr<VirtioBus> bus(new VirtioBus(board.acpi));
@@ -45,6 +49,22 @@ Result<std::unique_ptr<VirtioBus>> VirtioBus::Create(const Board& board,
     }
   }
   return bus;
+}
+
+// At multiples of their sizes, so that large pages are possible.
+Status VirtioBus::PlaceShared(const Board& board, Slot& slot) {
+  for (const auto& [id, region] : slot.transport->device().traits().shared_memory) {
+    const std::uint64_t size = region->size();
+    const auto start =
+        size <= layout::kVirtioSharedEnd ? CheckedAlignUp(shared_end_, std::bit_ceil(size)) : std::nullopt;
+    if (!start || !FitsWithin(*start, size, layout::kVirtioSharedEnd)) {
+      return Fail(Error::Usage(format("there is no place for {} bytes of shared memory", size)));
+    }
+    slot.shared.push_back(TRY(memory::Placement::Make(board.root.shared_from_this(), *start, region, 1)));
+    slot.transport->PlaceSharedMemory(id, GuestAddress(*start));
+    shared_end_ = *start + size;
+  }
+  return {};
 }
 
 Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
@@ -75,6 +95,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
                                            slot.transport->NewRegion(board.topology), 1));
+  TRY(PlaceShared(board, slot));
   virtio::MmioTransport* const transport = slot.transport.get();
   slot.on_state = board.state_handlers.Add({.priority = kDevicePriority,
                                             .prepare =
@@ -143,6 +164,26 @@ void VirtioBus::Reset() {
   }
 }
 
+void VirtioBus::ChangeMemory(const std::function<void()>& change) {
+  std::vector<virtio::MmioTransport*> running;
+  for (const Slot& slot : slots_) {
+    if (slot.transport->device().running()) {
+      running.push_back(slot.transport.get());
+      slot.transport->Stop();
+    }
+  }
+  for (const Slot& slot : slots_) {
+    slot.transport->Drain();
+  }
+  change();
+  for (const Slot& slot : slots_) {
+    slot.transport->MemoryChanged();
+  }
+  for (virtio::MmioTransport* const transport : running) {
+    transport->Start();
+  }
+}
+
 std::string VirtioBus::Report() const {
   std::string text;
   for (unsigned i = 0; i < slots_.size(); ++i) {
@@ -153,6 +194,12 @@ std::string VirtioBus::Report() const {
         "refused; needed reset {} times\n",
         i, transport.name(), counters.queue_interrupts, counters.config_interrupts, counters.notify_exits,
         counters.refused_writes, counters.needs_reset);
+    for (std::size_t rule = 0; rule < virtio::kViolations; ++rule) {
+      const auto violation = static_cast<virtio::Violation>(rule);
+      if (const std::uint64_t count = transport.device().violations(violation)) {
+        text += format("  {}: broken {} times\n", Name(violation), count);
+      }
+    }
     if (const virtio::Nic* const nic = slots_[i].nic) {
       const auto carried = nic->counters();
       text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),

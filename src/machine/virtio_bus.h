@@ -79,6 +79,10 @@ class VirtioBus {
   virtio::Balloon* balloon() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
+  // Runs `change`, which takes RAM out of the memory map, while no device has anything in flight or takes
+  // anything: what it has mapped before it does not touch once this returns. Then they go on as they were.
+  // The lock may be given up before.
+  void ChangeMemory(const std::function<void()>& change);
   // What each has done, for people.
   std::string Report() const;
 
@@ -89,14 +93,17 @@ class VirtioBus {
     std::unique_ptr<virtio::MmioTransport> transport;
     virtio::Nic* nic = nullptr;  // the device, if it is one
     virtio::Balloon* balloon = nullptr;
-    const virtio::Vsock* vsock = nullptr;  // the same
-    memory::Placement place;               // gone before the transport
+    const virtio::Vsock* vsock = nullptr;   // the same
+    memory::Placement place;                // gone before the transport
+    std::vector<memory::Placement> shared;  // memory of the device's
     StateHandlers::Handle on_state;
   };
-  explicit VirtioBus(bool acpi) : acpi_(acpi) {}
+  explicit VirtioBus(bool acpi);
   Status Add(const Board& board, const virtio::DeviceConfig& config);
+  Status PlaceShared(const Board& board, Slot& slot);
 
   bool acpi_;
+  std::uint64_t shared_end_;  // of the shared memory that is placed
   std::vector<Slot> slots_;
   std::map<const virtio::Module*, unsigned> made_;  // how many of each
 };

@@ -19,13 +19,11 @@
 
 #include "devices/virtio/net.h"
 #include "devices/virtio/vsock_packet.h"
-#include "gyre/base/check.h"
 #include "gyre/base/format.h"
-#include "gyre/base/log.h"
 #include "gyre/base/unix_listener.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/registry.h"
-#include "gyre/memory/ram.h"
+#include "tests/fuzz/virtio_world.h"
 #include "tests/support/virtio/fake_driver.h"
 #include "tests/support/virtio/mmio_driver.h"
 
@@ -35,7 +33,6 @@ namespace {
 using test::Buffer;
 using test::MmioDriver;
 
-constexpr std::uint64_t kRamSize = 0x20000;
 constexpr std::uint64_t kRing = 0x1000;    // of queue i: 0x1000 further each
 constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its status
 constexpr std::uint64_t kStatus = 0x8100;
@@ -44,45 +41,8 @@ constexpr std::uint64_t kBase = 0xfeb00000;
 constexpr std::uint64_t kMultiport = 2;  // of a console
 constexpr std::size_t kImageSize = 64 * kKiB;
 
-class Script {
- public:
-  explicit Script(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  bool empty() const { return bytes_.empty(); }
-  std::uint8_t Byte() { return static_cast<std::uint8_t>(Number(1)); }
-  std::uint64_t Number(std::size_t size) {
-    std::uint64_t value = 0;
-    size = std::min(size, bytes_.size());
-    std::memcpy(&value, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-    return value;
-  }
-
- private:
-  std::span<const std::byte> bytes_;
-};
-
-class Line final : public EdgeLine {
- public:
-  void Connect() override {}
-  void Trigger() override {}
-  void SetResend(std::function<void()>) override {}
-};
-
-// What all rounds share: making a loop and memory for each would take most of the time.
-struct World {
-  World() NO_THREAD_SAFETY_ANALYSIS {
-    log::SetLevel(log::Level::kError);
-    lock.Lock();
-    loop = loop::MainLoop::Create(lock).value();
-    loop->EnableClock(loop::ClockType::kVirtual, true);
-    block = memory::RamBlock::NewAnonymous("ram", kRamSize).value();
-    root = memory::MemoryRegion::NewContainer(topology, "root", memory::kWholeSpace);
-    CHECK(root->Add(0, memory::MemoryRegion::NewRam(topology, "ram", block)).has_value());
-    space.emplace(topology, "memory", root);
-    image = UniqueFd(::memfd_create("image", MFD_CLOEXEC));
-    CHECK(::ftruncate(image.get(), kImageSize) == 0);
-  }
-  void Run() NO_THREAD_SAFETY_ANALYSIS { loop->RunOnce(true); }
+struct World : FuzzWorld {
+  World() : image(::memfd_create("image", MFD_CLOEXEC)) { CHECK(::ftruncate(image.get(), kImageSize) == 0); }
   // In a directory of this process's, with a service for the guest beside it.
   std::string SocketPath() {
     if (!service) {
@@ -105,12 +65,6 @@ struct World {
     }
   }
 
-  BigLock lock;
-  memory::Topology topology{lock};
-  std::unique_ptr<loop::MainLoop> loop;
-  std::shared_ptr<memory::RamBlock> block;
-  memory::RegionPtr root;
-  std::optional<memory::AddressSpace> space;
   UniqueFd image;
   std::string socket;
   std::optional<UnixListener> service;
@@ -211,7 +165,7 @@ class Guest {
         mmio_(*world.space, kBase),
         features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
                                      : 0) {
-    std::memset(world.block->host(), 0, kRamSize);
+    std::memset(world.block->host(), 0, World::kRamSize);
     auto device = NewDevice(world, kind, chardevs_);
     transport_ =
         MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
@@ -436,7 +390,7 @@ class Guest {
   World& world_;
   const Kind kind_;
   devices::Chardevs chardevs_;  // outlives the device
-  Line line_;
+  NoLine line_;
   MmioDriver mmio_;
   const std::uint64_t features_;  // beside the rings'
   std::unique_ptr<MmioTransport> transport_;

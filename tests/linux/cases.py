@@ -13,11 +13,16 @@ FIO = "@fio@"  # in an option: an image with fio, of the runner's making
 QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh makes the disk larger when it is asked to
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
+TALK_NAME = "gyre.talk"  # of a port on a pseudoterminal, by which run_case.sh talks to the guest when that asks for it
+SAID = "the host says hello"
 DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not what it was, of run_case.sh's making
 UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage that it has unpacked
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
+# In a kernel's command line: what kill_case.sh puts there at each start.
+LAST = "@last@"
+WRITE = "@write@"
 MAC = "02:00:00:00:00:77"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
@@ -48,6 +53,16 @@ class Case:
         words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", self.cmdline,
                  f"gyre.then={self.then}"]
         return " ".join(word for word in words if word)
+
+    @property
+    def script(self):
+        """What runs it."""
+        return "kill_case.sh" if self.then == "journal" else "run_case.sh"
+
+    @property
+    def starts(self):
+        """How many times the patience of one start it is given."""
+        return 4 if self.then == "journal" else 1
 
     def uses(self, word):
         return any(word in option for option in self.options)
@@ -89,10 +104,17 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
         cases.append(Case(f"{series}-virtio", series, "bzImage", "auto", 1, 256, "virtio", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"path={DISK},serial={SERIAL}{more}",
-                           "--entropy", "on", "--console", f"to=append:{PORT},port={PORT_NAME}:append:{PORT}")))
+                           "--entropy", "on", "--console", f"to=append:{PORT},port={PORT_NAME}:append:{PORT},port={TALK_NAME}:pty",
+                           "--log-level", "info")))
     cases.append(Case("6.12-disk", "6.12", "bzImage", "auto", 1, 256, "disk", "reboot=k",
                       ("--iothread", "a,poll-max-ns=32768", "--qmp", f"unix:{QMP}", "--disk", f"path={FIO},readonly=on",
                        "--disk", f"path={DISK},id=data,queues=2,iothread=a")))
+    # The guest writes and flushes; gyred is killed.
+    for series, more in (("6.1", ()), ("6.12", ("--iothread", "a"))):
+        disk = f"path={DISK}" + (",packed=on,queues=2,iothread=a" if more else "")
+        cases.append(Case(f"{series}-journal", series, "bzImage", "auto", 1, 256, "journal",
+                          f"reboot=k gyre.last={LAST} gyre.write={WRITE}",
+                          (*more, "--disk", f"path={TOOLS},readonly=on", "--disk", disk)))
     for series, mtu, more in (("6.1", 1500, ""), ("6.12", 1400, ",mtu=1400,packed=on,queues=2")):
         cases.append(Case(f"{series}-network", series, "bzImage", "auto", 1, 256, "network", f"reboot=k gyre.mtu={mtu}",
                           ("--net", f"tap={TAP},mac={MAC}{more}")))

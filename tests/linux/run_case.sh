@@ -14,6 +14,7 @@ mkfifo "$work/in"
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
 # One with @damaged@ gets a directory: a first start, which fails for want of a disk, leaves its kernel unpacked there, and
 # a byte of that is changed.
+# A guest that asks for it is told a line by the pseudoterminal that the VMM's log names first; its answer is told.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
 image='' tap='' port='' damaged='' qmp='' uds=''
@@ -121,7 +122,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told='' fetched='' resized='' talked=''
+typed='' answered='' pressed='' told='' fetched='' resized='' talked=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -141,6 +142,11 @@ until [ -e "$work/status" ]; do
     talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
     printf 'talked\n' >&3
   fi
+  if [ -z "$answered" ] && grep -q '^gyre-guest: talk on the port' "$work/out"; then
+    pts=$(sed -n 's|.*\(/dev/pts/[0-9][0-9]*\).*|\1|p' "$work/err" | head -n 1)
+    printf 'the host says hello\n' >"$pts"
+    answered=$(timeout 60 head -n 1 <"$pts")
+  fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
     pressed=1
@@ -154,6 +160,7 @@ done
 for server in $servers; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
+[ -z "$answered" ] || { echo; echo "gyre-guest: answered $answered"; }
 [ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
 [ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }

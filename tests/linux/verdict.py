@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from cases import LINE, MAC, PORT_NAME, SERIAL
+from cases import LINE, MAC, PORT_NAME, SAID, SERIAL
 
 # What gyred's log says of a guest that ends so, in this order.
 LOGGED = {
@@ -10,6 +10,7 @@ LOGGED = {
     "suspend": ("SUSPEND", "WAKEUP", "SHUTDOWN guest=true reason=guest-reset"),
     "watchdog": ("WATCHDOG action=reset", "SHUTDOWN guest=true reason=guest-reset"),
 }
+LEAST_KILLS = 3
 GIB = 1 << 30
 MIB = 1 << 20
 GAP_START = 3 * GIB
@@ -74,7 +75,8 @@ def judge(case, record, direct):
         return "FAIL", "; ".join(problems)
     if case.then == "poweroff" and "no" in facts:
         return "SKIP", "the machine has no power-off device; all else is as it must be"
-    return "PASS", f"{record.seconds} s"
+    kills = facts.get("killed", [])
+    return "PASS", f"{record.seconds} s" + (f", {len(kills)} kills, {kills[-1]} records" if kills else "")
 
 
 def _check_log(case, record):
@@ -119,6 +121,8 @@ def _check_facts(case, record, facts):
         problems.append(f"the guest woke from '{value('woke')}', not from S1")
     if case.then == "virtio":
         problems += _check_virtio(facts)
+    if case.then == "journal":
+        problems += _check_journal(facts)
     if case.then == "disk":
         problems += _check_disk(facts)
     if case.then == "network":
@@ -136,10 +140,28 @@ def _check_virtio(facts):
     wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x0004 virtio_rng", "0x0003 virtio_console"],
               "serial": [SERIAL], "hwrng": ["virtio_rng.0 1024"],
               "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fstrim": ["0"], "fsck": ["0"], "discard": ["0 0"],
-              "interrupts": ["4 4"], "hvc": ["written"], "port": [PORT_NAME]}
+              "interrupts": ["4 4"], "hvc": ["written"], "port": [PORT_NAME],
+              "heard": [SAID], "answered": [f"the guest heard: {SAID}"]}
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
     return problems + _check_image(facts)
+
+
+def _check_journal(facts):
+    """Each start but the first follows a kill: it replays the journal, finds what was told, and a clean file system."""
+    told = facts.get("killed", [])
+    there = facts.get("there", [])
+    problems = []
+    if len(told) < LEAST_KILLS:
+        problems.append(f"{len(told)} kills, not {LEAST_KILLS} at least")
+    if facts.get("fsck") != ["0"] * (len(told) + 1):
+        problems.append(f"fsck: {facts.get('fsck')} after {len(told)} kills")
+    if facts.get("replayed") != ["0"] + ["1"] * len(told):
+        problems.append(f"replayed: {facts.get('replayed')} after {len(told)} kills")
+    if len(there) != len(told) + 1 or not all(number.isdigit() for number in (*told, *there)):
+        return [*problems, f"there: {there}, told: {told}"]
+    lost = [f"{number} was told, {found} is there" for number, found in zip(told, there[1:]) if int(found) < int(number)]
+    return problems + lost
 
 
 def _check_disk(facts):

@@ -5,7 +5,7 @@ import sys
 import time
 import typing
 
-from . import checks_build, checks_package, checks_text, util
+from . import checks_build, checks_docs, checks_package, checks_text, util
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ CHECKS = [
     Check("words", True, checks_text.words, "the project speaks of itself alone"),
     Check("sizes", True, checks_text.sizes, "no file is too long"),
     Check("scripts", True, checks_text.scripts, "Python and shell scripts parse"),
+    Check("docs", True, checks_docs.docs, "each test that a table of docs/ names is there"),
     Check("man", True, checks_text.man_pages, "mandoc finds nothing in the manual pages"),
     Check("headers", True, checks_text.header_files, "each header compiles alone (--fast: the changed ones)"),
     Check("build-gcc", True, checks_build.gcc, "g++ builds everything without a warning"),

@@ -37,6 +37,8 @@ class FwCfg final : public Device, public memory::RegionHandler {
 
   std::string_view name() const override { return "fw-cfg"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 
@@ -57,6 +59,8 @@ class DebugPort final : public Device, public memory::RegionHandler {
 
   std::string_view name() const override { return "debug-port"; }
   void Reset() override { line_.clear(); }
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 

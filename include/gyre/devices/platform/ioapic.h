@@ -32,6 +32,8 @@ class IoApic final : public Device, public memory::RegionHandler, public EoiSink
 
   std::string_view name() const override { return "ioapic"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   void EndOfInterrupt(std::uint8_t vector) override;

@@ -26,6 +26,8 @@ class I8042 final : public Device, public memory::RegionHandler {
   ~I8042() override;
   std::string_view name() const override { return "i8042"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   struct Impl;
@@ -46,6 +48,8 @@ class Rtc final : public Device, public memory::RegionHandler {
   ~Rtc() override;
   std::string_view name() const override { return "rtc"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   struct Impl;
@@ -62,6 +66,8 @@ class ExitPort final : public Device, public memory::RegionHandler {
   explicit ExitPort(std::move_only_function<void(int status)> request_exit);
   std::string_view name() const override { return "exit-port"; }
   void Reset() override {}
+  SavedState SaveState() const override { return {}; }  // it has none
+  bool LoadState(const SavedState& saved) override { return saved == SavedState(); }
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 
@@ -79,6 +85,8 @@ class BootMarkPort final : public Device, public memory::RegionHandler {
   };
   std::string_view name() const override { return "boot-marks"; }
   void Reset() override {}
+  SavedState SaveState() const override { return {}; }  // marks are of this process
+  bool LoadState(const SavedState& saved) override { return saved == SavedState(); }
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   const std::vector<Mark>& marks() const { return marks_; }

@@ -28,6 +28,8 @@ class DualPic final : public Device, public ExtIntSource {
 
   std::string_view name() const override { return "pic"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   bool Pending() const override;
   std::uint8_t Acknowledge() override;
   struct Impl;
@@ -46,6 +48,8 @@ class Pit final : public Device {
 
   std::string_view name() const override { return "pit"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   struct Impl;
 
  private:

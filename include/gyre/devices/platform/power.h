@@ -36,6 +36,8 @@ class AcpiPower final : public Device, public memory::RegionHandler {
   // The guest has been woken: it finds the wake status set.
   void WokeUp() { status_ = kWakeStatus; }
   void Reset() override { status_ = 0; }
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 
@@ -59,6 +61,8 @@ class AcpiEvents final : public Device, public memory::RegionHandler {
   std::string_view name() const override { return "acpi-events"; }
   void PressPowerButton() { Raise(kPowerButton); }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 
@@ -83,6 +87,8 @@ class PvPanic final : public Device, public memory::RegionHandler {
 
   std::string_view name() const override { return "pvpanic"; }
   void Reset() override {}
+  SavedState SaveState() const override { return {}; }  // it has none
+  bool LoadState(const SavedState& saved) override { return saved == SavedState(); }
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 

@@ -24,6 +24,8 @@ class Serial final : public Device, public memory::RegionHandler, public CharFro
 
   std::string_view name() const override { return "serial"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   std::size_t ReceiveRoom() const override;

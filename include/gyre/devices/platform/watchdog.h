@@ -34,6 +34,8 @@ class Watchdog final : public Device, public memory::RegionHandler {
 
   std::string_view name() const override { return "watchdog"; }
   void Reset() override;
+  SavedState SaveState() const override;
+  bool LoadState(const SavedState& saved) override;
   std::uint64_t Read(std::uint64_t offset, unsigned size) override;
   void Write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 

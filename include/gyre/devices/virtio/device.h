@@ -10,6 +10,8 @@
 // queue, and a queue's data path takes no lock.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -71,6 +73,12 @@ struct DeviceContext {
   Disks* disks = nullptr;  // who is told of disks, if anybody
 };
 
+// 2.10: memory of the device's that its driver may map, whole pages of it. The board says where it stands.
+struct SharedMemory {
+  std::uint8_t id = 0;
+  memory::RegionPtr region;
+};
+
 struct DeviceTraits {
   std::string name;            // for the log and the memory map
   std::uint32_t id = 0;        // 5
@@ -78,6 +86,7 @@ struct DeviceTraits {
   unsigned queues = 1;
   std::uint32_t queue_size = 256;  // at most
   std::size_t config_size = 0;     // bytes of the configuration space
+  std::vector<SharedMemory> shared_memory = {};
 };
 
 class VirtioDevice {
@@ -98,6 +107,10 @@ class VirtioDevice {
   // it is active then, and before any queue; false if it is not what this device can be in.
   virtual std::vector<std::byte> SaveState() const { return {}; }
   virtual bool LoadState(std::span<const std::byte> bytes) { return bytes.empty(); }
+  // How often drivers have broken each rule, by Violation. Any thread.
+  std::uint64_t violations(Violation violation) const {
+    return violations_.at(static_cast<std::size_t>(violation)).load(std::memory_order_relaxed);
+  }
 
   // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
   // AddQueue, StopQueue, RemoveQueue and Deactivate.
@@ -178,6 +191,7 @@ class VirtioDevice {
   std::uint64_t driver_features_ = 0;
   bool active_ = false;
   bool running_ = false;  // with the VM
+  std::array<std::atomic<std::uint64_t>, kViolations> violations_{};
   std::vector<std::unique_ptr<Runner>> runners_;
 };
 

@@ -45,6 +45,12 @@ struct MmioState {
   std::uint32_t interrupt_status = 0;
   std::uint32_t config_generation = 0;
   std::uint64_t driver_features = 0;
+  // Of the registers that choose what others show.
+  std::uint32_t device_features_select = 0;
+  std::uint32_t driver_features_select = 0;
+  std::uint32_t queue_select = 0;
+  std::uint32_t shared_memory_select = 0;
+  bool unknown_features = false;
   std::vector<QueueState> queues;
   std::vector<std::byte> device{};  // VirtioDevice::SaveState
   bool operator==(const MmioState&) const = default;
@@ -71,6 +77,8 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   std::uint8_t status() const;
   std::uint32_t interrupt_status() const { return interrupt_status_.load(std::memory_order_relaxed); }
   std::uint64_t driver_features() const { return driver_features_; }
+  // Where the device's shared memory of that id is; until then it is not there for the driver. Once each.
+  void PlaceSharedMemory(std::uint8_t id, GuestAddress where);
 
   // --- With the VM; main loop's thread, no vCPU runs.
   // No chain is taken any more.
@@ -78,10 +86,16 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   // What is in flight completes, and the driver can see it; a reset that waited for that is complete.
   void Drain();
   void Start() { device_->SetRunning(true); }
+  // Stopped and drained: the memory map is another one. What is parked is looked up anew in it; where a part
+  // of that is gone, the driver needs to reset the device.
+  void MemoryChanged();
   // Stopped and drained. Load: after Reset, and false if it is not what this device can be in; then it has to
   // be reset again.
   MmioState Save() const;
   bool Load(const MmioState& state);
+  // The same as bytes.
+  devices::SavedState SaveState() const override;
+  bool LoadState(const devices::SavedState& saved) override;
 
   // Device. Waits for what is in flight.
   std::string_view name() const override { return device_->traits().name; }
@@ -106,6 +120,11 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   Counters counters() const;
 
  private:
+  struct SharedMemoryPlace {
+    std::uint32_t id = 0;
+    std::uint64_t length = 0;  // bytes
+    std::uint64_t base = 0;
+  };
   // What the driver has written of a queue.
   struct Setup {
     QueueLayout layout;
@@ -126,6 +145,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
 
   MmioTransport(loop::MainLoop& loop, std::unique_ptr<VirtioDevice> device, EdgeLine& line, CallerHold hold);
   std::uint32_t ReadRegister(std::uint64_t offset) const;
+  std::uint32_t ReadSharedMemory(std::uint64_t offset) const;
   void WriteRegister(std::uint64_t offset, std::uint32_t value);
   bool WriteQueueRegister(std::uint64_t offset, std::uint32_t value);
   bool WriteStatus(std::uint32_t value);
@@ -160,10 +180,12 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   std::uint32_t device_features_select_ = 0;
   std::uint32_t driver_features_select_ = 0;
   std::uint32_t queue_select_ = 0;
+  std::uint32_t shared_memory_select_ = 0;
   std::uint64_t driver_features_ = 0;
   bool unknown_features_ = false;  // the driver set some beyond the 64 that we know
   std::uint32_t config_generation_ = 0;
   std::vector<Setup> queues_;
+  std::vector<SharedMemoryPlace> shared_memory_;
 
   std::atomic<bool> needs_reset_{false};
   std::atomic<std::uint32_t> interrupt_status_{0};

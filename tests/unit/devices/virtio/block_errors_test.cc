@@ -176,6 +176,7 @@ TEST_F(BlockErrors, ASavedStateHoldsWhatIsToBeTriedAgain) {
     EXPECT_TRUE(Await([&] { return disk().Info().io_status == IoStatus::kNoSpace; }));
     StopVm();
     const MmioState state = transport->Save();
+    const devices::SavedState bytes = transport->SaveState();
     ASSERT_EQ(state.queues[0].parked.size(), 1U);
     Unplug();
     auto device = Open(",werror=stop,packed=on");
@@ -190,7 +191,7 @@ TEST_F(BlockErrors, ASavedStateHoldsWhatIsToBeTriedAgain) {
     wrong.queues[0].parked[0].entries = 100;
     EXPECT_FALSE(transport->Load(wrong));
     transport->Reset();
-    ASSERT_TRUE(transport->Load(state));
+    ASSERT_TRUE(transport->LoadState(bytes)) << "parked chains are in the bytes, too";
     EXPECT_EQ(transport->Save(), state);
     transport->Start();
     AwaitUsed();

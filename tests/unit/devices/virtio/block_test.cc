@@ -30,6 +30,14 @@ TEST_F(Block, S_5_2_4_TellsItsSizeAndItsLimits) {
   EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(60), 0U);
 }
 
+TEST_F(Block, S_5_2_5_2_PaddingOfTheConfigurationIsZero) {
+  Make();
+  EXPECT_EQ(mmio.ReadConfig<std::uint8_t>(33), 0U);
+  for (std::uint64_t at = 57; at < 60; ++at) {
+    EXPECT_EQ(mmio.ReadConfig<std::uint8_t>(at), 0U);
+  }
+}
+
 TEST_F(Block, S_5_2_3_OffersWhatTheOptionsAllow) {
   const auto has = [this](unsigned bit) { return (mmio.Features() >> bit & 1) != 0; };
   Make();

@@ -107,6 +107,29 @@ TEST_F(Entropy, ARateLimitHoldsRequestsBackUntilTheirTime) {
   EXPECT_FALSE(rings[0]->TakeUsed());
 }
 
+// A request waits for its time when the VM is saved.
+TEST_F(Entropy, ASavedDeviceServesWhatWaits) {
+  for (const std::uint64_t features : {std::uint64_t{0}, kFeaturePacked}) {
+    Make("rate=1000,burst=500,packed=on");
+    Bring(features);
+    time_.Advance(10'000'000'000);
+    rings[0]->Offer(std::array{Buffer{kData, 1000, true}});
+    const auto id = rings[0]->Offer(std::array{Buffer{kData, 100, true}});
+    Kick();
+    EXPECT_TRUE(rings[0]->TakeUsed());
+    EXPECT_FALSE(rings[0]->TakeUsed());
+    transport->Stop();
+    transport->Drain();
+    const auto saved = transport->SaveState();
+    Make("packed=on");
+    transport->Stop();
+    ASSERT_TRUE(transport->LoadState(saved));
+    transport->Start();
+    Settle();
+    EXPECT_EQ(rings[0]->TakeUsed(), (test::Used{id, 100}));
+  }
+}
+
 TEST(EntropyOptions, MistakesAreToldInOneLine) {
   const Module& module = FindModule("entropy");
   EXPECT_EQ(Properties::Parse("speed=1", module.properties).error().message(),

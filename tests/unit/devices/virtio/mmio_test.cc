@@ -54,13 +54,6 @@ TEST_F(Mmio, S_4_2_2_ConfigurationSpaceTakesAnyWidth) {
   EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(0xfc), 0U);
 }
 
-TEST_F(Mmio, S_4_2_2_ASharedMemoryRegionThatIsNotThereHasLengthMinusOne) {
-  mmio.Write(MmioDriver::kShmSel, 0);
-  EXPECT_EQ(mmio.Read(MmioDriver::kShmLen), UINT32_MAX);
-  EXPECT_EQ(mmio.Read(MmioDriver::kShmLen + 4), UINT32_MAX);
-  EXPECT_EQ(mmio.Read(MmioDriver::kShmBase), UINT32_MAX);
-}
-
 TEST_F(Mmio, S_3_1_1_StatusGoesStepByStep) {
   mmio.Write(MmioDriver::kStatus, MmioDriver::kDriver);
   EXPECT_EQ(status(), 0U);
@@ -235,6 +228,40 @@ TEST_F(Mmio, S_2_4_AResetWaitsForWhatIsInFlightAndHoldsTheCaller) {
   EXPECT_EQ(status(), 0U);
   EXPECT_FALSE(rings[0]->TakeUsed()) << "the driver's memory may be something else by now";
   EXPECT_EQ(line.edges, 0);
+}
+
+TEST_F(Mmio, S_4_2_2_1_AResetClearsInterruptStatusAndQueueReady) {
+  Bring(0);
+  device->Change();
+  rings[0]->Offer(std::array{Buffer{kData, 8}});
+  Kick();
+  device->CompleteAll();
+  Settle();
+  EXPECT_EQ(mmio.Read(MmioDriver::kInterruptStatus), 3U);
+  mmio.Write(MmioDriver::kStatus, 0);
+  EXPECT_EQ(mmio.Read(MmioDriver::kInterruptStatus), 0U);
+  for (const std::uint32_t queue : {0U, 1U}) {
+    mmio.Write(MmioDriver::kQueueSel, queue);
+    EXPECT_EQ(mmio.Read(MmioDriver::kQueueReady), 0U);
+    EXPECT_EQ(mmio.Read(MmioDriver::kQueueReset), 0U);
+  }
+}
+
+TEST_F(Mmio, S_4_2_2_1_AQueueThatIsNotReadyIsLeftAlone) {
+  ASSERT_TRUE(mmio.Negotiate(kFeatureVersion1));
+  const auto layout = test::FakeDriver::LayoutAt(0x1000, 8, false);
+  const auto driver = test::FakeDriver::New(memory.host(), layout, {});
+  mmio.SetUpQueue(1, test::FakeDriver::LayoutAt(0x5000, 8, false));
+  mmio.Write(MmioDriver::kQueueSel, 0);
+  mmio.Write(MmioDriver::kQueueNum, layout.size);
+  mmio.WriteAddress(MmioDriver::kQueueDesc, layout.descriptors);
+  mmio.WriteAddress(MmioDriver::kQueueDriver, layout.driver);
+  mmio.WriteAddress(MmioDriver::kQueueDevice, layout.device);
+  mmio.SetDriverOk();
+  driver->Offer(std::array{Buffer{kData, 8}});
+  Kick(0);
+  EXPECT_TRUE(device->held.empty());
+  EXPECT_EQ(status() & MmioDriver::kNeedsReset, 0U);
 }
 
 TEST_F(Mmio, S_2_6_1_AQueueIsResetAlone) {
@@ -428,50 +455,6 @@ TEST_F(Mmio, WhileTheVmStandsNothingIsTakenAndNothingIsLost) {
   Settle();
   EXPECT_EQ(device->held.size(), 1U);
   device->CompleteAll();
-}
-
-TEST_F(Mmio, ASavedDeviceGoesOnWhereItWas) {
-  for (const std::uint64_t features : {std::uint64_t{0}, kFeaturePacked | kFeatureEventIndex}) {
-    Bring(features);
-    for (int i = 0; i < 11; ++i) {
-      rings[0]->Offer(std::array{Buffer{kData, 8}});
-      Kick();
-      device->CompleteAll();
-      Settle();
-      ASSERT_TRUE(rings[0]->TakeUsed());
-    }
-    transport->Stop();
-    transport->Drain();
-    const MmioState saved = transport->Save();
-    Unplug();
-    auto owned = std::make_unique<FakeDevice>(context());
-    device = owned.get();
-    Plug(std::move(owned));
-    ASSERT_TRUE(transport->Load(saved));
-    EXPECT_EQ(transport->Save(), saved);
-    const auto id = rings[0]->Offer(std::array{Buffer{kData, 8}});
-    Kick();
-    ASSERT_EQ(device->held.size(), 1U);
-    device->CompleteAll();
-    Settle();
-    EXPECT_EQ(rings[0]->TakeUsed()->id, id);
-  }
-}
-
-TEST_F(Mmio, AStateThatThisDeviceCannotBeInIsNotLoaded) {
-  Bring(0);
-  const MmioState good = transport->Save();
-  mmio.Write(MmioDriver::kStatus, 0);
-  MmioState state = good;
-  state.queues.pop_back();
-  EXPECT_FALSE(transport->Load(state));
-  state = good;
-  state.queues[0].layout.size = 1U << 20;
-  EXPECT_FALSE(transport->Load(state));
-  state = good;
-  state.driver_features |= 2;
-  EXPECT_FALSE(transport->Load(state));
-  EXPECT_EQ(status(), 0U);
 }
 
 TEST_F(Mmio, RandomRegisterSequencesNeverAbort) {

@@ -140,6 +140,33 @@ TEST_F(PackedRing, S_2_8_19_ATableAfterOtherDescriptors_NeedsReset) {
   ExpectBroken(Violation::kIndirectAndNext);
 }
 
+TEST_F(PackedRing, S_2_8_7_InATableTheWriteFlagAloneCounts) {
+  Make({.packed = true, .indirect = true});
+  const std::array table = {RawDescriptor{kData, 8, kNext | kAvailable, 7},
+                            RawDescriptor{kData + 64, 16, kWrite | kNext, 0xffff}};
+  driver->WriteTable(kTable, table);
+  // Of the descriptor that names the table that flag does not count either.
+  Put(0, {kTable, 32, kAvailable | kIndirect | kWrite, 3});
+  auto chain = Pop();
+  ASSERT_TRUE(chain);
+  EXPECT_EQ(chain->readable_size(), 8U);
+  EXPECT_EQ(chain->writable_size(), 16U);
+  chain->Complete(0);
+}
+
+TEST_F(PackedRing, S_2_8_15_ADescriptorIsTakenOnceItsAvailableFlagHasChanged) {
+  Make({.packed = true}, 2);
+  EXPECT_FALSE(Pop()) << "a ring of zeros";
+  for (int round = 0; round < 5; ++round) {
+    driver->Offer(std::array{Buffer{kData, 8}});
+    Pop()->Complete(0);
+    queue->Flush();
+    EXPECT_FALSE(Pop()) << "what is used, or was available a round ago";
+    EXPECT_TRUE(driver->TakeUsed());
+  }
+  EXPECT_TRUE(broken.empty());
+}
+
 TEST_F(PackedRing, S_2_8_3_WithoutBytesWrittenTheWriteFlagIsClear) {
   Make({.packed = true});
   driver->Offer(std::array{Buffer{kData, 8, true}});
