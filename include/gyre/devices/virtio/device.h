@@ -53,6 +53,7 @@ class Transport {
   virtual void QueueDrained() = 0;
 };
 
+class DeviceSpace;
 class Disks;
 
 struct DeviceContext {
@@ -68,7 +69,10 @@ struct DeviceContext {
   std::function<void(std::string_view id, bool up)> net_changed = {};
   // The guest says that its balloon has so many bytes now. Main loop, big lock held.
   std::function<void(std::uint64_t size)> balloon_changed = {};
-  Disks* disks = nullptr;  // who is told of disks, if anybody
+  Disks* disks = nullptr;         // who is told of disks, if anybody
+  DeviceSpace* space = nullptr;   // the machine's, for devices with memory of their own
+  // The guest has so many bytes of a memory device now. Main loop, big lock held.
+  std::function<void(std::string_view id, std::uint64_t size)> memory_changed = {};
 };
 
 struct DeviceTraits {
@@ -98,6 +102,9 @@ class VirtioDevice {
   // it is active then, and before any queue; false if it is not what this device can be in.
   virtual std::vector<std::byte> SaveState() const { return {}; }
   virtual bool LoadState(std::span<const std::byte> bytes) { return bytes.empty(); }
+
+  // The machine is reset, and the device has been: what outlives a driver's reset goes as well. No vCPU runs.
+  virtual void OnSystemReset() {}
 
   // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
   // AddQueue, StopQueue, RemoveQueue and Deactivate.
