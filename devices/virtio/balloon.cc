@@ -223,14 +223,12 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
                                              .size = size(),
                                              .available = available});
     if (next != target()) {
-      log::Info("balloon: {} bytes are asked for, {} before; the host's pressure is {} permille", next, target(),
-                *permille);
+      log::Info("balloon: {} bytes are asked for, {} before; the host's pressure is {} permille", next,
+                target(), *permille);
       Ask(static_cast<std::uint32_t>(std::min(next, kMostTarget) / kPage));
     }
   }
-  void ArmAutoTimer() {
-    auto_timer_.Set(loop(kInflate).Now(loop::ClockType::kVirtual) + kAutoInterval);
-  }
+  void ArmAutoTimer() { auto_timer_.Set(loop(kInflate).Now(loop::ClockType::kVirtual) + kAutoInterval); }
   void SetActual(std::uint32_t actual) {
     if (std::exchange(actual_, actual) != actual && changed_) {
       tell_.Schedule();

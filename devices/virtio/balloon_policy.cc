@@ -61,7 +61,8 @@ std::uint64_t BalloonPolicy::Next(const Turn& turn) {
   }
   if (turn.permille >= kShort) {
     calm_ = 0;
-    const std::uint64_t spare = told && turn.available > limits_.reserve ? turn.available - limits_.reserve : 0;
+    const std::uint64_t spare =
+        told && turn.available > limits_.reserve ? turn.available - limits_.reserve : 0;
     const std::uint64_t room = limits_.limit > turn.target ? limits_.limit - turn.target : 0;
     return turn.size < turn.target ? turn.target : turn.target + std::min({step, spare, room});
   }

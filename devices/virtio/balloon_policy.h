@@ -35,17 +35,17 @@ class HostPressure {
 
 class BalloonPolicy {
  public:
-  static constexpr std::uint32_t kShort = 100;    // permille from which on the guest is asked for more
-  static constexpr std::uint32_t kCalm = 10;      // up to which it gets some back, after
-  static constexpr unsigned kCalmTurns = 5;       // so many times in a row
-  static constexpr std::uint64_t kSteps = 16;     // from nothing to the limit, at least
+  static constexpr std::uint32_t kShort = 100;  // permille from which on the guest is asked for more
+  static constexpr std::uint32_t kCalm = 10;    // up to which it gets some back, after
+  static constexpr unsigned kCalmTurns = 5;     // so many times in a row
+  static constexpr std::uint64_t kSteps = 16;   // from nothing to the limit, at least
   static constexpr std::uint64_t kLeastStep = std::uint64_t{16} << 20;
 
   struct Turn {
     std::uint32_t permille = 0;
-    std::uint64_t least = 0;   // what an operator asked for
-    std::uint64_t target = 0;  // what the guest is asked for now
-    std::uint64_t size = 0;    // what it has given
+    std::uint64_t least = 0;               // what an operator asked for
+    std::uint64_t target = 0;              // what the guest is asked for now
+    std::uint64_t size = 0;                // what it has given
     std::uint64_t available = UINT64_MAX;  // to it; UINT64_MAX: it has not told
   };
 

@@ -26,7 +26,8 @@ constexpr std::uint64_t kUnpluggedInaccessible = 1U << 1;  // 5.15.3
 constexpr std::uint64_t kUsualBlock = 2 * kMiB;  // a huge page of the host's
 constexpr std::uint64_t kLargestBlock = kGiB;
 constexpr std::uint64_t kMostSize = 64 * 1024 * kGiB;
-// Of the usable region beyond what is requested: the driver adds what it has whole sections of, at most 128 MiB each.
+// Of the usable region beyond what is requested: the driver adds what it has whole sections of, at most 128
+// MiB each.
 constexpr std::uint64_t kChoice = 256 * kMiB;
 constexpr unsigned kMostChains = 16;  // in one turn
 
@@ -307,7 +308,8 @@ Result<Options> Interpret(const DeviceContext& context, const Properties& proper
         format("size and requested-size: are to be whole blocks of {} bytes", options.block_size)));
   }
   if (options.requested > options.size) {
-    return Fail(Error::Usage(format("requested-size={}: is more than size={}", options.requested, options.size)));
+    return Fail(
+        Error::Usage(format("requested-size={}: is more than size={}", options.requested, options.size)));
   }
   return options;
 }

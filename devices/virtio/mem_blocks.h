@@ -34,8 +34,8 @@ class MemBlocks final : private memory::PopulationListener {
   // Offsets and sizes are in bytes, of whole blocks within it.
   // Of what is not plugged. An error changes nothing.
   Status Plug(std::uint64_t offset, std::uint64_t size);
-  // Of anything; its memory is the host's again. An error where it would be too many runs, and then nothing has
-  // changed; where the host does not take memory back, that is logged.
+  // Of anything; its memory is the host's again. An error where it would be too many runs, and then nothing
+  // has changed; where the host does not take memory back, that is logged.
   Status Unplug(std::uint64_t offset, std::uint64_t size);
   bool AllPlugged(std::uint64_t offset, std::uint64_t size) const;
   bool NonePlugged(std::uint64_t offset, std::uint64_t size) const;

@@ -132,18 +132,18 @@ class PmemDevice final : public VirtioDevice, public MemoryDevice {
 };
 
 // A guest's writes to one that is read-only are dropped, and counted.
-Status MapInto(DeviceSpace& space, const Options& options, const BlockImage& image,
-                                  bool readonly, std::uint64_t address) {
-  auto mapping = Mapping::File(image.fd.get(), 0, image.size, PROT_READ | (readonly ? 0 : PROT_WRITE), MAP_SHARED);
+Status MapInto(DeviceSpace& space, const Options& options, const BlockImage& image, bool readonly,
+               std::uint64_t address) {
+  auto mapping =
+      Mapping::File(image.fd.get(), 0, image.size, PROT_READ | (readonly ? 0 : PROT_WRITE), MAP_SHARED);
   if (!mapping) {
     return Fail(Error::Usage(format("{}: {}", options.path, mapping.error().message())));
   }
   auto block = std::make_shared<memory::RamBlock>(options.id, *std::move(mapping));
   space.Guard(*block);
-  return space.Show(
-      address,
-      readonly ? memory::MemoryRegion::NewRom(space.topology(), options.id, std::move(block))
-               : memory::MemoryRegion::NewRam(space.topology(), options.id, std::move(block)));
+  return space.Show(address,
+                    readonly ? memory::MemoryRegion::NewRom(space.topology(), options.id, std::move(block))
+                             : memory::MemoryRegion::NewRam(space.topology(), options.id, std::move(block)));
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {

@@ -23,9 +23,8 @@ std::uint64_t AddressesEnd() {
 
 void Machine::CreateDeviceSpace() {
   const auto& last = ram_.ranges().back();
-  device_space_.emplace(topology_, system_root_,
-                        std::max(layout::kGapEnd, last.start.value() + last.size), AddressesEnd(),
-                        bus_errors_.get());
+  device_space_.emplace(topology_, system_root_, std::max(layout::kGapEnd, last.start.value() + last.size),
+                        AddressesEnd(), bus_errors_.get());
 }
 
 memory::GuestRam Machine::all_ram() const {

@@ -220,10 +220,9 @@ Status Machine::CreateVirtio() {
       .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); },
       .balloon_changed =
           [this](std::uint64_t size) { events_.Emit(BalloonEvent{.actual = MemoryBeside(size)}); },
-      .memory_changed =
-          [this](std::string_view id, std::uint64_t size) {
-            events_.Emit(MemoryDeviceEvent{.id = id, .size = size});
-          }};
+      .memory_changed = [this](
+                            std::string_view id,
+                            std::uint64_t size) { events_.Emit(MemoryDeviceEvent{.id = id, .size = size}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
 }

@@ -29,8 +29,8 @@ constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its statu
 constexpr std::uint64_t kStatus = 0x8100;
 constexpr std::uint64_t kData = 0x9000;
 constexpr std::uint64_t kBase = 0xfeb00000;
-constexpr std::uint64_t kMemory = 4 * kGiB;  // of devices that have some
-constexpr std::uint64_t kMultiport = 2;      // of a console
+constexpr std::uint64_t kMemory = 4 * kGiB;       // of devices that have some
+constexpr std::uint64_t kMultiport = 2;           // of a console
 constexpr std::uint64_t kBalloonFeatures = 0x22;  // statistics, reporting
 
 class Guest {
@@ -298,14 +298,14 @@ class Guest {
     }
     --room_[queue];
     for (unsigned i = 0; i < 10; ++i) {
-      const auto number = static_cast<std::uint32_t>(script.Byte() % 4 == 0 ? script.Number(4)
-                                                                          : kData / kPageSize + script.Byte() % 32);
+      const auto number = static_cast<std::uint32_t>(
+          script.Byte() % 4 == 0 ? script.Number(4) : kData / kPageSize + script.Byte() % 32);
       std::memcpy(world_.block->host() + kHeader + 4 * i, &number, sizeof(number));
     }
     rings_[queue]->Offer(std::array{Buffer{write ? kData : kHeader, size, write}});
   }
-  // A request that looks like one of a memory device's driver: the first four bytes are also that of persistent
-  // memory's.
+  // A request that looks like one of a memory device's driver: the first four bytes are also that of
+  // persistent memory's.
   void OfferToMemory(Script& script) {
     const std::uint64_t type = script.Byte() % 6;
     const std::uint64_t address =
@@ -360,7 +360,9 @@ void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   static constexpr std::array kKinds = {Kind::kEntropy, Kind::kDisk, Kind::kDisk, Kind::kNet};
   static constexpr std::array kMemoryKinds = {Kind::kBalloon, Kind::kMem, Kind::kPmem, Kind::kMem};
   const Kind kind = choice >= 160 && choice < 192 ? kMemoryKinds.at(choice % 4)
-                    : choice >= 224 ? Kind::kVsock : choice >= 192 ? Kind::kConsole : kKinds.at(choice % 4);
+                    : choice >= 224               ? Kind::kVsock
+                    : choice >= 192               ? Kind::kConsole
+                                                  : kKinds.at(choice % 4);
   Guest guest(world, kind);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);

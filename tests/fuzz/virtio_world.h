@@ -184,7 +184,7 @@ inline std::unique_ptr<VirtioDevice> NewMemoryDevice(World& world, Kind kind, co
 }
 
 inline std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind, devices::Chardevs& chardevs,
-                                        DeviceSpace& space) {
+                                               DeviceSpace& space) {
   const DeviceContext context{
       .loop = *world.loop, .memory = *world.space, .chardevs = &chardevs, .space = &space};
   if (kind >= Kind::kBalloon) {

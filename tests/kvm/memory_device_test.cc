@@ -15,8 +15,9 @@ constexpr std::uint64_t kGiB = 1024 * kMiB;
 TEST_F(Control, MemoryDevices_AreToldAsQemusClientsKnowThem) {
   const std::string image = WriteTempFile("image", "");
   std::filesystem::resize_file(image, 2 * kMiB);
-  auto process = StartGuest("echo", With({"--memory", "32M", "--mem-device", "size=1G,requested-size=64M,id=more",
-                                          "--mem-device", "size=5G,share=on", "--pmem", "path=" + image}));
+  auto process =
+      StartGuest("echo", With({"--memory", "32M", "--mem-device", "size=1G,requested-size=64M,id=more",
+                               "--mem-device", "size=5G,share=on", "--pmem", "path=" + image}));
   auto client = Talk();
   const Json devices = client.Run("query-memory-devices")["return"];
   ASSERT_EQ(devices.size(), 3U);
@@ -59,7 +60,8 @@ TEST_F(Control, MemoryDevices_ThatCannotBeAreRefused) {
     EXPECT_EQ(result.exit_status, kBadUsage) << result.Describe();
     return result.err;
   };
-  EXPECT_THAT(refused({"--mem-device", "size=3M"}), testing::HasSubstr("--mem-device: size and requested-size"));
+  EXPECT_THAT(refused({"--mem-device", "size=3M"}),
+              testing::HasSubstr("--mem-device: size and requested-size"));
   EXPECT_THAT(refused({"--mem-device", "size=64M,id=a", "--mem-device", "size=64M,id=a"}),
               testing::HasSubstr("--mem-device: id=a: is another one's"));
   EXPECT_THAT(refused({"--pmem", "path=" + image}), testing::HasSubstr("--pmem: " + image));
@@ -67,8 +69,7 @@ TEST_F(Control, MemoryDevices_ThatCannotBeAreRefused) {
 
 TEST_F(Control, ABalloonThatFollowsTheHost_TellsHow) {
   const std::string pressure = WriteTempFile("pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n");
-  auto process = StartGuest(
-      "echo", With({"--balloon", "size=8M,auto=64M,auto-pressure=" + pressure}));
+  auto process = StartGuest("echo", With({"--balloon", "size=8M,auto=64M,auto-pressure=" + pressure}));
   auto client = Talk();
   EXPECT_EQ(client.Run("query-balloon-auto")["return"], Json({{"limit", 64 * kMiB},
                                                               {"reserve", 64 * kMiB},

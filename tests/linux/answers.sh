@@ -18,13 +18,22 @@ until_true() {
   [ $tries != 300 ]
 }
 
-answer_rss() { echo "rss $1 $(rss)"; }
-
-# rss_below NAME MIB / rss_above: waits for it.
-is_below() { [ "$(rss)" -lt "$1" ]; }
-is_above() { [ "$(rss)" -gt "$1" ]; }
-answer_below() { until_true is_below "$2"; echo "rss $1 $(rss)"; }
-answer_above() { until_true is_above "$2"; echo "rss $1 $(rss)"; }
+# rss NAME: how much it is now, by that name.
+answer_rss() {
+  rss >"$work/rss.$1"
+  echo "rss $1 $(cat "$work/rss.$1")"
+}
+# fell NAME BEFORE MIB: waits until it is so much less than it was by the name BEFORE; rose: more.
+has_fallen() { [ "$(rss)" -le $(($(cat "$work/rss.$1") - $2)) ]; }
+has_risen() { [ "$(rss)" -ge $(($(cat "$work/rss.$1") + $2)) ]; }
+answer_fell() {
+  until_true has_fallen "$2" "$3"
+  answer_rss "$1"
+}
+answer_rose() {
+  until_true has_risen "$2" "$3"
+  answer_rss "$1"
+}
 
 # balloon MIB: asks the guest to have so much, and waits until it has.
 has_actual() { [ "$(number actual "$(qmp '{"execute": "query-balloon"}')")" = "$1" ]; }
@@ -62,13 +71,6 @@ answer_resize() {
   qmp "{\"execute\": \"memory-device-resize\", \"arguments\": {\"id\": \"mem0\", \"size\": $bytes}}" >/dev/null
   until_true has_size $bytes
   echo "resized $(($(number size "$(qmp '{"execute": "query-memory-devices"}')") / 1048576))"
-}
-# at_most MIB: the same of a guest that cannot give all back.
-is_at_most() { [ "$(number size "$(qmp '{"execute": "query-memory-devices"}')")" -le "$1" ]; }
-answer_shrink() {
-  qmp "{\"execute\": \"memory-device-resize\", \"arguments\": {\"id\": \"mem0\", \"size\": $(($1 * 1048576))}}" >/dev/null
-  until_true is_at_most $(($2 * 1048576))
-  echo "shrunk $(($(number size "$(qmp '{"execute": "query-memory-devices"}')") / 1048576))"
 }
 # The map's slots of it.
 answer_slots() { echo "slots $(qmp '{"execute": "x-query-mtree"}' | grep -o 'mem0@' | wc -l)"; }

@@ -12,7 +12,7 @@ DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
 QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh does what the guest asks for (answers.sh)
-PMEM = "@pmem@"  # in an option: an image of 32 MiB of run_case.sh's making, whose sum is told at the end
+PMEM = "@pmem@"  # in an option: an image of 16 MiB of run_case.sh's making, whose sum is told at the end
 PRESSURE = "@pressure@"  # in an option: a file like /proc/pressure/memory, of run_case.sh's making
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
@@ -106,11 +106,12 @@ def all_cases():
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
     # Balloons that are told what to do, that follow the host, and that get what is free by reports.
     for series, more in (("6.1", f",auto=96M,auto-reserve=32M,auto-pressure={PRESSURE}"), ("6.12", ",packed=on")):
-        cases.append(Case(f"{series}-balloon", series, "bzImage", "auto", 1, 256, "balloon", "reboot=k",
+        cases.append(Case(f"{series}-balloon", series, "bzImage", "auto", 1, 160, "balloon",
+                          "reboot=k gyre.auto" if "auto" in more else "reboot=k",
                           ("--qmp", f"unix:{QMP}", "--balloon", f"stats-interval=1{more}")))
-        cases.append(Case(f"{series}-reporting", series, "bzImage", "auto", 1, 256, "reporting", "reboot=k",
+        cases.append(Case(f"{series}-reporting", series, "bzImage", "auto", 1, 160, "reporting", "reboot=k",
                           ("--qmp", f"unix:{QMP}", "--balloon", "free-page-reporting=on")))
-        cases.append(Case(f"{series}-mem", series, "bzImage", "auto", 1, 256, "mem", "reboot=k",
+        cases.append(Case(f"{series}-mem", series, "bzImage", "auto", 1, 160, "mem", "reboot=k",
                           ("--qmp", f"unix:{QMP}", "--mem-device", "size=512M")))
         cases.append(Case(f"{series}-pmem", series, "bzImage", "auto", 1, 256, "pmem", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--pmem", f"path={PMEM}")))

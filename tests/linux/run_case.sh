@@ -17,7 +17,7 @@ mkfifo "$work/in"
 # a byte of that is changed.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
-# One with @pmem@ is an image of 32 MiB, whose sum is told at the end, and one with @pressure@ a file like
+# One with @pmem@ is an image of 16 MiB, whose sum is told at the end, and one with @pressure@ a file like
 # /proc/pressure/memory. With @qmp@, what the guest asks for is done by answers.sh.
 image='' tap='' port='' damaged='' qmp='' uds='' pmem=''
 count=$#
@@ -35,7 +35,7 @@ while [ "$count" -gt 0 ]; do
   esac
   case $argument in *@pmem@*)
     pmem=$work/pmem
-    dd if=/dev/zero of="$pmem" bs=1 count=0 seek=33554432 2>/dev/null
+    dd if=/dev/zero of="$pmem" bs=1 count=0 seek=16777216 2>/dev/null
     argument=${argument%%@pmem@*}$pmem${argument#*@pmem@} ;;
   esac
   case $argument in *@pressure@*)

@@ -42,7 +42,8 @@ constexpr std::array kAutoMembers{
     Member{"reserve", &kUnsigned, "bytes that it is to have available"},
     Member{"least", &kUnsigned, "bytes that it was asked for by hand: it is not asked for less"},
     Member{"target", &kUnsigned, "bytes that it is asked for now"},
-    Member{"pressure", &kNumber, "percent of the last two seconds in which somebody on the host waited for memory"}};
+    Member{"pressure", &kNumber,
+           "percent of the last two seconds in which somebody on the host waited for memory"}};
 constexpr Type kAuto = ObjectType("BalloonAutoInfo", kAutoMembers);
 
 Balloon* Find(const Call& call) { return call.services.machine->balloon(); }
@@ -97,9 +98,9 @@ Outcome QueryAuto(Call& call) {
   const Balloon* const balloon = Find(call);
   const auto automatic = balloon != nullptr ? balloon->automatic() : std::nullopt;
   if (!automatic) {
-    return balloon == nullptr ? NoBalloon()
-                              : Refuse("The balloon does not follow the host's pressure",
-                                       ErrorClass::kDeviceNotActive);
+    return balloon == nullptr
+               ? NoBalloon()
+               : Refuse("The balloon does not follow the host's pressure", ErrorClass::kDeviceNotActive);
   }
   return Json{{"limit", automatic->limit},
               {"reserve", automatic->reserve},

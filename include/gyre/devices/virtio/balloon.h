@@ -22,10 +22,10 @@ struct BalloonStats {
 
 // How a balloon that follows the host's pressure stands.
 struct BalloonAuto {
-  std::uint64_t limit = 0;      // bytes that it takes at most
-  std::uint64_t reserve = 0;    // bytes that the guest is to have available
-  std::uint32_t permille = 0;   // of the last interval somebody on the host waited for memory
-  std::uint64_t least = 0;      // bytes that an operator asked for, below which it does not go
+  std::uint64_t limit = 0;     // bytes that it takes at most
+  std::uint64_t reserve = 0;   // bytes that the guest is to have available
+  std::uint32_t permille = 0;  // of the last interval somebody on the host waited for memory
+  std::uint64_t least = 0;     // bytes that an operator asked for, below which it does not go
 };
 
 class Balloon {

@@ -69,8 +69,8 @@ struct DeviceContext {
   std::function<void(std::string_view id, bool up)> net_changed = {};
   // The guest says that its balloon has so many bytes now. Main loop, big lock held.
   std::function<void(std::uint64_t size)> balloon_changed = {};
-  Disks* disks = nullptr;         // who is told of disks, if anybody
-  DeviceSpace* space = nullptr;   // the machine's, for devices with memory of their own
+  Disks* disks = nullptr;        // who is told of disks, if anybody
+  DeviceSpace* space = nullptr;  // the machine's, for devices with memory of their own
   // The guest has so many bytes of a memory device now. Main loop, big lock held.
   std::function<void(std::string_view id, std::uint64_t size)> memory_changed = {};
 };

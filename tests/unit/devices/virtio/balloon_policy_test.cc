@@ -72,7 +72,8 @@ class PressureTest : public testing::Test {
 };
 
 TEST_F(PressureTest, IsThePartOfTheTimeSinceTheLastLook) {
-  Say("some avg10=1.00 avg60=0.00 avg300=0.00 total=1000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n");
+  Say("some avg10=1.00 avg60=0.00 avg300=0.00 total=1000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 "
+      "total=5\n");
   HostPressure pressure(path);
   EXPECT_EQ(pressure.Look(1'000'000'000), 0U) << "nothing is known of before";
   Say("some avg10=1.00 avg60=0.00 avg300=0.00 total=1500000\n");
@@ -88,7 +89,8 @@ TEST_F(PressureTest, IsThePartOfTheTimeSinceTheLastLook) {
 TEST_F(PressureTest, AFileThatTellsNothingIsNone) {
   HostPressure pressure(path);
   EXPECT_FALSE(pressure.Look(1));
-  for (const char* const text : {"", "some\n", "full avg10=0.00 total=5\n", "some avg10=0.00 total=\n", "some total\n"}) {
+  for (const char* const text :
+       {"", "some\n", "full avg10=0.00 total=5\n", "some avg10=0.00 total=\n", "some total\n"}) {
     Say(text);
     EXPECT_FALSE(pressure.Look(2)) << text;
   }

@@ -271,8 +271,9 @@ TEST_F(BalloonTest, OneThatFollowsTheHostAsksForMoreUnderPressure_AndGivesBackIn
 
 TEST_F(BalloonTest, OptionsThatAreWrongAreRefused) {
   const Module& module = **std::ranges::find(Modules(), "balloon", &Module::option);
-  for (const char* const options : {"auto=64M,auto-pressure=/nowhere", "auto=64M,auto-pressure=/dev/null",
-                                    "auto-reserve=1M", "auto-pressure=/proc/pressure/memory", "stats-interval=86401"}) {
+  for (const char* const options :
+       {"auto=64M,auto-pressure=/nowhere", "auto=64M,auto-pressure=/dev/null", "auto-reserve=1M",
+        "auto-pressure=/proc/pressure/memory", "stats-interval=86401"}) {
     EXPECT_FALSE(module.create(context(), Properties::Parse(options, module.properties).value())) << options;
   }
   Make("on");

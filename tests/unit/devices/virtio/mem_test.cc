@@ -66,8 +66,8 @@ class MemTest : public DeviceTest {
     return all;
   }
   // A request, as the driver makes it; the answer.
-  Answer Ask(std::uint16_t type, std::uint64_t address = 0, std::uint16_t blocks = 0,
-             std::uint32_t size = 24, std::uint32_t room = 10) {
+  Answer Ask(std::uint16_t type, std::uint64_t address = 0, std::uint16_t blocks = 0, std::uint32_t size = 24,
+             std::uint32_t room = 10) {
     struct {
       Le16 type;
       std::array<std::uint8_t, 6> padding;
@@ -186,7 +186,8 @@ TEST_F(MemTest, S_5_15_6_2_AResetOfTheMachineUnplugsAll) {
 }
 
 TEST_F(MemTest, S_5_15_6_3_PluggedBlocksAreMemoryAndOthersAreNot) {
-  for (const std::string_view options : {"size=64M,requested-size=32M", "size=64M,requested-size=32M,share=on"}) {
+  for (const std::string_view options :
+       {"size=64M,requested-size=32M", "size=64M,requested-size=32M,share=on"}) {
     MakeAndBring(options);
     EXPECT_FALSE(IsThere(0));
     EXPECT_EQ(Read(At(0)), UINT64_MAX) << "nobody is there";
@@ -355,10 +356,10 @@ TEST_F(MemTest, AStateThatIsNoneIsNotLoaded) {
     std::memcpy(bad.device.data() + at, &value, sizeof(value));
     return bad;
   };
-  std::vector<MmioState> bad = {with(0, kMiB),        with(0, 128 * kMiB), with(8, kBlock),
-                                with(8, 128 * kMiB),  with(16, 1),         with(16, 63 * kMiB),
-                                with(24, 0),          with(24, kMiB),      with(24, 16 * kBlock),
-                                with(32, kBlock),     with(40, UINT64_MAX)};
+  std::vector<MmioState> bad = {with(0, kMiB),       with(0, 128 * kMiB), with(8, kBlock),
+                                with(8, 128 * kMiB), with(16, 1),         with(16, 63 * kMiB),
+                                with(24, 0),         with(24, kMiB),      with(24, 16 * kBlock),
+                                with(32, kBlock),    with(40, UINT64_MAX)};
   bad.push_back(state);
   bad.back().device.pop_back();
   for (std::size_t i = 0; i < bad.size(); ++i) {
@@ -383,7 +384,8 @@ TEST_F(MemTest, TwoDevicesHaveRegionsApart_AndAddressesEnd) {
 TEST_F(MemTest, OptionsThatAreWrongAreRefused) {
   for (const std::string_view options :
        {"size=0", "size=1M", "size=3M", "size=64M,block-size=3M", "size=64M,block-size=1M",
-        "size=64M,requested-size=1M", "size=64M,requested-size=128M", "block-size=2M", "size=65M,block-size=4M"}) {
+        "size=64M,requested-size=1M", "size=64M,requested-size=128M", "block-size=2M",
+        "size=65M,block-size=4M"}) {
     EXPECT_FALSE(Try(options)) << options;
   }
 }

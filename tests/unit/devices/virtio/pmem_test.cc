@@ -45,7 +45,8 @@ class PmemTest : public DeviceTest {
     Plug(std::move(made));
     start = device->info().address;
   }
-  void Offer(std::uint32_t type, std::uint32_t size = 4, std::uint32_t room = 4, std::uint64_t answer = kTable) {
+  void Offer(std::uint32_t type, std::uint32_t size = 4, std::uint32_t room = 4,
+             std::uint64_t answer = kTable) {
     const Le32 request = type;
     std::memcpy(memory.host() + kData, &request, sizeof(request));
     std::memset(memory.host() + answer, 0x55, 4);
