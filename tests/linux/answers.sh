@@ -6,7 +6,7 @@ qmp() { "$GYRECTL" -s "$qmp" raw "$1" 2>&1; }
 # number NAME TEXT: the number of a member of a JSON text.
 number() { printf '%s\n' "$2" | tr -d ' \n' | sed -n "s/.*\"$1\":\\([0-9]*\\).*/\\1/p"; }
 # In MiB.
-rss() { sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' "/proc/$(cat "$work/pid")/status" | { read -r kb; echo $((kb / 1024)); }; }
+rss() { sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$(cat "$work/pid")/status" | { read -r kb; echo $((kb / 1024)); }; }
 
 # until_true COMMAND...: for a minute at most.
 until_true() {
