@@ -8,8 +8,11 @@
 #include <span>
 #include <vector>
 
+#include "devices/virtio/balloon_policy.h"
 #include "devices/virtio/modules.h"
 #include "gyre/base/endian.h"
+#include "gyre/base/format.h"
+#include "gyre/base/log.h"
 #include "gyre/memory/dma.h"
 
 namespace gyre::virtio {
@@ -22,6 +25,7 @@ constexpr std::uint64_t kPageReporting = 1U << 5;
 constexpr unsigned kInflate = 0;
 constexpr unsigned kDeflate = 1;
 constexpr unsigned kFirstOptional = 2;
+constexpr std::size_t kStatAvailable = 6;  // 5.5.6.4
 
 constexpr std::uint64_t kPage = 4096;  // 5.5.6: whatever the guest's own is
 // Of one chain; a driver sends 256.
@@ -30,6 +34,8 @@ constexpr unsigned kMostChains = 16;  // in one turn
 constexpr std::uint64_t kMostTarget = std::uint64_t{UINT32_MAX} * kPage;
 constexpr std::uint64_t kMostInterval = 86'400;
 constexpr std::int64_t kSecond = 1'000'000'000;
+constexpr std::int64_t kAutoInterval = 2 * kSecond;
+constexpr std::uint64_t kUsualReserve = 64 * kMiB;
 
 // 5.5.4
 struct Config {
@@ -47,17 +53,21 @@ static_assert(WirePod<Stat> && sizeof(Stat) == 10);
 constexpr std::size_t kMostStats = 64;
 
 struct Saved {
+  Le32 least;
   Le32 target;
   Le32 actual;
   Le32 interval;
 };
 static_assert(WirePod<Saved>);
 
-constexpr std::array<PropertySpec, 5> kProperties = {{
+constexpr std::array<PropertySpec, 8> kProperties = {{
     {.name = "size", .values = "BYTES"},
     {.name = "deflate-on-oom", .values = "on|off"},
     {.name = "free-page-reporting", .values = "on|off"},
     {.name = "stats-interval", .values = "SECONDS"},
+    {.name = "auto", .values = "BYTES"},
+    {.name = "auto-reserve", .values = "BYTES"},
+    {.name = "auto-pressure", .values = "PATH"},
     {.name = "packed", .values = "on|off"},
 }};
 
@@ -65,6 +75,8 @@ struct Options {
   std::uint64_t target = 0;
   std::uint64_t features = 0;
   std::uint32_t interval = 0;
+  BalloonLimits limits;
+  std::string pressure;  // where the host's is told; empty: nobody looks
 };
 
 class BalloonDevice final : public VirtioDevice, public Balloon {
@@ -78,8 +90,12 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
         changed_(context.balloon_changed),
         dma_(context.memory),
         target_(static_cast<std::uint32_t>(options.target / kPage)),
+        least_(target_),
         interval_(options.interval),
+        policy_(options.limits),
+        pressure_(options.pressure),
         timer_(context.loop, loop::ClockType::kVirtual, [this] { AskForStats(); }),
+        auto_timer_(context.loop, loop::ClockType::kVirtual, [this] { FollowHost(); }),
         tell_(context.loop, [this] { changed_(size()); }) {
     ForgetStats();
   }
@@ -97,7 +113,7 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
     SetActual(actual);
   }
   std::vector<std::byte> SaveState() const override {
-    const Saved saved{.target = target_, .actual = actual_, .interval = interval_};
+    const Saved saved{.least = least_, .target = target_, .actual = actual_, .interval = interval_};
     const auto bytes = std::as_bytes(std::span(&saved, 1));
     return {bytes.begin(), bytes.end()};
   }
@@ -107,6 +123,7 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
       return false;
     }
     std::memcpy(&saved, bytes.data(), sizeof(saved));
+    least_ = saved.least;
     target_ = saved.target;
     actual_ = saved.actual;
     SetStatsInterval(saved.interval);
@@ -115,8 +132,18 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
 
   // Balloon.
   void SetTarget(std::uint64_t bytes) override {
-    target_ = static_cast<std::uint32_t>(std::min(bytes, kMostTarget) / kPage);
-    transport()->ConfigChanged();
+    least_ = static_cast<std::uint32_t>(std::min(bytes, kMostTarget) / kPage);
+    Ask(least_);
+  }
+  std::uint64_t target() const override { return target_ * kPage; }
+  std::optional<BalloonAuto> automatic() const override {
+    if (pressure_.path().empty()) {
+      return std::nullopt;
+    }
+    return BalloonAuto{.limit = policy_.limits().limit,
+                       .reserve = policy_.limits().reserve,
+                       .permille = pressure_.permille(),
+                       .least = least_ * kPage};
   }
   std::uint64_t size() const override { return actual_ * kPage; }
   std::uint64_t returned() const override { return returned_; }
@@ -156,10 +183,15 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
   void OnActivate(std::uint64_t driver_features) override {
     features_ = driver_features;
     ArmTimer();
+    if (!pressure_.path().empty() && (features_ & kStatsQueue) != 0) {
+      pressure_.Look(loop(kInflate).Now(loop::ClockType::kRealtime));
+      ArmAutoTimer();
+    }
   }
   void OnDeactivate() override {
     features_ = 0;
     timer_.Cancel();
+    auto_timer_.Cancel();
     ForgetStats();
     SetActual(0);
   }
@@ -170,6 +202,33 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
   }
 
  private:
+  void Ask(std::uint32_t pages) {
+    target_ = pages;
+    transport()->ConfigChanged();
+  }
+  // The guest is asked what it has available, for the next time; what it told last is at most as old as this
+  // interval.
+  void FollowHost() {
+    ArmAutoTimer();
+    const auto permille = pressure_.Look(loop(kInflate).Now(loop::ClockType::kRealtime));
+    const std::uint64_t available = stats_.values.at(kStatAvailable);
+    due_ = read_;
+    ServeAgain(kFirstOptional);
+    if (!permille) {
+      return;
+    }
+    const std::uint64_t next = policy_.Next({.permille = *permille,
+                                             .least = least_ * kPage,
+                                             .target = target(),
+                                             .size = size(),
+                                             .available = available});
+    if (next != target()) {
+      log::Info("balloon: {} bytes are asked for, {} before; the host's pressure is {} permille", next,
+                target(), *permille);
+      Ask(static_cast<std::uint32_t>(std::min(next, kMostTarget) / kPage));
+    }
+  }
+  void ArmAutoTimer() { auto_timer_.Set(loop(kInflate).Now(loop::ClockType::kVirtual) + kAutoInterval); }
   void SetActual(std::uint32_t actual) {
     if (std::exchange(actual_, actual) != actual && changed_) {
       tell_.Schedule();
@@ -252,13 +311,17 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
   memory::Dma dma_;
   std::uint64_t features_ = 0;  // the driver's
   std::uint32_t target_;        // pages
+  std::uint32_t least_;         // pages, as an operator says
   std::uint32_t actual_ = 0;    // pages, as the driver says
   std::uint64_t returned_ = 0;
   std::uint32_t interval_;  // seconds
+  BalloonPolicy policy_;
+  HostPressure pressure_;
   BalloonStats stats_;
   bool read_ = false;  // the stats' buffer is here, and read
   bool due_ = false;   // it is to go back
   loop::Timer timer_;
+  loop::Timer auto_timer_;
   loop::BottomHalf tell_;
 };
 
@@ -270,6 +333,16 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   options.features = kStatsQueue | (TRY(properties.OnOff("deflate-on-oom", false)) ? kDeflateOnOom : 0) |
                      (TRY(properties.OnOff("free-page-reporting", false)) ? kPageReporting : 0) |
                      (TRY(properties.OnOff("packed", false)) ? kFeaturePacked : 0);
+  options.limits.limit = TRY(properties.Number("auto", 0, 0, kMostTarget));
+  options.limits.reserve = TRY(properties.Number("auto-reserve", kUsualReserve, 0, kMostTarget));
+  if (options.limits.limit != 0) {
+    options.pressure = properties.Get("auto-pressure").value_or("/proc/pressure/memory");
+    if (!HostPressure(options.pressure).Look(0)) {
+      return Fail(Error::Usage(format("auto: {} tells no memory pressure", options.pressure)));
+    }
+  } else if (properties.Get("auto-reserve") || properties.Get("auto-pressure")) {
+    return Fail(Error::Usage("auto-reserve and auto-pressure: belong to auto=BYTES"));
+  }
   if (context.number != 0) {
     return Fail(Error::Usage("a machine has one"));
   }

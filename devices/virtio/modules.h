@@ -10,6 +10,8 @@ const Module& BalloonModule();
 const Module& ConsoleModule();
 const Module& VsockModule();
 const Module& EntropyModule();
+const Module& MemModule();
+const Module& PmemModule();
 const Module& NetModule();
 
 }  // namespace gyre::virtio

@@ -60,5 +60,7 @@ Outcome AdmitNow(const Services& services, const Command& command) {
 std::string VcpuPath(unsigned index) { return format("/machine/cpu[{}]", index); }
 std::string DiskPath(std::string_view id) { return format("/machine/disk/{}", id); }
 std::string DiskNode(std::string_view id) { return format("#{}", id); }
+std::string MemoryDevicePath(std::string_view id) { return format("/machine/memory-device/{}", id); }
+std::string MemoryPath(std::string_view id) { return format("{}/memory", MemoryDevicePath(id)); }
 
 }  // namespace gyre::control

@@ -52,7 +52,7 @@ struct Dump::Core {
 void Dump::Start(Services& services, const ClientState& client, OutputFile file, const Plan& plan,
                  Done done) {
   machine::Lifecycle& lifecycle = services.machine->lifecycle();
-  const memory::GuestRam& ram = services.machine->ram();
+  const memory::GuestRam ram = services.machine->all_ram();
   auto all = RangesOf(ram, 0, UINT64_MAX);
   auto ranges = RangesOf(ram, plan.begin, plan.length);
   if (!all || !ranges || ranges->empty()) {

@@ -75,6 +75,11 @@ constexpr Type kIoErrorData = ObjectType("BlockIoErrorInfo", kIoErrorMembers);
 constexpr std::array kBalloonMembers{Member{"actual", &kUnsigned, "bytes of memory that the guest has"}};
 constexpr Type kBalloonData = ObjectType("BalloonInfo", kBalloonMembers);
 
+constexpr std::array kMemorySizeMembers{Member{"id", &kString, "the device's", kOptional},
+                                        Member{"size", &kUnsigned, "bytes that the guest has of it"},
+                                        Member{"qom-path", &kString, "its name for others"}};
+constexpr Type kMemorySizeData = ObjectType("MemoryDeviceSizeInfo", kMemorySizeMembers);
+
 constexpr std::array kEvents{
     EventKind{"BALLOON_CHANGE", "The guest has given memory back, or taken it.", &kBalloonData, kSecond},
     EventKind{"BLOCK_IO_ERROR", "The host could not carry out a disk's request.", &kIoErrorData},
@@ -82,6 +87,8 @@ constexpr std::array kEvents{
     EventKind{"DUMP_PROGRESS", "How far a memory dump is; twice a second.", &kProgressData},
     EventKind{"GUEST_CRASHLOADED", "The guest says that it goes on with a crash kernel.", &kPanicData},
     EventKind{"GUEST_PANICKED", "The guest says that it has panicked.", &kPanicData},
+    EventKind{"MEMORY_DEVICE_SIZE_CHANGE", "The guest has taken memory of a device, or given it back.",
+              &kMemorySizeData, kSecond},
     EventKind{"MEMORY_FAILURE", "Hardware has lost a part of guest memory.", &kFailureData},
     EventKind{"NETDEV_STREAM_CONNECTED", "A network device's back end is there again.", &kNetData},
     EventKind{"NETDEV_STREAM_DISCONNECTED", "A network device's back end has gone; its link is down.",
@@ -122,6 +129,9 @@ struct DataOf {
             {"reason", event.reason}};
   }
   Json operator()(const machine::BalloonEvent& event) const { return {{"actual", event.actual}}; }
+  Json operator()(const machine::MemoryDeviceEvent& event) const {
+    return {{"id", event.id}, {"size", event.size}, {"qom-path", MemoryDevicePath(event.id)}};
+  }
   Json operator()(const auto&) const { return Json::object(); }
 };
 

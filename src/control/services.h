@@ -53,5 +53,8 @@ std::string VcpuPath(unsigned index);
 // A disk's, and its image's.
 std::string DiskPath(std::string_view id);
 std::string DiskNode(std::string_view id);
+// A memory device's, and its memory's.
+std::string MemoryDevicePath(std::string_view id);
+std::string MemoryPath(std::string_view id);
 
 }  // namespace gyre::control

@@ -28,6 +28,7 @@ struct Namer {
   }
   const char* operator()(const BlockIoErrorEvent&) const { return "BLOCK_IO_ERROR"; }
   const char* operator()(const BalloonEvent&) const { return "BALLOON_CHANGE"; }
+  const char* operator()(const MemoryDeviceEvent&) const { return "MEMORY_DEVICE_SIZE_CHANGE"; }
 };
 
 struct PayloadDescriber {
@@ -50,6 +51,9 @@ struct PayloadDescriber {
                   event.action, event.reason);
   }
   std::string operator()(const BalloonEvent& event) const { return format(" actual={}", event.actual); }
+  std::string operator()(const MemoryDeviceEvent& event) const {
+    return format(" id={} size={}", event.id, event.size);
+  }
   std::string operator()(const auto&) const { return {}; }
 };
 

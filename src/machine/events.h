@@ -72,9 +72,15 @@ struct BalloonEvent {
   std::uint64_t actual = 0;  // bytes of memory that the guest has
 };
 
+// A memory device's part of the guest's memory has another size.
+struct MemoryDeviceEvent {
+  std::string_view id;     // the device's
+  std::uint64_t size = 0;  // bytes
+};
+
 using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
                            WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
-                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent, BalloonEvent>;
+                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent, BalloonEvent, MemoryDeviceEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

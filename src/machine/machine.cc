@@ -198,6 +198,7 @@ Status Machine::CreateDevices() {
 // A guest that resets a device while I/O is in flight waits where it cannot see that it does.
 Status Machine::CreateVirtio() {
   io_threads_ = TRY(IoThreads::Create(loop_, config_.io_threads));
+  CreateDeviceSpace();
   const VirtioBus::Board board{
       .topology = topology_,
       .root = *system_root_,
@@ -206,6 +207,7 @@ Status Machine::CreateVirtio() {
       .io_threads = io_threads_,
       .chardevs = chardevs_,
       .disks = disks_,
+      .space = *device_space_,
       .ioapic = platform_->ioapic(),
       .state_handlers = lifecycle_.state_handlers(),
       .new_irq_fd = [this](Gsi gsi) { return vm_->NewIrqFd(gsi); },
@@ -222,7 +224,10 @@ Status Machine::CreateVirtio() {
       .name = config_.name,
       .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); },
       .balloon_changed =
-          [this](std::uint64_t size) { events_.Emit(BalloonEvent{.actual = MemoryBeside(size)}); }};
+          [this](std::uint64_t size) { events_.Emit(BalloonEvent{.actual = MemoryBeside(size)}); },
+      .memory_changed = [this](
+                            std::string_view id,
+                            std::uint64_t size) { events_.Emit(MemoryDeviceEvent{.id = id, .size = size}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));
   return {};
 }

@@ -11,6 +11,7 @@
 
 #include "gyre/base/bus_error.h"
 #include "gyre/devices/chardevs.h"
+#include "gyre/devices/virtio/device_space.h"
 #include "gyre/devices/virtio/disk.h"
 #include "gyre/kvm/system.h"
 #include "gyre/kvm/vcpus.h"
@@ -67,7 +68,10 @@ class Machine final : private LifecycleTarget {
   const MachineConfig& config() const { return config_; }
   kvm::Vm& vm() { return *vm_; }
   kvm::Vcpus& vcpus() { return *vcpus_; }
+  // What the machine was started with.
   const memory::GuestRam& ram() const { return ram_; }
+  // With what memory devices have given the guest by now.
+  memory::GuestRam all_ram() const;
   void PressNmiButton() { InjectNmi(); }
   const memory::AddressSpace& memory_space() const { return memory_space_; }
   const memory::AddressSpace& io_space() const { return io_space_; }
@@ -80,6 +84,7 @@ class Machine final : private LifecycleTarget {
     return config_.memory.size - std::min(balloon, config_.memory.size);
   }
   virtio::Balloon* balloon() const { return virtio_->balloon(); }
+  std::vector<virtio::MemoryDevice*> memory_devices() const { return virtio_->memory_devices(); }
   const virtio::Vsock* vsock() const { return virtio_->vsock(); }
   const virtio::Disks& disks() const { return disks_; }
   // What it has done so far, for people; several lines.
@@ -93,6 +98,7 @@ class Machine final : private LifecycleTarget {
   Status CreateVm(const kvm::System& system);
   Status CreateMemory();
   Status CreateRom();
+  void CreateDeviceSpace();
   Status CreateDevices();
   Status CreateVirtio();
   void HoldCurrentVcpu();
@@ -145,6 +151,7 @@ class Machine final : private LifecycleTarget {
   unsigned holds_ = 0;  // of vCPUs, by devices that are being reset
   loop::BottomHalf holds_end_;
   virtio::Disks disks_;
+  std::optional<virtio::DeviceSpace> device_space_;
   IoThreads io_threads_;
   std::unique_ptr<VirtioBus> virtio_;
   std::unique_ptr<kvm::Vcpus> vcpus_;

@@ -10,11 +10,10 @@
 namespace gyre::machine {
 
 std::string Machine::Describe(const BusError& error) const {
-  const auto& ranges = ram_.ranges();
-  const auto range = std::ranges::find_if(
-      ranges, [&](const memory::GuestRam::Range& each) { return each.block->host() == error.memory; });
-  return range == ranges.end() ? "a bus error on guest memory"
-                               : range->block->DescribeFailure(error.offset, error.hardware);
+  const auto blocks = memory_space_.topology().dirty().blocks();
+  const auto block = std::ranges::find(blocks, error.memory, [](const auto& each) { return each->host(); });
+  return block == blocks.end() ? "a bus error on guest memory"
+                               : (*block)->DescribeFailure(error.offset, error.hardware);
 }
 
 std::string Machine::Describe(const kvm::VcpuEvent& failure) const {

@@ -78,7 +78,9 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .number = made_[config.module]++,
                                            .net_changed = board.net_changed,
                                            .balloon_changed = board.balloon_changed,
-                                           .disks = &board.disks},
+                                           .disks = &board.disks,
+                                           .space = &board.space,
+                                           .memory_changed = board.memory_changed},
                                           config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
   Slot slot;
@@ -86,11 +88,17 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
   slot.nic = dynamic_cast<virtio::Nic*>(device.get());
   slot.balloon = dynamic_cast<virtio::Balloon*>(device.get());
+  slot.memory = dynamic_cast<virtio::MemoryDevice*>(device.get());
   slot.vsock = dynamic_cast<const virtio::Vsock*>(device.get());
   if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
         return other->id() == slot.nic->id();
       })) {
     return Fail(Error::Usage(format("id={}: is another one's", slot.nic->id())));
+  }
+  if (slot.memory != nullptr && std::ranges::any_of(memory_devices(), [&slot](const auto* other) {
+        return other->info().id == slot.memory->info().id;
+      })) {
+    return Fail(Error::Usage(format("id={}: is another one's", slot.memory->info().id)));
   }
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
@@ -158,9 +166,20 @@ virtio::Balloon* VirtioBus::balloon() const {
   return found == slots_.end() ? nullptr : found->balloon;
 }
 
+std::vector<virtio::MemoryDevice*> VirtioBus::memory_devices() const {
+  std::vector<virtio::MemoryDevice*> all;
+  for (const Slot& slot : slots_) {
+    if (slot.memory != nullptr) {
+      all.push_back(slot.memory);
+    }
+  }
+  return all;
+}
+
 void VirtioBus::Reset() {
   for (const Slot& slot : slots_) {
     slot.transport->Reset();
+    slot.transport->device().OnSystemReset();
   }
 }
 
@@ -209,6 +228,10 @@ std::string VirtioBus::Report() const {
     if (const virtio::Balloon* const balloon = slots_[i].balloon) {
       text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),
                      balloon->returned());
+    }
+    if (const virtio::MemoryDevice* const memory = slots_[i].memory) {
+      const auto info = memory->info();
+      text += format("  {}: {} bytes at {:#x}\n", info.id, info.size, info.address);
     }
     if (const virtio::Vsock* const vsock = slots_[i].vsock) {
       const auto counted = vsock->counters();

@@ -14,7 +14,9 @@
 #include "gyre/devices/chardevs.h"
 #include "gyre/devices/platform/ioapic.h"
 #include "gyre/devices/virtio/balloon.h"
+#include "gyre/devices/virtio/device_space.h"
 #include "gyre/devices/virtio/disk.h"
+#include "gyre/devices/virtio/memory_device.h"
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
@@ -47,6 +49,7 @@ class VirtioBus {
     const IoThreads& io_threads;
     devices::Chardevs& chardevs;
     virtio::Disks& disks;
+    virtio::DeviceSpace& space;
     devices::IoApic& ioapic;
     StateHandlers& state_handlers;
     IrqFdLine::NewIrqFd new_irq_fd;
@@ -55,6 +58,7 @@ class VirtioBus {
     std::string name;  // the VM's
     std::function<void(std::string_view id, bool up)> net_changed;
     std::function<void(std::uint64_t size)> balloon_changed;
+    std::function<void(std::string_view id, std::uint64_t size)> memory_changed;
   };
   // An error names the device's option.
   static Result<std::unique_ptr<VirtioBus>> Create(const Board& board,
@@ -77,6 +81,8 @@ class VirtioBus {
   // Null without one.
   const virtio::Vsock* vsock() const;
   virtio::Balloon* balloon() const;
+  // By ascending address.
+  std::vector<virtio::MemoryDevice*> memory_devices() const;
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // Runs `change`, which takes RAM out of the memory map, while no device has anything in flight or takes
@@ -93,6 +99,7 @@ class VirtioBus {
     std::unique_ptr<virtio::MmioTransport> transport;
     virtio::Nic* nic = nullptr;  // the device, if it is one
     virtio::Balloon* balloon = nullptr;
+    virtio::MemoryDevice* memory = nullptr;
     const virtio::Vsock* vsock = nullptr;   // the same
     memory::Placement place;                // gone before the transport
     std::vector<memory::Placement> shared;  // memory of the device's

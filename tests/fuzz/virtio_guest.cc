@@ -1,29 +1,20 @@
 #include "tests/fuzz/virtio_guest.h"
 
-#include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstdlib>
+#include <bit>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <optional>
-#include <string>
-#include <utility>
 #include <vector>
 
-#include "devices/virtio/net.h"
 #include "devices/virtio/vsock_packet.h"
-#include "gyre/base/format.h"
-#include "gyre/base/unix_listener.h"
+#include "gyre/base/check.h"
 #include "gyre/devices/virtio/mmio.h"
-#include "gyre/devices/virtio/registry.h"
-#include "tests/fuzz/virtio_world.h"
+#include "tests/fuzz/virtio_devices.h"
 #include "tests/support/virtio/fake_driver.h"
 #include "tests/support/virtio/mmio_driver.h"
 
@@ -38,123 +29,9 @@ constexpr std::uint64_t kHeader = 0x8000;  // a request's header, then its statu
 constexpr std::uint64_t kStatus = 0x8100;
 constexpr std::uint64_t kData = 0x9000;
 constexpr std::uint64_t kBase = 0xfeb00000;
-constexpr std::uint64_t kMultiport = 2;  // of a console
-constexpr std::size_t kImageSize = 64 * kKiB;
-
-struct World : FuzzWorld {
-  World() : image(::memfd_create("image", MFD_CLOEXEC)) { CHECK(::ftruncate(image.get(), kImageSize) == 0); }
-  // In a directory of this process's, with a service for the guest beside it.
-  std::string SocketPath() {
-    if (!service) {
-      std::string name = "/tmp/gyre-fuzz.XXXXXX";
-      CHECK(::mkdtemp(name.data()) != nullptr);
-      socket = name + "/v";
-      service.emplace(UnixListener::Open({.path = socket + "_0", .who = "service"}).value());
-      static World& self = *this;
-      std::atexit([] {
-        self.service.reset();
-        (void)::rmdir(self.socket.substr(0, self.socket.rfind('/')).c_str());
-      });
-    }
-    return socket;
-  }
-  // Takes what the guest has connected, and ends it, with some bytes before.
-  void ServeGuest() const {
-    while (const UniqueFd fd = AcceptFrom(service->fd())) {
-      (void)::send(fd.get(), "0123456789", 10, MSG_NOSIGNAL);
-    }
-  }
-
-  UniqueFd image;
-  std::string socket;
-  std::optional<UnixListener> service;
-};
-
-// A network that brings back what it was sent.
-class EchoNetwork final : public NetBackend {
- public:
-  std::uint64_t offloads() const override { return kNetGuestOffloads | kNetHostOffloads; }
-  unsigned pairs() const override { return 1; }
-  std::string description() const override { return "echo"; }
-  bool up() const override { return true; }
-  void OnChange(std::function<void()> /*changed*/) override {}
-  void SetOffloads(std::uint64_t /*offloads*/) override {}
-  void SetPairs(unsigned /*pairs*/) override {}
-  std::unique_ptr<NetSource> NewSource(unsigned /*pair*/, loop::EventLoop& /*loop*/,
-                                       std::function<void()> readable) override {
-    readable_ = std::move(readable);
-    return std::make_unique<Source>(*this);
-  }
-  std::unique_ptr<NetSink> NewSink(unsigned /*pair*/, loop::EventLoop& /*loop*/,
-                                   std::function<void()> /*room*/) override {
-    return std::make_unique<Sink>(*this);
-  }
-
- private:
-  struct Source final : NetSource {
-    explicit Source(EchoNetwork& owner) : network(owner) {}
-    ~Source() override { network.readable_ = nullptr; }
-    ssize_t Receive(std::span<const iovec> into) override {
-      if (network.packets_.empty()) {
-        return -EAGAIN;
-      }
-      const auto packet = std::move(network.packets_.front());
-      network.packets_.pop_front();
-      std::size_t done = 0;
-      for (const iovec& piece : into) {
-        const std::size_t part = std::min(piece.iov_len, packet.size() - done);
-        std::memcpy(piece.iov_base, packet.data() + done, part);
-        done += part;
-      }
-      CHECK(done == packet.size());
-      return static_cast<ssize_t>(done);
-    }
-    void Await() override { network.awaited_ = true; }
-    EchoNetwork& network;
-  };
-  struct Sink final : NetSink {
-    explicit Sink(EchoNetwork& owner) : network(owner) {}
-    bool HasRoom() override { return network.packets_.size() < 8; }
-    void Send(Chain chain) override {
-      std::vector<std::byte> packet(chain.readable_size());
-      CHECK(packet.size() <= kMaxPacket);
-      chain.Read(0, packet);
-      chain.Complete(0);
-      network.packets_.push_back(std::move(packet));
-      if (std::exchange(network.awaited_, false) && network.readable_) {
-        network.readable_();
-      }
-    }
-    EchoNetwork& network;
-  };
-  std::deque<std::vector<std::byte>> packets_;
-  std::function<void()> readable_;
-  bool awaited_ = false;
-};
-
-enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole, kNet, kVsock };
-
-std::unique_ptr<VirtioDevice> NewDevice(World& world, Kind kind, devices::Chardevs& chardevs) {
-  const DeviceContext context{.loop = *world.loop, .memory = *world.space, .chardevs = &chardevs};
-  if (kind == Kind::kNet) {
-    NetOptions options;
-    options.id = "net0";
-    options.packed = true;
-    return MakeNet(context, options, std::make_unique<EchoNetwork>()).device;
-  }
-  if (kind == Kind::kVsock) {
-    const Module& module = **std::ranges::find(Modules(), "vsock", &Module::option);
-    const auto text = format("cid=3,uds={},packed=on,connections=8", world.SocketPath());
-    return module.create(context, Properties::Parse(text, module.properties).value()).value();
-  }
-  const std::array<std::pair<const char*, std::string>, 3> devices = {
-      {{"entropy", "packed=on"},
-       {"disk", format("path=/proc/self/fd/{},queues=2,packed=on", world.image.get())},
-       {"console", "packed=on,to=ringbuf,port=a:ringbuf"}}};
-  const auto& [option, options] = devices.at(static_cast<std::size_t>(kind));
-  const Module& module = **std::ranges::find(Modules(), option, &Module::option);
-  return module.create(context, Properties::Parse(options, module.properties).value()).value();
-}
+constexpr std::uint64_t kMemory = 4 * kGiB;       // of devices that have some
+constexpr std::uint64_t kMultiport = 2;           // of a console
+constexpr std::uint64_t kBalloonFeatures = 0x22;  // statistics, reporting
 
 class Guest {
  public:
@@ -162,11 +39,13 @@ class Guest {
       : world_(world),
         kind_(kind),
         chardevs_(*world.loop),
+        memory_(world.topology, world.root, kMemory, kMemory + kGiB, nullptr),
         mmio_(*world.space, kBase),
         features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
-                                     : 0) {
+                  : kind == Kind::kBalloon ? kBalloonFeatures
+                                           : 0) {
     std::memset(world.block->host(), 0, World::kRamSize);
-    auto device = NewDevice(world, kind, chardevs_);
+    auto device = NewDevice(world, kind, chardevs_, memory_);
     transport_ =
         MmioTransport::Create(*world.loop, std::move(device), line_, {.hold = [] {}, .release = [] {}})
             .value();
@@ -191,7 +70,7 @@ class Guest {
       case 5:
         return Offer(script);
       case 6:
-        mmio_.Kick(script.Byte() % (kind_ == Kind::kConsole ? 7U : 3U));
+        mmio_.Kick(script.Byte() % (kind_ == Kind::kConsole ? 7U : kind_ == Kind::kBalloon ? 5U : 3U));
         if (kind_ == Kind::kVsock) {
           world_.ServeGuest();
         }
@@ -276,6 +155,38 @@ class Guest {
     CHECK(rings_.at(1)->TakeUsed().has_value());
   }
 
+  // The same of devices that work on memory: pages go, a block comes, a flush is answered.
+  void CheckMemory() {
+    transport_->Reset();
+    transport_->device().OnSystemReset();
+    CHECK(transport_->device().Idle());
+    BringUp(0, 8);
+    std::memset(world_.block->host() + kHeader, 0, 24);
+    if (kind_ == Kind::kBalloon) {
+      world_.block->host()[kData] = std::byte{1};
+      const auto number = static_cast<std::uint32_t>(kData / kPageSize);
+      std::memcpy(world_.block->host() + kHeader, &number, sizeof(number));
+      rings_.at(0)->Offer(std::array{Buffer{kHeader, 4}});
+    } else {
+      const std::uint64_t request[] = {0, kMemory + 2 * kMiB, 3};
+      std::memcpy(world_.block->host() + kHeader, request, sizeof(request));
+      std::memset(world_.block->host() + kData, 0x55, 16);
+      rings_.at(0)->Offer(std::array{Buffer{kHeader, 24}, Buffer{kData, 10, true}});
+    }
+    mmio_.Kick(0);
+    std::optional<test::Used> used;
+    for (int i = 0; i < 10'000 && !used; ++i) {
+      world_.Run();
+      if (i > 100) {
+        ::usleep(1000);
+      }
+      used = rings_.at(0)->TakeUsed();
+    }
+    CHECK(used && world_.block->host()[kData] == std::byte{0});
+    CHECK(kind_ != Kind::kMem || world_.space->view()->Find(kMemory + 8 * kMiB - 1) != nullptr);
+    CHECK(kind_ != Kind::kMem || world_.space->view()->Find(kMemory + 8 * kMiB) == nullptr);
+  }
+
  private:
   void CheckPrints() {
     devices::RingBuffer& output = *chardevs_.Find("console0")->ring_buffer();
@@ -318,6 +229,9 @@ class Guest {
     }
     if (kind_ == Kind::kVsock) {
       return OfferToVsock(script);
+    }
+    if (kind_ >= Kind::kBalloon) {
+      return kind_ == Kind::kBalloon ? OfferToBalloon(script) : OfferToMemory(script);
     }
     const std::size_t queue = script.Byte() % 2;
     const std::uint32_t type = script.Byte() % 16;
@@ -373,6 +287,43 @@ class Guest {
     std::memcpy(world_.block->host() + kHeader, &header, sizeof(header));
     rings_[1]->Offer(std::array{Buffer{kHeader, sizeof(header)}, Buffer{kData, size}});
   }
+  // Page numbers or statistics, or pages themselves: of a queue's kind or of another's. What is given back is
+  // memory that nothing of ours stands in.
+  void OfferToBalloon(Script& script) {
+    const std::size_t queue = script.Byte() % 5;
+    const bool write = queue > 2 ? script.Byte() % 8 != 0 : script.Byte() % 8 == 0;
+    const auto size = static_cast<std::uint32_t>(script.Byte() % 8 == 0 ? script.Number(2) % 0x7000 : 40) + 1;
+    if (queue >= rings_.size() || room_[queue] == 0) {
+      return;
+    }
+    --room_[queue];
+    for (unsigned i = 0; i < 10; ++i) {
+      const auto number = static_cast<std::uint32_t>(
+          script.Byte() % 4 == 0 ? script.Number(4) : kData / kPageSize + script.Byte() % 32);
+      std::memcpy(world_.block->host() + kHeader + 4 * i, &number, sizeof(number));
+    }
+    rings_[queue]->Offer(std::array{Buffer{write ? kData : kHeader, size, write}});
+  }
+  // A request that looks like one of a memory device's driver: the first four bytes are also that of
+  // persistent memory's.
+  void OfferToMemory(Script& script) {
+    const std::uint64_t type = script.Byte() % 6;
+    const std::uint64_t address =
+        script.Byte() % 16 == 0 ? script.Number(8) : kMemory + (script.Byte() % 10) * kMiB;
+    const std::uint64_t blocks = script.Byte() % 16 == 0 ? script.Number(2) : script.Byte() % 6;
+    const std::uint32_t size = script.Byte() % 16 == 0 ? script.Byte() + 1U : 24;
+    const std::uint32_t room = script.Byte() % 16 == 0 ? script.Byte() + 1U : 10;
+    // The answer may be to go where a block is, or was.
+    const std::uint64_t answer = script.Byte() % 16 == 0 ? kMemory + script.Number(2) : kData;
+    if (rings_.empty() || room_[0] < 2) {
+      return;
+    }
+    room_[0] -= 2;
+    for (unsigned i = 0; const std::uint64_t word : {type, address, blocks}) {
+      std::memcpy(world_.block->host() + kHeader + 8 * i++, &word, sizeof(word));
+    }
+    rings_[0]->Offer(std::array{Buffer{kHeader, size}, Buffer{answer, room, true}});
+  }
   // A message of the driver's, or a buffer, to one of the queues.
   void OfferToConsole(Script& script) {
     const std::size_t queue = script.Byte() % 6;
@@ -390,6 +341,7 @@ class Guest {
   World& world_;
   const Kind kind_;
   devices::Chardevs chardevs_;  // outlives the device
+  DeviceSpace memory_;          // the same
   NoLine line_;
   MmioDriver mmio_;
   const std::uint64_t features_;  // beside the rings'
@@ -406,7 +358,11 @@ void FuzzVirtioGuest(std::span<const std::byte> bytes) {
   Script script(bytes);
   const std::uint8_t choice = script.Byte();
   static constexpr std::array kKinds = {Kind::kEntropy, Kind::kDisk, Kind::kDisk, Kind::kNet};
-  const Kind kind = choice >= 224 ? Kind::kVsock : choice >= 192 ? Kind::kConsole : kKinds.at(choice % 4);
+  static constexpr std::array kMemoryKinds = {Kind::kBalloon, Kind::kMem, Kind::kPmem, Kind::kMem};
+  const Kind kind = choice >= 160 && choice < 192 ? kMemoryKinds.at(choice % 4)
+                    : choice >= 224               ? Kind::kVsock
+                    : choice >= 192               ? Kind::kConsole
+                                                  : kKinds.at(choice % 4);
   Guest guest(world, kind);
   for (int steps = 0; steps < 2000 && !script.empty(); ++steps) {
     guest.Step(script);
@@ -415,6 +371,8 @@ void FuzzVirtioGuest(std::span<const std::byte> bytes) {
     guest.CheckEchoes();
   } else if (kind == Kind::kVsock) {
     guest.CheckResets();
+  } else if (kind >= Kind::kBalloon) {
+    guest.CheckMemory();
   } else if (kind != Kind::kEntropy) {
     guest.CheckWorks();
     struct stat status{};

@@ -6,11 +6,14 @@ SERIES = ("6.1", "6.12")
 # For the guest, in this order.
 MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
            "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
-           "vmw_vsock_virtio_transport")
+           "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
+           "virtio_pmem")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
-QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh makes the disk larger when it is asked to
+QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh does what the guest asks for (answers.sh)
+PMEM = "@pmem@"  # in an option: an image of 16 MiB of run_case.sh's making, whose sum is told at the end
+PRESSURE = "@pressure@"  # in an option: a file like /proc/pressure/memory, of run_case.sh's making
 PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
 TALK_NAME = "gyre.talk"  # of a port on a pseudoterminal, by which run_case.sh talks to the guest when that asks for it
@@ -123,6 +126,17 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
+    # Balloons that are told what to do, that follow the host, and that get what is free by reports.
+    for series, more in (("6.1", f",auto=96M,auto-reserve=32M,auto-pressure={PRESSURE}"), ("6.12", ",packed=on")):
+        cases.append(Case(f"{series}-balloon", series, "bzImage", "auto", 1, 160, "balloon",
+                          "reboot=k gyre.auto" if "auto" in more else "reboot=k",
+                          ("--qmp", f"unix:{QMP}", "--balloon", f"stats-interval=1{more}")))
+        cases.append(Case(f"{series}-reporting", series, "bzImage", "auto", 1, 160, "reporting", "reboot=k",
+                          ("--qmp", f"unix:{QMP}", "--balloon", "free-page-reporting=on")))
+        cases.append(Case(f"{series}-mem", series, "bzImage", "auto", 1, 160, "mem", "reboot=k",
+                          ("--qmp", f"unix:{QMP}", "--mem-device", "size=512M")))
+        cases.append(Case(f"{series}-pmem", series, "bzImage", "auto", 1, 256, "pmem", "reboot=k",
+                          ("--disk", f"path={TOOLS},readonly=on", "--pmem", f"path={PMEM}")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

@@ -5,6 +5,7 @@ name=$1 limit=$2 line=$3
 shift 3
 # An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end, and @port@ a file, whose lines are told.
 # @qmp@ becomes a socket, by which $GYRECTL makes the disk "data" 24 MiB large when the guest asks for that.
+. "$(dirname "$0")/answers.sh"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
 : >"$work/out"
@@ -17,7 +18,9 @@ mkfifo "$work/in"
 # A guest that asks for it is told a line by the pseudoterminal that the VMM's log names first; its answer is told.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
-image='' tap='' port='' damaged='' qmp='' uds=''
+# One with @pmem@ is an image of 16 MiB, whose sum is told at the end, and one with @pressure@ a file like
+# /proc/pressure/memory. With @qmp@, what the guest asks for is done by answers.sh.
+image='' tap='' port='' damaged='' qmp='' uds='' pmem=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -30,6 +33,15 @@ while [ "$count" -gt 0 ]; do
     qmp=$work/qmp
     argument=${argument%%@qmp@*}$qmp${argument#*@qmp@} ;;
   *@port@*) argument=$(printf '%s' "$argument" | sed "s|@port@|$work/port|g") ;;
+  esac
+  case $argument in *@pmem@*)
+    pmem=$work/pmem
+    dd if=/dev/zero of="$pmem" bs=1 count=0 seek=16777216 2>/dev/null
+    argument=${argument%%@pmem@*}$pmem${argument#*@pmem@} ;;
+  esac
+  case $argument in *@pressure@*)
+    echo "some avg10=0.00 avg60=0.00 avg300=0.00 total=0" >"$work/pressure"
+    argument=${argument%%@pressure@*}$work/pressure${argument#*@pressure@} ;;
   esac
   case $argument in *@damaged@*)
     damaged=$work/kernels
@@ -122,7 +134,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' answered='' pressed='' told='' fetched='' resized='' talked=''
+typed='' answered='' pressed='' told='' fetched='' resized='' talked='' asked=0 follower=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -137,6 +149,21 @@ until [ -e "$work/status" ]; do
   if [ -n "$qmp" ] && [ -z "$resized" ] && grep -q '^gyre-guest: resize it' "$work/out"; then
     "$GYRECTL" -s "$qmp" raw '{"execute": "block_resize", "arguments": {"device": "data", "size": 25165824}}' >>"$work/err" 2>&1
     resized=1
+  fi
+  if [ -n "$qmp" ] && [ -z "$follower" ] && [ -S "$qmp" ]; then
+    "$GYRECTL" -s "$qmp" --json events --follow >"$work/events" 2>&1 &
+    follower=$!
+  fi
+  if [ -n "$qmp" ] && [ "$(grep -c '^gyre-guest: ask ' "$work/out")" -gt "$asked" ]; then
+    asked=$((asked + 1))
+    words=$(grep '^gyre-guest: ask ' "$work/out" | sed -n "${asked}p" | tr -d '\r')
+    # Words of ours, by blanks.
+    # shellcheck disable=SC2086
+    set -- ${words#gyre-guest: ask }
+    answer=answer_$1
+    shift
+    "$answer" "$@" >>"$work/answers" 2>>"$work/err"
+    printf 'done\n' >&3
   fi
   if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
     talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
@@ -157,13 +184,15 @@ until [ -e "$work/status" ]; do
   fi
   sleep 0.1
 done
-for server in $servers; do kill "$server" 2>/dev/null; done
+for server in $servers $follower; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
 [ -z "$answered" ] || { echo; echo "gyre-guest: answered $answered"; }
 [ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
 [ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
+[ -z "$pmem" ] || { echo; echo "gyre-guest: outside $(md5sum <"$pmem")"; }
+[ ! -e "$work/answers" ] || { echo; sed 's/^/gyre-guest: /' "$work/answers"; }
 [ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))
 status=$(cat "$work/status")

@@ -127,6 +127,8 @@ def _check_facts(case, record, facts):
         problems += _check_disk(facts)
     if case.then == "network":
         problems += _check_network(case, facts)
+    if case.then in ("balloon", "reporting", "mem", "pmem"):
+        problems += MEMORY_CHECKS[case.then](facts)
     if case.then == "vsock":
         problems += _check_vsock(facts)
     if case.then == "user":
@@ -189,6 +191,62 @@ def _check_vsock(facts):
     told = f"300 talked, {24 * MIB} bytes same"
     wanted = [f"guest {told}", f"host {told}"]
     return [] if facts.get("peer") == wanted else [f"peer: {facts.get('peer')}, not {wanted}"]
+
+
+def _wrong(facts, wanted):
+    return [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items() if facts.get(name) != values]
+
+
+def _rss(facts):
+    """MiB of gyred's that are resident, by the moment's name; -1 where it was not told."""
+    told = dict(line.split() for line in facts.get("rss", []) if len(line.split()) == 2)
+    return lambda name: int(told.get(name, -1))
+
+
+def _fell(facts, before, after, least):
+    rss = _rss(facts)
+    if rss(before) < 0 or rss(after) < 0 or rss(before) - rss(after) < least:
+        return [f"resident memory {rss(before)} MiB {before}, {rss(after)} MiB {after}: it did not fall by {least}"]
+    return []
+
+
+def _check_balloon(facts):
+    problems = _wrong(facts, {"driver": ["virtio_balloon"], "balloon": [str(96 * MIB), str(160 * MIB)]})
+    problems += _fell(facts, "filled", "inflated", 24) + _fell(facts, "deflated", "inflated", 24)
+    if not any(line.startswith("later ") and 100 < int(line.split()[1]) <= 160 for line in facts.get("statistics", [])):
+        problems.append(f"statistics: {facts.get('statistics')}")
+    events = facts.get("events", [""])[0].split()
+    if len(events) != 2 or int(events[1]) < 2:
+        problems.append(f"a client saw {events}, not two events at least")
+    if "pressure" in " ".join(facts["ask"]) and int(facts.get("auto", ["0"])[0] or 0) < 32 * MIB:
+        problems.append(f"under pressure the guest was asked for {facts.get('auto')}")
+    return problems
+
+
+def _check_reporting(facts):
+    return _fell(facts, "filled", "reported", 24) + _fell(facts, "again", "reported", 24)
+
+
+def _check_mem(facts):
+    problems = _wrong(facts, {"driver": ["virtio_mem"], "resized": ["384", "128", "256", "0"], "kept": ["same"]})
+    slots = facts.get("slots", [])
+    if len(slots) != 2 or int(slots[0]) < 3 or slots[1] != "0":
+        problems.append(f"regions of plugged memory: {slots}, not 3 at least and none in the end")
+    problems += _fell(facts, "grown", "before", 48) + _fell(facts, "grown", "given", 40)
+    total, before = (int(facts.get(name, ["0"])[0]) for name in ("total", "memtotal"))
+    if total - before < 380 * 1024:
+        problems.append(f"MemTotal {before} kB grew to {total} kB")
+    if not any(line.startswith("MEMORY_DEVICE_SIZE_CHANGE ") and int(line.split()[1]) >= 3 for line in facts.get("events", [])):
+        problems.append(f"a client saw {facts.get('events')}, not three events at least")
+    return problems
+
+
+def _check_pmem(facts):
+    return _wrong(facts, {"driver": ["virtio_pmem"], "size": [str(16 * MIB // 512)], "mkfs": ["0"], "mounted": ["1"],
+                          "written": ["0"], "file": ["same"], "fsck": ["0"]}) + _check_image(facts)
+
+
+MEMORY_CHECKS = {"balloon": _check_balloon, "reporting": _check_reporting, "mem": _check_mem, "pmem": _check_pmem}
 
 
 def _check_files(facts):

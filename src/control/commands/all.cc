@@ -10,7 +10,8 @@ std::span<const Command* const> AllCommands() {
   static const std::vector<const Command*> kAll = [] {
     std::vector<const Command*> all;
     for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), ObjectCommands(),
-                               ChardevCommands(), BlockCommands(), MemoryCommands(), BalloonCommands(),
+                               ChardevCommands(), BlockCommands(), MemoryCommands(), MemoryDeviceCommands(),
+                               BalloonCommands(),
                                NetworkCommands(), StatsCommands(), FdCommands(), MonitorCommands()}) {
       for (const auto& command : family) {
         all.push_back(&command);

@@ -37,6 +37,15 @@ constexpr std::array kGuestStatsMembers{
     Member{"stats", &kStats}, Member{"last-update", &kInteger, "seconds since the epoch; 0: never"}};
 constexpr Type kGuestStats = ObjectType("BalloonGuestStats", kGuestStatsMembers);
 
+constexpr std::array kAutoMembers{
+    Member{"limit", &kUnsigned, "bytes that the guest is asked for at most"},
+    Member{"reserve", &kUnsigned, "bytes that it is to have available"},
+    Member{"least", &kUnsigned, "bytes that it was asked for by hand: it is not asked for less"},
+    Member{"target", &kUnsigned, "bytes that it is asked for now"},
+    Member{"pressure", &kNumber,
+           "percent of the last two seconds in which somebody on the host waited for memory"}};
+constexpr Type kAuto = ObjectType("BalloonAutoInfo", kAutoMembers);
+
 Balloon* Find(const Call& call) { return call.services.machine->balloon(); }
 
 Outcome NoBalloon() { return Refuse("No balloon device has been activated", ErrorClass::kDeviceNotActive); }
@@ -85,6 +94,21 @@ Outcome QueryStats(Call& call) {
   return Json{{"stats", std::move(stats)}, {"last-update", told.updated_s}};
 }
 
+Outcome QueryAuto(Call& call) {
+  const Balloon* const balloon = Find(call);
+  const auto automatic = balloon != nullptr ? balloon->automatic() : std::nullopt;
+  if (!automatic) {
+    return balloon == nullptr
+               ? NoBalloon()
+               : Refuse("The balloon does not follow the host's pressure", ErrorClass::kDeviceNotActive);
+  }
+  return Json{{"limit", automatic->limit},
+              {"reserve", automatic->reserve},
+              {"least", automatic->least},
+              {"target", balloon->target()},
+              {"pressure", automatic->permille / 10.0}};
+}
+
 constexpr std::array kCommands{
     Command{.name = "balloon",
             .help = "Asks the guest to give memory back, or to take it, until it has so much.",
@@ -102,6 +126,10 @@ constexpr std::array kCommands{
             .help = "What the guest has last told of its memory, as the guest-stats of others.",
             .result = &kGuestStats,
             .run = QueryStats},
+    Command{.name = "query-balloon-auto",
+            .help = "How a balloon that follows the host's memory pressure stands.",
+            .result = &kAuto,
+            .run = QueryAuto},
 };
 
 }  // namespace

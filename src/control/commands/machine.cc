@@ -86,7 +86,8 @@ Outcome QueryCurrentMachine(Call& call) {
 }
 
 Outcome QueryMemorySize(Call& call) {
-  return Json{{"base-memory", call.services.machine->ram().size()}, {"plugged-memory", 0}};
+  const std::uint64_t base = call.services.machine->ram().size();
+  return Json{{"base-memory", base}, {"plugged-memory", call.services.machine->all_ram().size() - base}};
 }
 
 Outcome QueryCpus(Call& call) {

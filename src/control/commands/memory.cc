@@ -98,7 +98,7 @@ void Save(Call& call, Pieces pieces, Done done) {
 void PmemSave(Call& call, Done done) {
   const std::uint64_t start = call.Unsigned("val");
   const std::uint64_t size = call.Unsigned("size");
-  auto ranges = RangesOf(call.services.machine->ram(), start, size);
+  auto ranges = RangesOf(call.services.machine->all_ram(), start, size);
   Pieces pieces;
   std::uint64_t found = 0;
   for (const auto& range : ranges ? *ranges : std::vector<CoreRange>()) {
@@ -146,7 +146,7 @@ void MemSave(Call& call, Done done) {
   std::optional<Pieces> pieces;
   if (size <= kMostLinear && start <= UINT64_MAX - size) {
     vcpus.RunOn(vcpu,
-                [&] { pieces = FindLinear(call.services.machine->ram(), vcpus.fd(vcpu), start, size); });
+                [&] { pieces = FindLinear(call.services.machine->all_ram(), vcpus.fd(vcpu), start, size); });
   }
   if (!pieces) {
     return done(Refuse(format("Invalid addr {:#018x}/size {} specified", start, size)));

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace gyre::virtio {
@@ -19,10 +20,21 @@ struct BalloonStats {
   std::int64_t updated_s = 0;  // seconds since the epoch; 0: never
 };
 
+// How a balloon that follows the host's pressure stands.
+struct BalloonAuto {
+  std::uint64_t limit = 0;     // bytes that it takes at most
+  std::uint64_t reserve = 0;   // bytes that the guest is to have available
+  std::uint32_t permille = 0;  // of the last interval somebody on the host waited for memory
+  std::uint64_t least = 0;     // bytes that an operator asked for, below which it does not go
+};
+
 class Balloon {
  public:
   // Bytes that the guest is to give, whole pages; it does so in its own time.
   virtual void SetTarget(std::uint64_t bytes) = 0;
+  virtual std::uint64_t target() const = 0;
+  // Nothing where it does what it is told alone.
+  virtual std::optional<BalloonAuto> automatic() const = 0;
   virtual std::uint64_t size() const = 0;      // bytes that it says it has given
   virtual std::uint64_t returned() const = 0;  // bytes that the host has got back, since the start
   // The guest's driver has it.

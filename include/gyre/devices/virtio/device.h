@@ -55,6 +55,7 @@ class Transport {
   virtual void QueueDrained() = 0;
 };
 
+class DeviceSpace;
 class Disks;
 
 struct DeviceContext {
@@ -70,7 +71,10 @@ struct DeviceContext {
   std::function<void(std::string_view id, bool up)> net_changed = {};
   // The guest says that its balloon has so many bytes now. Main loop, big lock held.
   std::function<void(std::uint64_t size)> balloon_changed = {};
-  Disks* disks = nullptr;  // who is told of disks, if anybody
+  Disks* disks = nullptr;        // who is told of disks, if anybody
+  DeviceSpace* space = nullptr;  // the machine's, for devices with memory of their own
+  // The guest has so many bytes of a memory device now. Main loop, big lock held.
+  std::function<void(std::string_view id, std::uint64_t size)> memory_changed = {};
 };
 
 // 2.10: memory of the device's that its driver may map, whole pages of it. The board says where it stands.
@@ -111,6 +115,9 @@ class VirtioDevice {
   std::uint64_t violations(Violation violation) const {
     return violations_.at(static_cast<std::size_t>(violation)).load(std::memory_order_relaxed);
   }
+
+  // The machine is reset, and the device has been: what outlives a driver's reset goes as well. No vCPU runs.
+  virtual void OnSystemReset() {}
 
   // --- The transport's. Its own life: Connect, then any number of rounds of Activate,
   // AddQueue, StopQueue, RemoveQueue and Deactivate.

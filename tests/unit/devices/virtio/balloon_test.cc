@@ -1,9 +1,14 @@
 // The memory balloon (virtio 1.2, 5.5).
 #include "gyre/devices/virtio/balloon.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "gyre/base/endian.h"
@@ -220,6 +225,59 @@ TEST_F(BalloonTest, ABufferOfStatisticsHoldsNoStopUp) {
   Advance(1'100'000'000);
   Settle();
   EXPECT_TRUE(rings[2]->TakeUsed()) << "the buffer of before";
+}
+
+TEST_F(BalloonTest, OneThatFollowsTheHostAsksForMoreUnderPressure_AndGivesBackInCalm) {
+  const std::string path = testing::TempDir() + "pressure." + std::to_string(::getpid());
+  const auto say = [&path](std::uint64_t total_us) {
+    std::ofstream(path) << "some avg10=0.00 avg60=0.00 avg300=0.00 total=" << total_us << "\n";
+  };
+  constexpr std::int64_t kTurn = 2'000'000'000;
+  say(0);
+  Make("size=4M,auto=64M,auto-reserve=32M,auto-pressure=" + path);
+  Bring(kStats);
+  ASSERT_TRUE(balloon->automatic());
+  EXPECT_EQ(balloon->automatic()->limit, 64 * kMiB);
+  OfferStats({{6, kGiB}});
+  mmio.Write(test::MmioDriver::kConfig + 4, 1024);
+  say(1'000'000);
+  Advance(kTurn);
+  Settle();
+  EXPECT_EQ(balloon->automatic()->permille, 500U);
+  EXPECT_EQ(balloon->target(), 20 * kMiB);
+  EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(0), 20 * kMiB / kPage);
+  EXPECT_TRUE(rings[2]->TakeUsed()) << "it is asked for what it has now";
+  // Until the guest has given that, and has told what it has left, nothing more is asked for.
+  OfferStats({{6, kGiB}});
+  say(3'000'000);
+  Advance(kTurn);
+  Settle();
+  EXPECT_EQ(balloon->target(), 20 * kMiB);
+  mmio.Write(test::MmioDriver::kConfig + 4, 20 * kMiB / kPage);
+  for (int turn = 0; turn < 5; ++turn) {
+    EXPECT_EQ(balloon->target(), 20 * kMiB) << turn;
+    Advance(kTurn);
+    Settle();
+  }
+  EXPECT_EQ(balloon->target(), 4 * kMiB) << "not below what was asked for by hand";
+  balloon->SetTarget(8 * kMiB);
+  EXPECT_EQ(balloon->automatic()->least, 8 * kMiB);
+  // A file that goes changes nothing.
+  std::remove(path.c_str());
+  Advance(kTurn);
+  Settle();
+  EXPECT_EQ(balloon->target(), 8 * kMiB);
+}
+
+TEST_F(BalloonTest, OptionsThatAreWrongAreRefused) {
+  const Module& module = **std::ranges::find(Modules(), "balloon", &Module::option);
+  for (const char* const options :
+       {"auto=64M,auto-pressure=/nowhere", "auto=64M,auto-pressure=/dev/null", "auto-reserve=1M",
+        "auto-pressure=/proc/pressure/memory", "stats-interval=86401"}) {
+    EXPECT_FALSE(module.create(context(), Properties::Parse(options, module.properties).value())) << options;
+  }
+  Make("on");
+  EXPECT_FALSE(balloon->automatic());
 }
 
 TEST_F(BalloonTest, ASavedBalloonHasItsSizeAndItsTarget) {

@@ -1,0 +1,82 @@
+# What run_case.sh does for a guest that asks for it ("gyre-guest: ask WORDS"), by the control socket $qmp of the VMM whose
+# process $work/pid names. Each function tells facts about it, one a line; the guest goes on afterwards.
+
+# qmp JSON: one command's answer.
+qmp() { "$GYRECTL" -s "$qmp" raw "$1" 2>&1; }
+# number NAME TEXT: the number of a member of a JSON text.
+number() { printf '%s\n' "$2" | tr -d ' \n' | sed -n "s/.*\"$1\":\\([0-9]*\\).*/\\1/p"; }
+# In MiB.
+rss() { sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$(cat "$work/pid")/status" | { read -r kb; echo $((kb / 1024)); }; }
+
+# until_true COMMAND...: for a minute at most.
+until_true() {
+  tries=0
+  until "$@" || [ $tries = 300 ]; do
+    sleep 0.2
+    tries=$((tries + 1))
+  done
+  [ $tries != 300 ]
+}
+
+# rss NAME: how much it is now, by that name.
+answer_rss() {
+  rss >"$work/rss.$1"
+  echo "rss $1 $(cat "$work/rss.$1")"
+}
+# fell NAME BEFORE MIB: waits until it is so much less than it was by the name BEFORE; rose: more.
+has_fallen() { [ "$(rss)" -le $(($(cat "$work/rss.$1") - $2)) ]; }
+has_risen() { [ "$(rss)" -ge $(($(cat "$work/rss.$1") + $2)) ]; }
+answer_fell() {
+  until_true has_fallen "$2" "$3"
+  answer_rss "$1"
+}
+answer_rose() {
+  until_true has_risen "$2" "$3"
+  answer_rss "$1"
+}
+
+# balloon MIB: asks the guest to have so much, and waits until it has.
+has_actual() { [ "$(number actual "$(qmp '{"execute": "query-balloon"}')")" = "$1" ]; }
+answer_balloon() {
+  bytes=$(($1 * 1048576))
+  qmp "{\"execute\": \"balloon\", \"arguments\": {\"value\": $bytes}}" >/dev/null
+  until_true has_actual $bytes
+  echo "balloon $(number actual "$(qmp '{"execute": "query-balloon"}')")"
+}
+# What the guest tells of its memory: that it does, and how much it has, in MiB.
+has_statistics() { [ "$(number last-update "$(qmp '{"execute": "query-balloon-stats"}')")" != 0 ]; }
+answer_statistics() {
+  until_true has_statistics
+  first=$(number last-update "$(qmp '{"execute": "query-balloon-stats"}')")
+  is_later() { [ "$(number last-update "$(qmp '{"execute": "query-balloon-stats"}')")" -gt "$first" ]; }
+  until_true is_later && echo "statistics later $(($(number stat-total-memory "$(qmp '{"execute": "query-balloon-stats"}')") / 1048576))"
+}
+# pressure TEXT: what the host's pressure file says from now on; a second argument grows it for as many seconds.
+answer_pressure() {
+  total=$1 seconds=$2
+  while [ "$seconds" -ge 0 ]; do
+    total=$((total + 500000))
+    echo "some avg10=50.00 avg60=0.00 avg300=0.00 total=$total" >"$work/pressure.new"
+    mv "$work/pressure.new" "$work/pressure"
+    sleep 1
+    seconds=$((seconds - 1))
+  done
+  echo "auto $(number target "$(qmp '{"execute": "query-balloon-auto"}')")"
+}
+
+# resize MIB: the memory device's size that the guest is to have, and has after a while.
+has_size() { [ "$(number size "$(qmp '{"execute": "query-memory-devices"}')")" = "$1" ]; }
+answer_resize() {
+  bytes=$(($1 * 1048576))
+  qmp "{\"execute\": \"memory-device-resize\", \"arguments\": {\"id\": \"mem0\", \"size\": $bytes}}" >/dev/null
+  until_true has_size $bytes
+  echo "resized $(($(number size "$(qmp '{"execute": "query-memory-devices"}')") / 1048576))"
+}
+# The map's slots of it.
+answer_slots() { echo "slots $(qmp '{"execute": "x-query-mtree"}' | grep -o 'mem0@' | wc -l)"; }
+
+# events NAME: how many of that name a client that follows them has seen.
+answer_events() {
+  sleep 2
+  echo "events $1 $(grep -c "$1" "$work/events")"
+}
