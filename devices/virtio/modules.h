@@ -11,5 +11,6 @@ const Module& ConsoleModule();
 const Module& VsockModule();
 const Module& EntropyModule();
 const Module& NetModule();
+const Module& ShareModule();
 
 }  // namespace gyre::virtio

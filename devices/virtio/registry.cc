@@ -8,7 +8,7 @@ namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
   static const std::array modules = {
-      &BlockModule(), &EntropyModule(), &NetModule(), &ConsoleModule(), &VsockModule(), &BalloonModule(),
+      &BlockModule(), &EntropyModule(), &NetModule(), &ConsoleModule(), &VsockModule(), &BalloonModule(), &ShareModule(),
   };
   return modules;
 }

@@ -18,6 +18,7 @@
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/devices/virtio/vhost_user.h"
 #include "gyre/devices/virtio/vsock.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
@@ -54,6 +55,7 @@ class VirtioBus {
     bool acpi = true;
     std::string name;  // the VM's
     std::function<void(std::string_view id, bool up)> net_changed;
+    std::function<void(std::string_view id, bool up)> vhost_user_changed;
     std::function<void(std::uint64_t size)> balloon_changed;
   };
   // An error names the device's option.
@@ -67,6 +69,8 @@ class VirtioBus {
   std::vector<VirtioSlot> slots() const;
   // The network devices.
   std::vector<virtio::Nic*> nics() const;
+  // Those whose back end is another process.
+  std::vector<const virtio::VhostUserClient*> vhost_users() const;
   // Null without one.
   const virtio::Vsock* vsock() const;
   virtio::Balloon* balloon() const;
@@ -81,6 +85,7 @@ class VirtioBus {
     std::unique_ptr<virtio::MmioTransport> transport;
     virtio::Nic* nic = nullptr;  // the device, if it is one
     virtio::Balloon* balloon = nullptr;
+    const virtio::VhostUserClient* vhost_user = nullptr;
     const virtio::Vsock* vsock = nullptr;  // the same
     memory::Placement place;               // gone before the transport
     StateHandlers::Handle on_state;

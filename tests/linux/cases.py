@@ -6,7 +6,7 @@ SERIES = ("6.1", "6.12")
 # For the guest, in this order.
 MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
            "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
-           "vmw_vsock_virtio_transport")
+           "vmw_vsock_virtio_transport", "fuse", "virtiofs")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
@@ -18,6 +18,8 @@ UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage tha
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
+BLOCK_SERVER = "@blockserver@"  # in an option: the socket of a vhost-user back end that has a qcow2 image
+SHARE_SERVER = "@shareserver@"  # in an option: the same of one that has a directory
 MAC = "02:00:00:00:00:77"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
@@ -101,6 +103,11 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
+    for series, more in (("6.1", ""), ("6.12", ",packed=on")):
+        cases.append(Case(f"{series}-vhost-user", series, "bzImage", "auto", 1, 256, "vhost-user", "reboot=k",
+                          ("--disk", f"path={TOOLS},readonly=on", "--disk", f"vhost-user={BLOCK_SERVER}{more}",
+                           "--share", f"tag=home,socket={SHARE_SERVER}{more}"),
+                          ("has closed the connection; the guest waits", "is there again")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

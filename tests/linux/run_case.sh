@@ -16,7 +16,9 @@ mkfifo "$work/in"
 # a byte of that is changed.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
-image='' tap='' port='' damaged='' qmp='' uds=''
+# One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
+# is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end.
+image='' tap='' port='' damaged='' qmp='' uds='' blocks='' shared=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -41,6 +43,14 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@uds@*)
     uds=$work/vsock
     argument=${argument%%@uds@*}$uds${argument#*@uds@} ;;
+  esac
+  case $argument in *@blockserver@*)
+    blocks=$work/blocks
+    argument=${argument%%@blockserver@*}$blocks${argument#*@blockserver@} ;;
+  esac
+  case $argument in *@shareserver@*)
+    shared=$work/shared
+    argument=${argument%%@shareserver@*}$shared${argument#*@shareserver@} ;;
   esac
   case $argument in *@hostport@*)
     port=$((20000 + $$ % 20000))
@@ -97,6 +107,35 @@ serve_user() {
   servers=$!
 }
 
+# await_file NAME: that it is there, for a minute at most.
+await_file() {
+  waited=0
+  until [ -e "$1" ] || [ $waited = 600 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+}
+
+# serve_blocks: a qcow2 image by vhost-user.
+serve_blocks() {
+  rm -f "$blocks"
+  qemu-storage-daemon --blockdev driver=file,node-name=file,filename="$work/qcow2" --blockdev driver=qcow2,node-name=image,file=file \
+    --export type=vhost-user-blk,id=disk,node-name=image,writable=on,addr.type=unix,addr.path="$blocks" 2>>"$work/servers" &
+  block_server=$!
+  await_file "$blocks"
+}
+
+# serve_share: a directory by vhost-user.
+serve_share() {
+  # Where virtiofsd writes its process's number.
+  [ -w /var ] || mount -t tmpfs tmpfs /var
+  mkdir -p /var/run "$work/www"
+  dd if=/dev/urandom of="$work/www/data" bs=64k count=48 2>/dev/null
+  /usr/lib/qemu/virtiofsd --socket-path="$shared" -o source="$work/www" -f 2>>"$work/servers" &
+  servers="$servers $!"
+  await_file "$shared"
+}
+
 uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 servers=''
@@ -111,6 +150,13 @@ if [ -n "$uds" ]; then
   "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
   servers=$!
 fi
+block_server=''
+if [ -n "$blocks" ]; then
+  export PATH="$PATH:/usr/bin"
+  cp "$GYRE_QCOW2" "$work/qcow2"
+  serve_blocks
+fi
+[ -z "$shared" ] || serve_share
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -121,7 +167,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' pressed='' told='' fetched='' resized='' talked=''
+killed='' typed='' pressed='' told='' fetched='' resized='' talked=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -141,6 +187,12 @@ until [ -e "$work/status" ]; do
     talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
     printf 'talked\n' >&3
   fi
+  if [ -n "$blocks" ] && [ -z "$killed" ] && grep -q '^gyre-guest: kill it' "$work/out"; then
+    kill -KILL "$block_server"
+    sleep 1
+    serve_blocks
+    killed=1
+  fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
     pressed=1
@@ -151,11 +203,17 @@ until [ -e "$work/status" ]; do
   fi
   sleep 0.1
 done
-for server in $servers; do kill "$server" 2>/dev/null; done
+for server in $servers $block_server; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
 [ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
-[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
+[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$shared" ] && echo "$work/www/up" || echo "$work/upload")")"; }
+if [ -n "$blocks" ]; then
+  magic=$(head -c 3 "$work/qcow2") size=$(wc -c <"$work/qcow2")
+  echo
+  echo "gyre-guest: image $magic $([ "$size" -gt 4194304 ] && echo grown || echo "$size")"
+  sed "s/^/@@gyre:stderr $name server: /" "$work/servers"
+fi
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 [ ! -e "$work/port" ] || { echo; sed 's/^/gyre-guest: /' "$work/port"; }
 seconds=$(($(uptime_seconds) - begun))

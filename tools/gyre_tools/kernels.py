@@ -20,7 +20,7 @@ MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ri
            "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio", "virtio_blk",
            "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt",
            "virtio-rng", "virtio_console", "vsock", "vmw_vsock_virtio_transport_common",
-           "vmw_vsock_virtio_transport")
+           "vmw_vsock_virtio_transport", "fuse", "virtiofs")
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 

@@ -11,7 +11,7 @@ std::span<const Command* const> AllCommands() {
     std::vector<const Command*> all;
     for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), ChardevCommands(),
                                BlockCommands(), MemoryCommands(), BalloonCommands(), NetworkCommands(),
-                               StatsCommands(), FdCommands(), MonitorCommands()}) {
+                               VhostUserCommands(), StatsCommands(), FdCommands(), MonitorCommands()}) {
       for (const auto& command : family) {
         all.push_back(&command);
       }
