@@ -69,14 +69,22 @@ class Line final : public EdgeLine {
   void SetResend(std::function<void()>) override {}
 };
 
+struct HeldLock {
+  HeldLock() NO_THREAD_SAFETY_ANALYSIS { lock.Lock(); }
+  ~HeldLock() { End(); }
+  HeldLock(const HeldLock&) = delete;
+  HeldLock& operator=(const HeldLock&) = delete;
+  void End() NO_THREAD_SAFETY_ANALYSIS { lock.Unlock(); }
+  BigLock lock;
+};
+
 class Round {
  public:
-  explicit Round(std::span<const std::byte> script) NO_THREAD_SAFETY_ANALYSIS
+  explicit Round(std::span<const std::byte> script)
       : script_(script),
         path_(format("@gyre-fuzz-{}", ::getpid())) {
     log::SetLevel(log::Level::kError);
-    lock_.Lock();
-    loop_ = loop::MainLoop::Create(lock_, time_).value();
+    loop_ = loop::MainLoop::Create(held_.lock, time_).value();
     block_ = memory::RamBlock::New("ram", {.size = kRamSize, .backend = memory::RamBackend::kMemfd}).value();
     root_ = memory::MemoryRegion::NewContainer(topology_, "root", memory::kWholeSpace);
     CHECK(root_->Add(0, memory::MemoryRegion::NewRam(topology_, "ram", block_)).has_value());
@@ -98,7 +106,7 @@ class Round {
   }
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
-  ~Round() NO_THREAD_SAFETY_ANALYSIS {
+  ~Round() {
     if (transport_) {
       root_->Remove(region_);
       region_.reset();
@@ -107,7 +115,6 @@ class Round {
     pump_.reset();
     back_end_.reset();
     loop_.reset();
-    lock_.Unlock();
   }
 
   void Play() {
@@ -124,10 +131,13 @@ class Round {
  private:
   void Turn() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(true); }
   bool Await(const std::function<bool()>& done) {
-    for (int i = 0; i < kMostTurns && !done(); ++i) {
+    for (int i = 0; i < kMostTurns; ++i) {
+      if (done()) {
+        return true;
+      }
       Turn();
     }
-    return done();
+    return false;
   }
 
   // True if it is to be sent.
@@ -262,9 +272,9 @@ class Round {
 
   Script script_;
   const std::string path_;
-  BigLock lock_;
+  HeldLock held_;
   gyre::test::ManualTime time_;
-  memory::Topology topology_{lock_};
+  memory::Topology topology_{held_.lock};
   std::unique_ptr<loop::MainLoop> loop_;
   std::shared_ptr<memory::RamBlock> block_;
   memory::RegionPtr root_;
