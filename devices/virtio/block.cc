@@ -26,7 +26,6 @@ constexpr unsigned kBatch = 16;  // requests handed to the kernel at once
 
 constexpr std::array<PropertySpec, 26> kProperties = {{
     {.name = "path", .values = "PATH", .required = true, .instead = "vhost-user"},
-    {.name = "vhost-user", .values = "SOCKET"},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
     {.name = "queues", .values = "N"},
@@ -51,6 +50,7 @@ constexpr std::array<PropertySpec, 26> kProperties = {{
     {.name = "write-ops", .values = "N a second"},
     {.name = "write-ops-burst", .values = "N"},
     {.name = "limit-group", .values = "NAME"},
+    {.name = "vhost-user", .values = "SOCKET"},
 }};
 
 std::uint64_t Features(const Disk& disk, const BlockOptions& options) {

@@ -8,7 +8,8 @@ namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
   static const std::array modules = {
-      &BlockModule(), &EntropyModule(), &NetModule(), &ConsoleModule(), &VsockModule(), &BalloonModule(), &ShareModule(),
+      &BlockModule(), &EntropyModule(), &NetModule(),   &ConsoleModule(),
+      &VsockModule(), &BalloonModule(), &ShareModule(),
   };
   return modules;
 }

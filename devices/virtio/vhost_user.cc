@@ -23,6 +23,18 @@ std::span<const std::byte> BytesOf(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
+Result<UniqueFd> ConnectTo(const std::string& path) {
+  if (path.empty() || path.size() > kMaxUnixPath) {
+    return Fail(Error::Usage(format("'{}': is not a socket's name", path)));
+  }
+  UniqueFd socket = TRY(NewUnixSocket());
+  const UnixAddress address(path);
+  if (::connect(socket.get(), address.get(), address.size()) != 0) {
+    return Fail(Error::Sys(path, errno, ErrorKind::kUsage));
+  }
+  return socket;
+}
+
 }  // namespace
 
 VhostUser::VhostUser(loop::MainLoop& loop, VhostOptions options)
@@ -42,14 +54,7 @@ Result<std::unique_ptr<VhostUser>> VhostUser::Open(loop::MainLoop& loop, VhostOp
 }
 
 Status VhostUser::Connect() {
-  if (options_.path.empty() || options_.path.size() > kMaxUnixPath) {
-    return Fail(Error::Usage(format("'{}': is not a socket's name", options_.path)));
-  }
-  UniqueFd socket = TRY(NewUnixSocket());
-  const UnixAddress address(options_.path);
-  if (::connect(socket.get(), address.get(), address.size()) != 0) {
-    return Fail(Error::Sys(options_.path, errno, ErrorKind::kUsage));
-  }
+  UniqueFd socket = TRY(options_.connect ? options_.connect() : ConnectTo(options_.path));
   channel_ = std::make_unique<VhostChannel>(loop_, std::move(socket), options_.timeout_ns,
                                             [this](const std::string& what) { Broken(what); });
   state_ = State::kGreeting;
@@ -113,17 +118,18 @@ void VhostUser::AskConfig() {
   const VhostConfigHeader header{
       .offset = 0U, .size = static_cast<std::uint32_t>(options_.config_size), .flags = 0U};
   std::memcpy(question.data(), &header, sizeof(header));
-  channel_->Ask(VhostRequest::kGetConfig, question, question.size(), [this](std::span<const std::byte> answer) {
-    VhostConfigHeader told;
-    std::memcpy(&told, answer.data(), sizeof(told));
-    if (told.offset != 0 || told.size != options_.config_size) {
-      return channel_->Break(format("tells {} bytes of its configuration from {} on, not {} from 0 on",
-                                    told.size.value(), told.offset.value(), options_.config_size));
-    }
-    const auto bytes = answer.subspan(sizeof(told));
-    config_.assign(bytes.begin(), bytes.end());
-    Ready();
-  });
+  channel_->Ask(
+      VhostRequest::kGetConfig, question, question.size(), [this](std::span<const std::byte> answer) {
+        VhostConfigHeader told;
+        std::memcpy(&told, answer.data(), sizeof(told));
+        if (told.offset != 0 || told.size != options_.config_size) {
+          return channel_->Break(format("tells {} bytes of its configuration from {} on, not {} from 0 on",
+                                        told.size.value(), told.offset.value(), options_.config_size));
+        }
+        const auto bytes = answer.subspan(sizeof(told));
+        config_.assign(bytes.begin(), bytes.end());
+        Ready();
+      });
 }
 
 void VhostUser::Ready() {
@@ -203,7 +209,8 @@ void VhostUser::Start(std::uint64_t driver_features, const SharedMemory& memory,
   channel_->Tell(VhostRequest::kSetMemTable, table, fds);
   for (std::uint32_t i = 0; i < doorbells.size(); ++i) {
     const std::uint64_t base = rings + VhostRing::kBytes * i;
-    Tell(VhostRequest::kSetVringNum, VhostVringState{.index = i, .number = std::uint32_t{VhostRing::kEntries}});
+    Tell(VhostRequest::kSetVringNum,
+         VhostVringState{.index = i, .number = std::uint32_t{VhostRing::kEntries}});
     Tell(VhostRequest::kSetVringBase, VhostVringState{.index = i, .number = 0U});
     Tell(VhostRequest::kSetVringAddr, VhostVringAddress{.index = i,
                                                         .flags = 0U,
@@ -218,15 +225,18 @@ void VhostUser::Start(std::uint64_t driver_features, const SharedMemory& memory,
   }
 }
 
-void VhostUser::Stop(unsigned queues) {
+void VhostUser::Stop(unsigned queues, std::function<void()> stopped) {
   for (std::uint32_t i = 0; i < queues; ++i) {
     const VhostVringState which{.index = i, .number = 0U};
     channel_->Ask(VhostRequest::kGetVringBase, BytesOf(which), sizeof(VhostVringState),
-                  [this, i](std::span<const std::byte> answer) {
+                  [this, i, last = i + 1 == queues ? std::move(stopped) : nullptr](std::span<const std::byte> answer) {
                     VhostVringState told;
                     std::memcpy(&told, answer.data(), sizeof(told));
                     if (told.index != i) {
-                      channel_->Break(format("stops queue {} instead of {}", told.index.value(), i));
+                      return channel_->Break(format("stops queue {} instead of {}", told.index.value(), i));
+                    }
+                    if (last) {
+                      last();
                     }
                   });
   }

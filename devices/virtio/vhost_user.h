@@ -24,7 +24,9 @@ namespace gyre::virtio {
 inline constexpr std::int64_t kVhostTimeoutNs = 5'000'000'000;  // for each answer
 
 struct VhostOptions {
-  std::string path;             // of its socket
+  std::string path;  // of its socket; with `connect`, what people know it by
+  // A connection to it, which may have to be started for that.
+  std::function<Result<UniqueFd>()> connect = {};
   unsigned queues = 1;          // that it has to serve
   std::size_t config_size = 0;  // bytes of the configuration space that are its to tell
   std::uint64_t features = 0;   // of these, those that the first one has are needed from then on
@@ -40,12 +42,12 @@ struct VhostDoorbells {
 class VhostUser {
  public:
   struct Owner {
-    std::function<void()> connected;                        // again: what was started is to be started anew
-    std::function<void(const std::string& what)> lost;      // nothing is the back end's any more
+    std::function<void()> connected;                    // again: what was started is to be started anew
+    std::function<void(const std::string& what)> lost;  // nothing is the back end's any more
   };
 
-  // Waits until it is known what the back end can do; no longer than a few answers may take. Errors (kUsage) do not
-  // name the option.
+  // Waits until it is known what the back end can do; no longer than a few answers may take. Errors (kUsage)
+  // do not name the option.
   static Result<std::unique_ptr<VhostUser>> Open(loop::MainLoop& loop, VhostOptions options);
   VhostUser(const VhostUser&) = delete;
   VhostUser& operator=(const VhostUser&) = delete;
@@ -66,8 +68,8 @@ class VhostUser {
   // Connected. `memory` has what the rings are in, one behind the other from `rings` on, and all are empty.
   void Start(std::uint64_t driver_features, const SharedMemory& memory, std::uint64_t rings,
              std::span<const VhostDoorbells> doorbells);
-  // Its rings are empty, and stay so.
-  void Stop(unsigned queues);
+  // `stopped` is called once it has said that it is in none of its rings any more; not if it is lost before.
+  void Stop(unsigned queues, std::function<void()> stopped = {});
   // It is not to be trusted further; `lost` follows.
   void Lose(std::string what);
 

@@ -1,4 +1,5 @@
-// A disk that another process carries out: the block device (virtio 1.2, 5.2) of a vhost-user back end. Private.
+// A disk that another process carries out: the block device (virtio 1.2, 5.2) of a vhost-user back end.
+// Private.
 #pragma once
 
 #include <memory>

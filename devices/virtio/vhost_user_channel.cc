@@ -118,9 +118,7 @@ void VhostChannel::Expect(Expected expected) {
   }
 }
 
-void VhostChannel::Restart() {
-  deadline_.Set(loop_.Now(loop::ClockType::kRealtime) + timeout_ns_);
-}
+void VhostChannel::Restart() { deadline_.Set(loop_.Now(loop::ClockType::kRealtime) + timeout_ns_); }
 
 void VhostChannel::Send(VhostRequest request, std::uint32_t flags, std::span<const std::byte> payload,
                         std::span<const int> fds) {
@@ -150,7 +148,8 @@ void VhostChannel::Send(VhostRequest request, std::uint32_t flags, std::span<con
 void VhostChannel::Flush() {
   while (!output_.empty()) {
     Output& message = output_.front();
-    iovec piece{.iov_base = message.bytes.data() + message.sent, .iov_len = message.bytes.size() - message.sent};
+    iovec piece{.iov_base = message.bytes.data() + message.sent,
+                .iov_len = message.bytes.size() - message.sent};
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kVhostMostRegions)> control{};
     msghdr what{};
     what.msg_iov = &piece;
@@ -204,7 +203,7 @@ bool VhostChannel::ReadMessage() {
       return false;
     }
     if (got <= 0) {
-      Break(got == 0 ? "has closed the connection" : format("is gone: {}", std::strerror(errno)));
+      Break(got == 0 || errno == ECONNRESET ? "has closed the connection" : format("is gone: {}", std::strerror(errno)));
       return false;
     }
     const bool had_header = have_ >= sizeof(header);

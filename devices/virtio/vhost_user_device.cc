@@ -75,7 +75,9 @@ VhostUserDevice::VhostUserDevice(const DeviceContext& context, DeviceTraits trai
       id_(std::move(id)),
       user_(std::move(user)),
       config_(user_->config().begin(), user_->config().end()),
-      trouble_(context.loop, [this] { ServeTrouble(); }, loop::Tier::kIo),
+      trouble_(
+          context.loop, [this] { ServeTrouble(); }, loop::Tier::kIo),
+      halt_(context.loop, [this] { Halt(); }, loop::Tier::kIo),
       refresh_(context.loop, [this] { RefreshMemory(); }) {
   for (unsigned i = 0; i < this->traits().queues; ++i) {
     lanes_.push_back(std::make_unique<Lane>(*this, i));
@@ -163,6 +165,9 @@ void VhostUserDevice::GiveBack(unsigned index) {
   Lane& lane = *lanes_[index];
   if (lane.ring && lane.ring->in_flight() != 0) {
     lane.late.Set(context_.loop.Now(loop::ClockType::kRealtime) + user_->timeout_ns());
+    if (KeepsBuffers()) {
+      halt_.Schedule();
+    }
   }
 }
 
@@ -238,7 +243,7 @@ void VhostUserDevice::StartRings() {
 }
 
 void VhostUserDevice::StopRings() {
-  if (user_->connected() && ring_file_) {
+  if (user_->connected() && ring_file_ && !halting_) {
     user_->Stop(traits().queues);
   }
   DropRings();
@@ -252,7 +257,9 @@ void VhostUserDevice::DropRings() {
       lane.watch.reset();
       lane.late.Cancel();
       if (lane.ring) {
-        resubmitted_.fetch_add(lane.ring->in_flight(), std::memory_order_relaxed);
+        if (!lane.broken) {
+          (void)lane.ring->TakeUsed();  // what is done is not to be done again
+        }
         lane.ring->GiveBack();
       }
       lane.ring.reset();
@@ -261,6 +268,32 @@ void VhostUserDevice::DropRings() {
   }
   ring_memory_ = {};
   ring_file_.Reset();
+  ++round_;
+  halting_ = false;
+}
+
+// The back end is asked to stop, and what it has not used is ours again; it begins anew with the VM, or at
+// once where that was of a queue alone.
+void VhostUserDevice::Halt() {
+  if (user_->connected() && ring_file_ && !std::exchange(halting_, true)) {
+    user_->Stop(traits().queues, [this, round = round_] { Halted(round); });
+  }
+}
+
+void VhostUserDevice::Halted(std::uint64_t round) {
+  if (round != round_) {
+    return;
+  }
+  DropRings();
+  if (running()) {
+    OnStart();
+  }
+}
+
+void VhostUserDevice::OnStart() {
+  if (active() && user_->connected() && !ring_file_) {
+    StartRings();
+  }
 }
 
 void VhostUserDevice::Connected() {
@@ -277,6 +310,9 @@ void VhostUserDevice::Connected() {
 }
 
 void VhostUserDevice::Lost() {
+  for (const auto& lane : lanes_) {
+    resubmitted_.fetch_add(lane->in_flight.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
   DropRings();
   Tell(false);
 }

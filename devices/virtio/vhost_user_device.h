@@ -1,6 +1,6 @@
-// A virtio device that a vhost-user back end carries out. Each queue is relayed: its chains are taken from the
-// guest's ring and put into one that we share with the back end (vhost_user_ring.h), on the queue's
-// loop. So it stops, drains, resets and saves as every other device does, serves both ring formats, and outlives
+// A virtio device that a vhost-user back end carries out. Each queue is relayed: its chains are taken from
+// the guest's ring and put into one that we share with the back end (vhost_user_ring.h), on the queue's loop.
+// So it stops, drains, resets and saves as every other device does, serves both ring formats, and outlives
 // its back end: what that had in flight is parked and goes to the next.
 //
 // Thread: as VirtioDevice says; the connection (vhost_user.h) is the main loop's.
@@ -39,6 +39,8 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   bool connected() const { return user_->connected(); }
   // A back end has come or gone. Main loop.
   virtual void OnConnection() {}
+  // What the back end has may stay there until something happens: a stop takes it back, and does not wait for it.
+  virtual bool KeepsBuffers() const { return false; }
   // Of the configuration space, which is the back end's to tell where the device does not say otherwise.
   std::span<const std::byte> config() const { return config_; }
 
@@ -46,6 +48,7 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   void OnActivate(std::uint64_t driver_features) override;
   void OnDeactivate() override;
   void GiveBack(unsigned index) override;
+  void OnStart() override;
 
  private:
   struct Lane;
@@ -53,6 +56,8 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   void StopRings();
   void Connected();
   void DropRings();
+  void Halt();
+  void Halted(std::uint64_t round);
   void Lost();
   void Tell(bool up);
   void TakeUsed(unsigned index);
@@ -68,10 +73,13 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   Mapping ring_memory_;            // of all lanes, while there are rings
   UniqueFd ring_file_;
   std::vector<std::unique_ptr<Lane>> lanes_;  // by queue
+  std::uint64_t round_ = 0;                   // of the rings
+  bool halting_ = false;                      // those of this round
   std::atomic<std::uint64_t> resubmitted_{0};
   Mutex mutex_;
   std::string told_ GUARDED_BY(mutex_);  // what is wrong with the back end, by a lane
   loop::BottomHalf trouble_;
+  loop::BottomHalf halt_;
   loop::BottomHalf refresh_;  // guest memory is not what the back end was told
 };
 

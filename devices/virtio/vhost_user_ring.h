@@ -1,9 +1,11 @@
 // One queue's ring to a vhost-user back end: a split ring (virtio 1.2, 2.7) in memory of ours that both
 // share. We are its driver; what is put in are chains of the guest's own ring, whose buffers stay where
 // they are in guest memory. So the guest's ring is served by us, whatever its format, and what is in flight
-// is known to us alone: when a back end dies, nothing is lost and nothing is done twice but what was in flight.
+// is known to us alone: when a back end dies, nothing is lost and nothing is done twice but what was in
+// flight.
 //
-// What the back end writes into the ring is copied and checked. One thread at a time: that of the queue's loop.
+// What the back end writes into the ring is copied and checked. One thread at a time: that of the queue's
+// loop.
 #pragma once
 
 #include <cstddef>

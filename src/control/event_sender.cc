@@ -92,9 +92,10 @@ constexpr std::array kEvents{
     EventKind{"STOP", "The guest is stopped; sent when no vCPU runs any more."},
     EventKind{"SUSPEND", "The guest has put itself to sleep."},
     EventKind{"VHOST_USER_CONNECTED", "A device's vhost-user back end is there again.", &kVhostUserData},
-    EventKind{"VHOST_USER_DISCONNECTED",
-              "A device's vhost-user back end has gone, or is not to be trusted; the guest waits for another.",
-              &kVhostUserData},
+    EventKind{
+        "VHOST_USER_DISCONNECTED",
+        "A device's vhost-user back end has gone, or is not to be trusted; the guest waits for another.",
+        &kVhostUserData},
     EventKind{"WAKEUP", "The guest has been woken."},
     EventKind{"WATCHDOG", "The guest has not pinged its watchdog in time.", &kWatchdogData, kSecond}};
 

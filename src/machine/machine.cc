@@ -237,8 +237,8 @@ Status Machine::CreateVirtio() {
       .acpi = config_.acpi,
       .name = config_.name,
       .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); },
-      .vhost_user_changed =
-          [this](std::string_view id, bool up) { events_.Emit(VhostUserEvent{.id = id, .up = up}); },
+      .vhost_user_changed = [this](std::string_view id,
+                                   bool up) { events_.Emit(VhostUserEvent{.id = id, .up = up}); },
       .balloon_changed =
           [this](std::uint64_t size) { events_.Emit(BalloonEvent{.actual = MemoryBeside(size)}); }};
   virtio_ = TRY(VirtioBus::Create(board, config_.devices));

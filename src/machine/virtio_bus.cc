@@ -163,9 +163,9 @@ std::string VirtioBus::Report() const {
     }
     if (const virtio::VhostUserClient* const client = slots_[i].vhost_user) {
       const auto info = client->info();
-      text += format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n", info.id,
-                     info.path, info.connected ? "there" : "not there", info.connections, info.in_flight,
-                     info.resubmitted);
+      text += format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n",
+                     info.id, info.path, info.connected ? "there" : "not there", info.connections,
+                     info.in_flight, info.resubmitted);
     }
     if (const virtio::Balloon* const balloon = slots_[i].balloon) {
       text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),

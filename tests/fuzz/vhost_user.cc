@@ -81,8 +81,7 @@ struct HeldLock {
 class Round {
  public:
   explicit Round(std::span<const std::byte> script)
-      : script_(script),
-        path_(format("@gyre-fuzz-{}", ::getpid())) {
+      : script_(script), path_(format("@gyre-fuzz-{}", ::getpid())) {
     log::SetLevel(log::Level::kError);
     loop_ = loop::MainLoop::Create(held_.lock, time_).value();
     block_ = memory::RamBlock::New("ram", {.size = kRamSize, .backend = memory::RamBackend::kMemfd}).value();
@@ -90,9 +89,10 @@ class Round {
     CHECK(root_->Add(0, memory::MemoryRegion::NewRam(topology_, "ram", block_)).has_value());
     space_.emplace(topology_, "memory", root_);
     back_end_ = std::make_unique<FakeBackEnd>(
-        path_, FakeBackEnd::Options{.change = [this](VhostRequest, FakeBackEnd::Message& answer) {
-          return Change(answer);
-        }}, false);
+        path_,
+        FakeBackEnd::Options{
+            .change = [this](VhostRequest, FakeBackEnd::Message& answer) { return Change(answer); }},
+        false);
     // The back end and time go on whenever the loop does, in a drain, too.
     pump_.emplace(
         *loop_,
@@ -181,15 +181,15 @@ class Round {
     }
     // Where a lie was believed, the truth is less than what is needed from then on.
     honest_ = (*user)->features() == kFeatures;
-    auto device = std::make_unique<VhostUserDevice>(
-        DeviceContext{.loop = *loop_, .memory = *space_},
-        DeviceTraits{.name = "disk",
-                     .id = 2,
-                     .features = (*user)->features() | kFeaturePacked,
-                     .queues = 1,
-                     .queue_size = 16,
-                     .config_size = sizeof(BlockConfig)},
-        "d", std::move(*user));
+    auto device =
+        std::make_unique<VhostUserDevice>(DeviceContext{.loop = *loop_, .memory = *space_},
+                                          DeviceTraits{.name = "disk",
+                                                       .id = 2,
+                                                       .features = (*user)->features() | kFeaturePacked,
+                                                       .queues = 1,
+                                                       .queue_size = 16,
+                                                       .config_size = sizeof(BlockConfig)},
+                                          "d", std::move(*user));
     device_ = device.get();
     transport_ =
         MmioTransport::Create(*loop_, std::move(device), line_, {.hold = [] {}, .release = [] {}}).value();
@@ -225,8 +225,7 @@ class Round {
     BlockHeader header;
     header.type = script_.Byte() & 1U;
     std::memcpy(block_->host() + kHeader, &header, sizeof(header));
-    const std::array buffers = {Buffer{kHeader, sizeof(header)},
-                                Buffer{kData, 512, header.type == 0},
+    const std::array buffers = {Buffer{kHeader, sizeof(header)}, Buffer{kData, 512, header.type == 0},
                                 Buffer{kHeader + 32, 1, true}};
     driver_->Offer(buffers);
     mmio_.Kick(0);

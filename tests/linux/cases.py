@@ -20,6 +20,7 @@ HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests r
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
 BLOCK_SERVER = "@blockserver@"  # in an option: the socket of a vhost-user back end that has a qcow2 image
 SHARE_SERVER = "@shareserver@"  # in an option: the same of one that has a directory
+SHARE_DIRECTORY = "@sharedir@"  # in an option: that directory itself, without anybody who serves it
 MAC = "02:00:00:00:00:77"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
@@ -103,10 +104,10 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
-    for series, more in (("6.1", ""), ("6.12", ",packed=on")):
+    for series, share, more in (("6.1", f"socket={SHARE_SERVER}", ""), ("6.12", f"path={SHARE_DIRECTORY}", ",packed=on")):
         cases.append(Case(f"{series}-vhost-user", series, "bzImage", "auto", 1, 256, "vhost-user", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"vhost-user={BLOCK_SERVER}{more}",
-                           "--share", f"tag=home,socket={SHARE_SERVER}{more}"),
+                           "--share", f"tag=home,{share}{more}"),
                           ("has closed the connection; the guest waits", "is there again")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),

@@ -17,8 +17,9 @@ mkfifo "$work/in"
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
 # One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
-# is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end.
-image='' tap='' port='' damaged='' qmp='' uds='' blocks='' shared=''
+# is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end;
+# one with @sharedir@ gets the directory itself.
+image='' tap='' port='' damaged='' qmp='' uds='' blocks='' shared='' directory=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -50,7 +51,12 @@ while [ "$count" -gt 0 ]; do
   esac
   case $argument in *@shareserver@*)
     shared=$work/shared
+    directory=$work/www
     argument=${argument%%@shareserver@*}$shared${argument#*@shareserver@} ;;
+  esac
+  case $argument in *@sharedir@*)
+    directory=$work/www
+    argument=${argument%%@sharedir@*}$directory${argument#*@sharedir@} ;;
   esac
   case $argument in *@hostport@*)
     port=$((20000 + $$ % 20000))
@@ -128,10 +134,8 @@ serve_blocks() {
 # serve_share: a directory by vhost-user.
 serve_share() {
   # Where virtiofsd writes its process's number.
-  [ -w /var ] || mount -t tmpfs tmpfs /var
-  mkdir -p /var/run "$work/www"
-  dd if=/dev/urandom of="$work/www/data" bs=64k count=48 2>/dev/null
-  /usr/lib/qemu/virtiofsd --socket-path="$shared" -o source="$work/www" -f 2>>"$work/servers" &
+  mkdir -p /var/run/virtiofsd 2>/dev/null || { mount -t tmpfs tmpfs /var && mkdir -p /var/run/virtiofsd; }
+  /usr/lib/qemu/virtiofsd --socket-path="$shared" -o source="$directory" -f 2>>"$work/servers" &
   servers="$servers $!"
   await_file "$shared"
 }
@@ -156,7 +160,11 @@ if [ -n "$blocks" ]; then
   cp "$GYRE_QCOW2" "$work/qcow2"
   serve_blocks
 fi
-[ -z "$shared" ] || serve_share
+if [ -n "$directory" ]; then
+  mkdir "$directory"
+  dd if=/dev/urandom of="$directory/data" bs=64k count=48 2>/dev/null
+  [ -z "$shared" ] || serve_share
+fi
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -207,11 +215,11 @@ for server in $servers $block_server; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
 [ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
-[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$shared" ] && echo "$work/www/up" || echo "$work/upload")")"; }
+[ -z "$servers$directory" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$directory" ] && echo "$work/www/up" || echo "$work/upload")")"; }
 if [ -n "$blocks" ]; then
   magic=$(head -c 3 "$work/qcow2") size=$(wc -c <"$work/qcow2")
   echo
-  echo "gyre-guest: image $magic $([ "$size" -gt 4194304 ] && echo grown || echo "$size")"
+  echo "gyre-guest: image $magic $([ "$size" -gt 1048576 ] && echo grown || echo "$size")"
   sed "s/^/@@gyre:stderr $name server: /" "$work/servers"
 fi
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }

@@ -153,7 +153,8 @@ bool FakeBackEnd::Receive() {
   message.payload.resize(message.header.size);
   // What we send is in one piece, and is there.
   for (std::size_t have = 0; have < message.payload.size();) {
-    const ssize_t got = ::recv(connection_.get(), message.payload.data() + have, message.payload.size() - have, 0);
+    const ssize_t got =
+        ::recv(connection_.get(), message.payload.data() + have, message.payload.size() - have, 0);
     if (got <= 0) {
       if (got < 0 && errno == EAGAIN) {
         continue;
@@ -203,7 +204,8 @@ void FakeBackEnd::Answer(const Message& request, std::vector<UniqueFd> fds) {
     case VhostRequest::kGetVringBase:
       ring.enabled = false;
       ++stopped_;
-      return Send(which, BytesOf(VhostVringState{.index = state.index, .number = std::uint32_t{ring.available}}));
+      return Send(which,
+                  BytesOf(VhostVringState{.index = state.index, .number = std::uint32_t{ring.available}}));
     case VhostRequest::kSetFeatures:
       driver_features_ = Load<Le64>(request.payload.data());
       break;
@@ -264,13 +266,50 @@ std::byte* FakeBackEnd::At(std::uint64_t address, bool user) {
   return nullptr;
 }
 
-void FakeBackEnd::ServeRing(Ring& ring) {
+std::vector<std::uint16_t> FakeBackEnd::TakeHeads(Ring& ring, std::size_t most) {
   std::byte* const available = At(ring.address.available, true);
   std::vector<std::uint16_t> heads;
-  for (const std::uint16_t end = __atomic_load_n(Index(available + 2), __ATOMIC_ACQUIRE); ring.available != end;
-       ++ring.available) {
+  const std::uint16_t end = __atomic_load_n(Index(available + 2), __ATOMIC_ACQUIRE);
+  for (; ring.available != end && heads.size() < most; ++ring.available) {
     heads.push_back(Load<Le16>(available + 4 + 2 * (ring.available % ring.size)));
   }
+  return heads;
+}
+
+// What is sent is received, as far as there are buffers.
+void FakeBackEnd::ServeNetwork(Ring& ring) {
+  if (&ring == &rings_[1]) {
+    for (const std::uint16_t head : TakeHeads(ring, SIZE_MAX)) {
+      std::vector<std::byte> frame;
+      for (const Piece& piece : PiecesOf(head, ring)) {
+        frame.insert(frame.end(), piece.data, piece.data + piece.size);
+      }
+      frames_.push_back(std::move(frame));
+      Put(ring, head, 0);
+    }
+    SignalEventFd(ring.call.get());
+  }
+  Ring& receive = rings_[0];
+  const auto heads = receive.enabled ? TakeHeads(receive, frames_.size()) : std::vector<std::uint16_t>();
+  for (const std::uint16_t head : heads) {
+    const auto& frame = frames_.front();
+    std::size_t done = 0;
+    for (const Piece& piece : PiecesOf(head, receive)) {
+      const std::size_t size = std::min<std::size_t>(piece.size, frame.size() - done);
+      std::memcpy(piece.data, frame.data() + done, size);
+      done += size;
+    }
+    Put(receive, head, static_cast<std::uint32_t>(done));
+    frames_.pop_front();
+    SignalEventFd(receive.call.get());
+  }
+}
+
+void FakeBackEnd::ServeRing(Ring& ring) {
+  if (options_.network) {
+    return ServeNetwork(ring);
+  }
+  auto heads = TakeHeads(ring, SIZE_MAX);
   const Mode mode = mode_;
   taken_ += static_cast<unsigned>(heads.size());
   if (mode == Mode::kHold) {
@@ -291,8 +330,7 @@ void FakeBackEnd::ServeRing(Ring& ring) {
   SignalEventFd(ring.call.get());
 }
 
-// A disk's request.
-std::uint32_t FakeBackEnd::Work(std::uint16_t head, const Ring& ring) {
+std::vector<FakeBackEnd::Piece> FakeBackEnd::PiecesOf(std::uint16_t head, const Ring& ring) {
   const std::byte* const table = At(ring.address.descriptors, true);
   std::vector<Piece> pieces;
   for (std::uint16_t at = head;;) {
@@ -301,10 +339,15 @@ std::uint32_t FakeBackEnd::Work(std::uint16_t head, const Ring& ring) {
                       .size = descriptor.size,
                       .writable = (descriptor.flags & kWritable) != 0});
     if ((descriptor.flags & kNext) == 0) {
-      break;
+      return pieces;
     }
     at = descriptor.next;
   }
+}
+
+// A disk's request.
+std::uint32_t FakeBackEnd::Work(std::uint16_t head, const Ring& ring) {
+  const std::vector<Piece> pieces = PiecesOf(head, ring);
   const auto header = Load<BlockHeader>(pieces.front().data);
   std::uint64_t offset = header.sector * kSectorSize % kDiskSize;
   std::uint32_t written = 0;

@@ -1,5 +1,5 @@
-// A vhost-user back end for tests, on a thread of its own or step by step: a disk of 64 KiB in memory that serves rings as the
-// protocol says, or that lies, hangs and dies as a test wants.
+// A vhost-user back end for tests, on a thread of its own or step by step: a disk of 64 KiB in memory that
+// serves rings as the protocol says, or that lies, hangs and dies as a test wants.
 #pragma once
 
 #include <sys/uio.h>
@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -32,17 +33,18 @@ class FakeBackEnd {
     std::uint64_t features = (1ULL << 32) | (1ULL << 30) | (1ULL << 9) | (1ULL << 6);
     std::uint64_t protocol_features = kVhostMultiQueue | kVhostReplyAck | kVhostConfig;
     std::uint64_t queues = 4;
+    bool network = false;  // instead of a disk: what queue 1 is given comes back by queue 0
     // Sees each answer, and may change it; nothing is sent if it returns false.
     std::function<bool(VhostRequest request, Message& answer)> change = {};
   };
   // What it does with what it is asked to do. The rest is for a driver that believes what it is told.
   enum class Mode : std::uint8_t {
     kServe,
-    kHold,      // takes it, and does not finish
-    kBackwards, // all that is there, the last one first
-    kBadId,     // names a request that there is not
-    kJump,      // says that more is done than there was
-    kTooLong,   // says that it has written more than there is room for
+    kHold,       // takes it, and does not finish
+    kBackwards,  // all that is there, the last one first
+    kBadId,      // names a request that there is not
+    kJump,       // says that more is done than there was
+    kTooLong,    // says that it has written more than there is room for
   };
 
   FakeBackEnd(std::string path, Options options, bool threaded = true);
@@ -52,7 +54,7 @@ class FakeBackEnd {
   ~FakeBackEnd();
 
   void SetMode(Mode mode) { mode_ = mode; }
-  unsigned taken() const { return taken_; }      // requests
+  unsigned taken() const { return taken_; }  // requests
   unsigned finished() const { return finished_; }
   unsigned started() const { return started_; }  // rings, so far
   unsigned stopped() const { return stopped_; }  // by GET_VRING_BASE
@@ -96,6 +98,9 @@ class FakeBackEnd {
   void Send(VhostRequest request, std::vector<std::byte> payload);
   void SetMemTable(const Message& request, std::vector<UniqueFd> fds);
   void ServeRing(Ring& ring);
+  void ServeNetwork(Ring& ring);
+  std::vector<std::uint16_t> TakeHeads(Ring& ring, std::size_t most);
+  std::vector<Piece> PiecesOf(std::uint16_t head, const Ring& ring);
   std::uint32_t Work(std::uint16_t head, const Ring& ring);
   void Put(Ring& ring, std::uint32_t id, std::uint32_t written);
   std::byte* At(std::uint64_t address, bool user);
@@ -116,6 +121,7 @@ class FakeBackEnd {
   std::mutex mutex_;
   std::vector<std::byte> raw_;
   std::array<std::byte, kDiskSize> disk_{};
+  std::deque<std::vector<std::byte>> frames_;
   std::vector<Region> regions_;
   std::array<Ring, 16> rings_;
   std::thread thread_;

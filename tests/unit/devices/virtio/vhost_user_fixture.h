@@ -78,16 +78,18 @@ class VhostUserTest : public DeviceTest {
     return done();
   }
   // A request of `sectors` from `sector` on, whose data is at kData + 512 * sector.
-  std::uint16_t Request(BlockRequest type, std::uint64_t sector, std::uint32_t sectors = 1, unsigned queue = 0) {
+  std::uint16_t Request(BlockRequest type, std::uint64_t sector, std::uint32_t sectors = 1,
+                        unsigned queue = 0) {
     const std::uint64_t at = kHeaders + 32 * (next_++ % 1024);
     BlockHeader header;
     header.type = static_cast<std::uint32_t>(type);
     header.sector = sector;
     std::memcpy(memory.host() + at, &header, sizeof(header));
     memory.host()[at + 16] = std::byte{0xff};
-    const std::array buffers = {test::Buffer{at, sizeof(header)},
-                                test::Buffer{kData + kSectorSize * sector, 512 * sectors, type == BlockRequest::kRead},
-                                test::Buffer{at + 16, 1, true}};
+    const std::array buffers = {
+        test::Buffer{at, sizeof(header)},
+        test::Buffer{kData + kSectorSize * sector, 512 * sectors, type == BlockRequest::kRead},
+        test::Buffer{at + 16, 1, true}};
     last_status_ = at + 16;
     const std::uint16_t id = rings.at(queue)->Offer(buffers);
     mmio.Kick(queue);

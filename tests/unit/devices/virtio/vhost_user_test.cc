@@ -302,6 +302,12 @@ TEST_F(VhostUserTest, S_5_11_4_AShareTellsItsTagAndItsQueues) {
   Unplug();
   EXPECT_EQ(make("socket=" + path + ",tag=" + std::string(37, 'x')).error().message(),
             "tag=" + std::string(37, 'x') + ": is not 1 to 36 bytes");
+  EXPECT_EQ(make("path=" + path + ",tag=a").error().message(), path + ": is not a directory");
+  EXPECT_EQ(make("path=/nowhere,tag=a").error().message(), "/nowhere: No such file or directory");
+  EXPECT_EQ(make("path=/tmp,tag=a,virtiofsd=/nowhere/d").error().message(),
+            "/nowhere/d: No such file or directory");
+  EXPECT_EQ(make("path=/tmp,tag=a,virtiofsd=true").error().message(),
+            "/tmp: the back end has closed the connection");
 }
 
 }  // namespace
