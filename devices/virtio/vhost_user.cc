@@ -228,17 +228,18 @@ void VhostUser::Start(std::uint64_t driver_features, const SharedMemory& memory,
 void VhostUser::Stop(unsigned queues, std::function<void()> stopped) {
   for (std::uint32_t i = 0; i < queues; ++i) {
     const VhostVringState which{.index = i, .number = 0U};
-    channel_->Ask(VhostRequest::kGetVringBase, BytesOf(which), sizeof(VhostVringState),
-                  [this, i, last = i + 1 == queues ? std::move(stopped) : nullptr](std::span<const std::byte> answer) {
-                    VhostVringState told;
-                    std::memcpy(&told, answer.data(), sizeof(told));
-                    if (told.index != i) {
-                      return channel_->Break(format("stops queue {} instead of {}", told.index.value(), i));
-                    }
-                    if (last) {
-                      last();
-                    }
-                  });
+    channel_->Ask(
+        VhostRequest::kGetVringBase, BytesOf(which), sizeof(VhostVringState),
+        [this, i, last = i + 1 == queues ? std::move(stopped) : nullptr](std::span<const std::byte> answer) {
+          VhostVringState told;
+          std::memcpy(&told, answer.data(), sizeof(told));
+          if (told.index != i) {
+            return channel_->Break(format("stops queue {} instead of {}", told.index.value(), i));
+          }
+          if (last) {
+            last();
+          }
+        });
   }
 }
 

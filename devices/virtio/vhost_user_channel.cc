@@ -203,7 +203,8 @@ bool VhostChannel::ReadMessage() {
       return false;
     }
     if (got <= 0) {
-      Break(got == 0 || errno == ECONNRESET ? "has closed the connection" : format("is gone: {}", std::strerror(errno)));
+      Break(got == 0 || errno == ECONNRESET ? "has closed the connection"
+                                            : format("is gone: {}", std::strerror(errno)));
       return false;
     }
     const bool had_header = have_ >= sizeof(header);

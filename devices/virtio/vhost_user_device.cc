@@ -77,7 +77,8 @@ VhostUserDevice::VhostUserDevice(const DeviceContext& context, DeviceTraits trai
       config_(user_->config().begin(), user_->config().end()),
       trouble_(
           context.loop, [this] { ServeTrouble(); }, loop::Tier::kIo),
-      halt_(context.loop, [this] { Halt(); }, loop::Tier::kIo),
+      halt_(
+          context.loop, [this] { Halt(); }, loop::Tier::kIo),
       refresh_(context.loop, [this] { RefreshMemory(); }) {
   for (unsigned i = 0; i < this->traits().queues; ++i) {
     lanes_.push_back(std::make_unique<Lane>(*this, i));

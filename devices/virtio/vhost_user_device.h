@@ -39,7 +39,8 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   bool connected() const { return user_->connected(); }
   // A back end has come or gone. Main loop.
   virtual void OnConnection() {}
-  // What the back end has may stay there until something happens: a stop takes it back, and does not wait for it.
+  // What the back end has may stay there until something happens: a stop takes it back, and does not wait for
+  // it.
   virtual bool KeepsBuffers() const { return false; }
   // Of the configuration space, which is the back end's to tell where the device does not say otherwise.
   std::span<const std::byte> config() const { return config_; }

@@ -14,8 +14,8 @@ namespace gyre::virtio {
 namespace {
 
 constexpr std::uint32_t kQueueSize = 256;
-constexpr std::array<std::string_view, 8> kKnown = {"vhost-user", "id",       "mac", "mtu", "link",
-                                                    "packed",     "offloads", kIoThreadProperty.name};
+constexpr std::array<std::string_view, 8> kKnown = {
+    "vhost-user", "id", "mac", "mtu", "link", "packed", "offloads", kIoThreadProperty.name};
 
 class VhostUserNet final : public VhostUserDevice, public Nic {
  public:
@@ -70,7 +70,8 @@ class VhostUserNet final : public VhostUserDevice, public Nic {
 
 }  // namespace
 
-Result<std::unique_ptr<VirtioDevice>> OpenVhostUserNet(const DeviceContext& context, const Properties& properties) {
+Result<std::unique_ptr<VirtioDevice>> OpenVhostUserNet(const DeviceContext& context,
+                                                       const Properties& properties) {
   for (const PropertySpec& spec : kNetProperties) {
     if (properties.Get(spec.name) && std::ranges::find(kKnown, spec.name) == kKnown.end()) {
       return Fail(Error::Usage(format("{} does not go with vhost-user", spec.name)));
@@ -81,8 +82,8 @@ Result<std::unique_ptr<VirtioDevice>> OpenVhostUserNet(const DeviceContext& cont
   auto user = TRY(VhostUser::Open(context.loop, {.path = std::string(*properties.Get("vhost-user")),
                                                  .queues = 1,  // it counts pairs
                                                  .features = offloads | kNetMergeable}));
-  const std::uint64_t own = kNetMac | kNetStatus | (options.mtu != 0 ? kNetMtu : 0) |
-                            (options.packed ? kFeaturePacked : 0);
+  const std::uint64_t own =
+      kNetMac | kNetStatus | (options.mtu != 0 ? kNetMtu : 0) | (options.packed ? kFeaturePacked : 0);
   DeviceTraits traits{.name = "net",
                       .id = 1,
                       .features = user->features() | own,

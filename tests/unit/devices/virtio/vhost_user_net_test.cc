@@ -47,8 +47,9 @@ class VhostUserNetTest : public VhostUserTest {
     mmio.Kick(1);
     EXPECT_EQ(AwaitUsed(1).written, 0U);
     EXPECT_EQ(AwaitUsed(0).written, kSize);
-    const auto* const found = std::ranges::find_if(
-        memory.host() + kReceive, memory.host() + kReceive + 0x8000, [](std::byte at) { return at != std::byte{'-'}; });
+    const auto* const found =
+        std::ranges::find_if(memory.host() + kReceive, memory.host() + kReceive + 0x8000,
+                             [](std::byte at) { return at != std::byte{'-'}; });
     return static_cast<char>(*found);
   }
   bool LinkIsUp() { return (mmio.ReadConfig<std::uint16_t>(6) & kStatusLinkUp) != 0; }
