@@ -10,6 +10,7 @@
 #include "devices/virtio/block_control.h"
 #include "devices/virtio/block_task.h"
 #include "devices/virtio/modules.h"
+#include "devices/virtio/vhost_user_block.h"
 #include "gyre/base/format.h"
 
 namespace gyre::virtio {
@@ -23,8 +24,8 @@ constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
 constexpr unsigned kBatch = 16;  // requests handed to the kernel at once
 
-constexpr std::array<PropertySpec, 25> kProperties = {{
-    {.name = "path", .values = "PATH", .required = true},
+constexpr std::array<PropertySpec, 26> kProperties = {{
+    {.name = "path", .values = "PATH", .required = true, .instead = "vhost-user"},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
     {.name = "queues", .values = "N"},
@@ -49,6 +50,7 @@ constexpr std::array<PropertySpec, 25> kProperties = {{
     {.name = "write-ops", .values = "N a second"},
     {.name = "write-ops-burst", .values = "N"},
     {.name = "limit-group", .values = "NAME"},
+    {.name = "vhost-user", .values = "SOCKET"},
 }};
 
 std::uint64_t Features(const Disk& disk, const BlockOptions& options) {
@@ -215,6 +217,9 @@ Result<CacheMode> ParseCache(const Properties& properties) {
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
+  if (properties.Get("vhost-user")) {
+    return OpenVhostUserBlock(context, properties, kProperties);
+  }
   auto disk = std::make_unique<Disk>(TRY(ParseErrorPolicies(properties)), context.disks);
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
@@ -248,6 +253,7 @@ const Module& BlockModule() {
       .help = "give it a disk (Linux: virtio_blk)",
       .properties = kProperties,
       .create = Create,
+      .shares_memory = [](const Properties& properties) { return properties.Get("vhost-user").has_value(); },
   };
   return kModule;
 }

@@ -13,5 +13,6 @@ const Module& EntropyModule();
 const Module& MemModule();
 const Module& PmemModule();
 const Module& NetModule();
+const Module& ShareModule();
 
 }  // namespace gyre::virtio

@@ -11,6 +11,7 @@
 #include "devices/virtio/net_receive.h"
 #include "devices/virtio/net_saved.h"
 #include "devices/virtio/net_transmit.h"
+#include "devices/virtio/vhost_user_net.h"
 
 namespace gyre::virtio {
 namespace {
@@ -157,6 +158,9 @@ class Net final : public VirtioDevice, public Nic {
 };
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
+  if (properties.Get("vhost-user")) {
+    return OpenVhostUserNet(context, properties);
+  }
   const NetOptions options = TRY(ParseNetOptions(context, properties));
   auto backend = TRY(OpenNetBackend(context, properties));
   return MakeNet(context, options, std::move(backend)).device;
@@ -176,6 +180,7 @@ const Module& NetModule() {
       .help = "give it a network (Linux: virtio_net)",
       .properties = kNetProperties,
       .create = Create,
+      .shares_memory = [](const Properties& properties) { return properties.Get("vhost-user").has_value(); },
   };
   return kModule;
 }

@@ -86,7 +86,7 @@ Result<std::unique_ptr<NetBackend>> OpenNetBackend(const DeviceContext& context,
   const auto fd = properties.Get("fd");
   const bool user = properties.Get("user").has_value();
   if ((tap ? 1 : 0) + (fd ? 1 : 0) + (user ? 1 : 0) != 1) {
-    return Fail(Error::Usage("one of tap=NAME, fd=N and user is needed"));
+    return Fail(Error::Usage("one of tap=NAME, fd=N, user and vhost-user=SOCKET is needed"));
   }
   const auto forwards = properties.All("hostfwd");
   if (!user && (!forwards.empty() || properties.Get("passt"))) {

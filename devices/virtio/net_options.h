@@ -14,12 +14,13 @@ namespace gyre::virtio {
 
 inline constexpr unsigned kMaxPairs = 16;
 
-inline constexpr std::array<PropertySpec, 17> kNetProperties = {{
+inline constexpr std::array<PropertySpec, 18> kNetProperties = {{
     {.name = "tap", .values = "NAME"},
     {.name = "fd", .values = "N"},
     {.name = "user", .values = {}},
     {.name = "hostfwd", .values = "tcp|udp:[HOST]:PORT-:GUESTPORT", .repeated = true},
     {.name = "passt", .values = "PATH"},
+    {.name = "vhost-user", .values = "SOCKET"},
     {.name = "id", .values = "ID"},
     {.name = "mac", .values = "MAC"},
     {.name = "mtu", .values = "BYTES"},

@@ -1,21 +1,16 @@
 #include "devices/virtio/net_passt.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <csignal>
 #include <optional>
 #include <utility>
 
+#include "devices/virtio/child_process.h"
 #include "devices/virtio/net_stream.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
@@ -25,75 +20,6 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kMostDelay = 60 * kSecond;
-constexpr int kEndTimeoutMs = 1000;  // from SIGTERM to SIGKILL
-constexpr int kSocketInChild = 3;
-
-// A child process, ended and waited for at the latest with this.
-class Child {
- public:
-  // `socket` is its descriptor 3, and the only one beside the standard ones.
-  static Result<std::unique_ptr<Child>> Start(const std::vector<std::string>& arguments, int socket) {
-    std::vector<char*> words;
-    for (const std::string& argument : arguments) {
-      words.push_back(const_cast<char*>(argument.c_str()));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-    }
-    words.push_back(nullptr);
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    sigset_t all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDWR, 0);
-    posix_spawn_file_actions_adddup2(&files, 0, 1);
-    posix_spawn_file_actions_adddup2(&files, socket, kSocketInChild);
-    posix_spawn_file_actions_addclosefrom_np(&files, kSocketInChild + 1);
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    pid_t pid = -1;
-    const int error = ::posix_spawnp(&pid, words.front(), &files, &attributes, words.data(), environ);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attributes);
-    if (error != 0) {
-      return Fail(Error::Sys(arguments.front(), error, ErrorKind::kUsage));
-    }
-    auto child = std::make_unique<Child>(pid);
-    if (!child->pid_fd_) {
-      return Fail(Error::Sys("pidfd_open", errno));
-    }
-    return child;
-  }
-  explicit Child(pid_t pid) : pid_(pid), pid_fd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))) {}
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() { (void)End(); }
-
-  int pid_fd() const { return pid_fd_.get(); }
-  // How it ended, for people.
-  std::string End() {
-    if (pid_ < 0) {
-      return {};
-    }
-    ::kill(pid_, SIGTERM);
-    pollfd ended{.fd = pid_fd_.get(), .events = POLLIN, .revents = 0};
-    if (!pid_fd_ || ::poll(&ended, 1, kEndTimeoutMs) != 1) {
-      ::kill(pid_, SIGKILL);
-    }
-    int status = 0;
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    pid_ = -1;
-    return WIFSIGNALED(status) ? format("by signal {}", WTERMSIG(status))
-                               : format("with status {}", WEXITSTATUS(status));
-  }
-
- private:
-  pid_t pid_;
-  UniqueFd pid_fd_;
-};
 
 class Passt final : public NetBackend {
  public:
@@ -111,9 +37,9 @@ class Passt final : public NetBackend {
     UniqueFd ours(pair[0]);
     const UniqueFd theirs(pair[1]);
     std::vector<std::string> words = {options_.program, "--foreground", "--quiet",
-                                      "--one-off",      "--fd",         format("{}", kSocketInChild)};
+                                      "--one-off",      "--fd",         format("{}", ChildProcess::kSocket)};
     words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
-    child_ = TRY(Child::Start(words, theirs.get()));
+    child_ = TRY(ChildProcess::Start(words, theirs.get()));
     exit_.emplace(main_, child_->pid_fd(), loop::Watch::kRead, [this](unsigned) { Ended(); });
     started_ns_ = main_.Now(loop::ClockType::kRealtime);
     connection_.Set(std::move(ours));
@@ -169,7 +95,7 @@ class Passt final : public NetBackend {
   const PasstOptions options_;
   std::function<void()> changed_;
   NetConnection connection_;
-  std::unique_ptr<Child> child_;
+  std::unique_ptr<ChildProcess> child_;
   std::optional<loop::Watch> exit_;  // gone before the child
   loop::Timer restart_;
   std::int64_t started_ns_ = 0;

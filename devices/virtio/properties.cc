@@ -44,8 +44,12 @@ Result<Properties> Properties::Parse(std::string_view text, std::span<const Prop
     properties.values_.emplace(name, value);
   }
   for (const PropertySpec& spec : specs) {
-    if (spec.required && !properties.Get(spec.name)) {
+    const bool instead = !spec.instead.empty() && properties.Get(spec.instead);
+    if (spec.required && !instead && !properties.Get(spec.name)) {
       return Fail(Error::Usage(format("{}={} is missing", spec.name, spec.values)));
+    }
+    if (instead && properties.Get(spec.name)) {
+      return Fail(Error::Usage(format("{} and {} do not go together", spec.name, spec.instead)));
     }
   }
   return properties;
@@ -97,8 +101,14 @@ Result<std::uint64_t> Properties::Number(std::string_view name, std::uint64_t ot
 std::string Describe(std::span<const PropertySpec> specs) {
   std::string text;
   for (const PropertySpec& spec : specs) {
-    const std::string one =
-        spec.values.empty() ? std::string(spec.name) : format("{}={}", spec.name, spec.values);
+    if (std::ranges::any_of(specs, [&](const PropertySpec& other) { return other.instead == spec.name; })) {
+      continue;  // told with the other
+    }
+    std::string one = spec.values.empty() ? std::string(spec.name) : format("{}={}", spec.name, spec.values);
+    if (const auto other = std::ranges::find(specs, spec.instead, &PropertySpec::name);
+        !spec.instead.empty() && other != specs.end()) {
+      one += format("|{}={}", other->name, other->values);
+    }
     if (text.empty()) {
       text = spec.required ? one : format("on, or {}", one);
     } else {

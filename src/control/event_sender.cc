@@ -59,6 +59,8 @@ constexpr Type kFailureData = ObjectType("MemoryFailureInfo", kFailureMembers);
 
 constexpr std::array kNetMembers{Member{"netdev-id", &kString, "the network device"}};
 constexpr Type kNetData = ObjectType("NetdevInfo", kNetMembers);
+constexpr std::array kVhostUserMembers{Member{"device", &kString, "its id"}};
+constexpr Type kVhostUserData = ObjectType("VhostUserDeviceInfo", kVhostUserMembers);
 constexpr std::array<std::string_view, 2> kOperations{"read", "write"};
 constexpr Type kOperation = EnumType("IoOperationType", kOperations);
 constexpr std::array<std::string_view, 3> kErrorActions{"ignore", "report", "stop"};
@@ -99,6 +101,11 @@ constexpr std::array kEvents{
     EventKind{"SHUTDOWN", "The VM ends, or stops if action shutdown=pause says so.", &kCauseData},
     EventKind{"STOP", "The guest is stopped; sent when no vCPU runs any more."},
     EventKind{"SUSPEND", "The guest has put itself to sleep."},
+    EventKind{"VHOST_USER_CONNECTED", "A device's vhost-user back end is there again.", &kVhostUserData},
+    EventKind{
+        "VHOST_USER_DISCONNECTED",
+        "A device's vhost-user back end has gone, or is not to be trusted; the guest waits for another.",
+        &kVhostUserData},
     EventKind{"WAKEUP", "The guest has been woken."},
     EventKind{"WATCHDOG", "The guest has not pinged its watchdog in time.", &kWatchdogData, kSecond}};
 
@@ -119,6 +126,7 @@ struct DataOf {
             {"flags", {{"action-required", event.action_required}, {"recursive", false}}}};
   }
   Json operator()(const machine::NetEvent& event) const { return {{"netdev-id", event.id}}; }
+  Json operator()(const machine::VhostUserEvent& event) const { return {{"device", event.id}}; }
   Json operator()(const machine::BlockIoErrorEvent& event) const {
     return {{"device", event.disk},
             {"qom-path", DiskPath(event.disk)},

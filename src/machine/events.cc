@@ -26,6 +26,9 @@ struct Namer {
   const char* operator()(const NetEvent& event) const {
     return event.up ? "NETDEV_STREAM_CONNECTED" : "NETDEV_STREAM_DISCONNECTED";
   }
+  const char* operator()(const VhostUserEvent& event) const {
+    return event.up ? "VHOST_USER_CONNECTED" : "VHOST_USER_DISCONNECTED";
+  }
   const char* operator()(const BlockIoErrorEvent&) const { return "BLOCK_IO_ERROR"; }
   const char* operator()(const BalloonEvent&) const { return "BALLOON_CHANGE"; }
   const char* operator()(const MemoryDeviceEvent&) const { return "MEMORY_DEVICE_SIZE_CHANGE"; }
@@ -46,6 +49,7 @@ struct PayloadDescriber {
                   event.action_required);
   }
   std::string operator()(const NetEvent& event) const { return format(" netdev-id={}", event.id); }
+  std::string operator()(const VhostUserEvent& event) const { return format(" device={}", event.id); }
   std::string operator()(const BlockIoErrorEvent& event) const {
     return format(" device={} operation={} action={} reason={}", event.disk, event.read ? "read" : "write",
                   event.action, event.reason);

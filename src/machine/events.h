@@ -58,6 +58,11 @@ struct NetEvent {
   std::string_view id;  // the device's
   bool up = false;
 };
+// The process that carries a device out has gone, or is there again.
+struct VhostUserEvent {
+  std::string_view id;  // the device's
+  bool up = false;
+};
 // The host could not carry out a disk's request.
 struct BlockIoErrorEvent {
   std::string disk;
@@ -80,7 +85,8 @@ struct MemoryDeviceEvent {
 
 using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
                            WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
-                           MemoryFailureEvent, NetEvent, BlockIoErrorEvent, BalloonEvent, MemoryDeviceEvent>;
+                           MemoryFailureEvent, NetEvent, VhostUserEvent, BlockIoErrorEvent, BalloonEvent,
+                           MemoryDeviceEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

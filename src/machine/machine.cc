@@ -36,6 +36,22 @@ unsigned Pins(const MachineConfig& config) {
   return IoApicPins(static_cast<unsigned>(config.devices.size()), config.acpi);
 }
 
+// The first device whose back end is another process, which has to have guest memory; null: there is none.
+const virtio::DeviceConfig* FindSharing(const MachineConfig& config) {
+  const auto found = std::ranges::find_if(config.devices, [](const virtio::DeviceConfig& device) {
+    return device.module->shares_memory != nullptr && device.module->shares_memory(device.properties);
+  });
+  return found == config.devices.end() ? nullptr : &*found;
+}
+
+// Guest memory is no file's unless somebody asks for that, or such a device needs it.
+MachineConfig WithMemoryToShare(MachineConfig config) {
+  if (config.memory.backend == memory::RamBackend::kAnonymous && FindSharing(config) != nullptr) {
+    config.memory.backend = memory::RamBackend::kMemfd;
+  }
+  return config;
+}
+
 std::uint64_t BelowGap(std::uint64_t memory_size) { return std::min(memory_size, layout::kGapStart); }
 
 }  // namespace
@@ -62,6 +78,11 @@ Status CheckMachineConfig(const MachineConfig& config) {
   if (config.watchdog && !config.acpi) {
     return Fail(Error::Usage("--watchdog on: a guest finds it by ACPI only, which --acpi off takes away"));
   }
+  if (const auto* const sharing = FindSharing(config);
+      sharing != nullptr && config.memory.backend == memory::RamBackend::kFile && !config.memory.share) {
+    return Fail(Error::Usage(format("--memory: share=on is missing: --{}'s back end has to have it, too",
+                                    sharing->module->option)));
+  }
   if (const unsigned slots = VirtioSlots(config.acpi); config.devices.size() > slots) {
     return Fail(Error::Usage(format("--{}: {} virtio devices are more than the {} that a machine {} ACPI has",
                                     config.devices.back().module->option, config.devices.size(), slots,
@@ -71,7 +92,7 @@ Status CheckMachineConfig(const MachineConfig& config) {
 }
 
 Machine::Machine(const MachineConfig& config, std::unique_ptr<BootImage> image, loop::MainLoop& loop)
-    : config_(config),
+    : config_(WithMemoryToShare(config)),
       loop_(loop),
       image_(std::move(image)),
       lifecycle_(loop, events_, *this, config.actions),
@@ -223,6 +244,8 @@ Status Machine::CreateVirtio() {
       .acpi = config_.acpi,
       .name = config_.name,
       .net_changed = [this](std::string_view id, bool up) { events_.Emit(NetEvent{.id = id, .up = up}); },
+      .vhost_user_changed = [this](std::string_view id,
+                                   bool up) { events_.Emit(VhostUserEvent{.id = id, .up = up}); },
       .balloon_changed =
           [this](std::uint64_t size) { events_.Emit(BalloonEvent{.actual = MemoryBeside(size)}); },
       .memory_changed = [this](

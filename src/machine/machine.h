@@ -79,6 +79,7 @@ class Machine final : private LifecycleTarget {
   devices::Chardevs& chardevs() { return chardevs_; }
   const VirtioBus& virtio() const { return *virtio_; }
   std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
+  std::vector<const virtio::VhostUserClient*> vhost_users() const { return virtio_->vhost_users(); }
   // Bytes that a guest has left beside a balloon of this size.
   std::uint64_t MemoryBeside(std::uint64_t balloon) const {
     return config_.memory.size - std::min(balloon, config_.memory.size);

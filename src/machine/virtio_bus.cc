@@ -77,6 +77,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .vm = board.name,
                                            .number = made_[config.module]++,
                                            .net_changed = board.net_changed,
+                                           .vhost_user_changed = board.vhost_user_changed,
                                            .balloon_changed = board.balloon_changed,
                                            .disks = &board.disks,
                                            .space = &board.space,
@@ -89,6 +90,7 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   slot.nic = dynamic_cast<virtio::Nic*>(device.get());
   slot.balloon = dynamic_cast<virtio::Balloon*>(device.get());
   slot.memory = dynamic_cast<virtio::MemoryDevice*>(device.get());
+  slot.vhost_user = dynamic_cast<const virtio::VhostUserClient*>(device.get());
   slot.vsock = dynamic_cast<const virtio::Vsock*>(device.get());
   if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
         return other->id() == slot.nic->id();
@@ -151,6 +153,16 @@ std::vector<virtio::Nic*> VirtioBus::nics() const {
   for (const Slot& slot : slots_) {
     if (slot.nic != nullptr) {
       all.push_back(slot.nic);
+    }
+  }
+  return all;
+}
+
+std::vector<const virtio::VhostUserClient*> VirtioBus::vhost_users() const {
+  std::vector<const virtio::VhostUserClient*> all;
+  for (const Slot& slot : slots_) {
+    if (slot.vhost_user != nullptr) {
+      all.push_back(slot.vhost_user);
     }
   }
   return all;
@@ -224,6 +236,12 @@ std::string VirtioBus::Report() const {
       text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
                      carried.received.packets, carried.received.dropped, carried.sent.packets,
                      carried.sent.dropped);
+    }
+    if (const virtio::VhostUserClient* const client = slots_[i].vhost_user) {
+      const auto info = client->info();
+      text += format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n",
+                     info.id, info.path, info.connected ? "there" : "not there", info.connections,
+                     info.in_flight, info.resubmitted);
     }
     if (const virtio::Balloon* const balloon = slots_[i].balloon) {
       text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),

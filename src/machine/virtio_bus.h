@@ -20,6 +20,7 @@
 #include "gyre/devices/virtio/mmio.h"
 #include "gyre/devices/virtio/net.h"
 #include "gyre/devices/virtio/registry.h"
+#include "gyre/devices/virtio/vhost_user.h"
 #include "gyre/devices/virtio/vsock.h"
 #include "gyre/loop/main_loop.h"
 #include "gyre/memory/address_space.h"
@@ -57,6 +58,7 @@ class VirtioBus {
     bool acpi = true;
     std::string name;  // the VM's
     std::function<void(std::string_view id, bool up)> net_changed;
+    std::function<void(std::string_view id, bool up)> vhost_user_changed;
     std::function<void(std::uint64_t size)> balloon_changed;
     std::function<void(std::string_view id, std::uint64_t size)> memory_changed;
   };
@@ -78,6 +80,8 @@ class VirtioBus {
   std::vector<Plugged> plugged() const;
   // The network devices.
   std::vector<virtio::Nic*> nics() const;
+  // Those whose back end is another process.
+  std::vector<const virtio::VhostUserClient*> vhost_users() const;
   // Null without one.
   const virtio::Vsock* vsock() const;
   virtio::Balloon* balloon() const;
@@ -100,6 +104,7 @@ class VirtioBus {
     virtio::Nic* nic = nullptr;  // the device, if it is one
     virtio::Balloon* balloon = nullptr;
     virtio::MemoryDevice* memory = nullptr;
+    const virtio::VhostUserClient* vhost_user = nullptr;
     const virtio::Vsock* vsock = nullptr;   // the same
     memory::Placement place;                // gone before the transport
     std::vector<memory::Placement> shared;  // memory of the device's

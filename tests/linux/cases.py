@@ -7,7 +7,7 @@ SERIES = ("6.1", "6.12")
 MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
            "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
            "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
-           "virtio_pmem")
+           "virtio_pmem", "fuse", "virtiofs")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
@@ -26,6 +26,9 @@ UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, 
 # In a kernel's command line: what kill_case.sh puts there at each start.
 LAST = "@last@"
 WRITE = "@write@"
+BLOCK_SERVER = "@blockserver@"  # in an option: the socket of a vhost-user back end that has a qcow2 image
+SHARE_SERVER = "@shareserver@"  # in an option: the same of one that has a directory
+SHARE_DIRECTORY = "@sharedir@"  # in an option: that directory itself, without anybody who serves it
 MAC = "02:00:00:00:00:77"
 SERIAL = "gyre-disk-1"
 LINE = "the quick brown fox"  # typed on each guest's console
@@ -137,6 +140,11 @@ def all_cases():
                           ("--qmp", f"unix:{QMP}", "--mem-device", "size=512M")))
         cases.append(Case(f"{series}-pmem", series, "bzImage", "auto", 1, 256, "pmem", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--pmem", f"path={PMEM}")))
+    for series, share, more in (("6.1", f"socket={SHARE_SERVER}", ""), ("6.12", f"path={SHARE_DIRECTORY}", ",packed=on")):
+        cases.append(Case(f"{series}-vhost-user", series, "bzImage", "auto", 1, 256, "vhost-user", "reboot=k",
+                          ("--disk", f"path={TOOLS},readonly=on", "--disk", f"vhost-user={BLOCK_SERVER}{more}",
+                           "--share", f"tag=home,{share}{more}"),
+                          ("has closed the connection; the guest waits", "is there again")))
     cases += [
         Case("6.1-vmlinux-3g", "6.1", "vmlinux", "auto", 1, 3072, "panic", "reboot=t"),
         Case("6.12-vmlinux-pvh-5g", "6.12", "vmlinux", "pvh", 1, 5120, "reboot", "reboot=t"),

@@ -20,7 +20,10 @@ mkfifo "$work/in"
 # asks for it; $GYRE_VSOCK_PEER says where that program is.
 # One with @pmem@ is an image of 16 MiB, whose sum is told at the end, and one with @pressure@ a file like
 # /proc/pressure/memory. With @qmp@, what the guest asks for is done by answers.sh.
-image='' tap='' port='' damaged='' qmp='' uds='' pmem=''
+# One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
+# is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end;
+# one with @sharedir@ gets the directory itself.
+image='' tap='' port='' damaged='' qmp='' uds='' pmem='' blocks='' shared='' directory=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -54,6 +57,19 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@uds@*)
     uds=$work/vsock
     argument=${argument%%@uds@*}$uds${argument#*@uds@} ;;
+  esac
+  case $argument in *@blockserver@*)
+    blocks=$work/blocks
+    argument=${argument%%@blockserver@*}$blocks${argument#*@blockserver@} ;;
+  esac
+  case $argument in *@shareserver@*)
+    shared=$work/shared
+    directory=$work/www
+    argument=${argument%%@shareserver@*}$shared${argument#*@shareserver@} ;;
+  esac
+  case $argument in *@sharedir@*)
+    directory=$work/www
+    argument=${argument%%@sharedir@*}$directory${argument#*@sharedir@} ;;
   esac
   case $argument in *@hostport@*)
     port=$((20000 + $$ % 20000))
@@ -110,6 +126,33 @@ serve_user() {
   servers=$!
 }
 
+# await_file NAME: that it is there, for a minute at most.
+await_file() {
+  waited=0
+  until [ -e "$1" ] || [ $waited = 600 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+}
+
+# serve_blocks: a qcow2 image by vhost-user.
+serve_blocks() {
+  rm -f "$blocks"
+  qemu-storage-daemon --blockdev driver=file,node-name=file,filename="$work/qcow2" --blockdev driver=qcow2,node-name=image,file=file \
+    --export type=vhost-user-blk,id=disk,node-name=image,writable=on,addr.type=unix,addr.path="$blocks" 2>>"$work/servers" &
+  block_server=$!
+  await_file "$blocks"
+}
+
+# serve_share: a directory by vhost-user.
+serve_share() {
+  # Where virtiofsd writes its process's number.
+  mkdir -p /var/run/virtiofsd 2>/dev/null || { mount -t tmpfs tmpfs /var && mkdir -p /var/run/virtiofsd; }
+  /usr/lib/qemu/virtiofsd --socket-path="$shared" -o source="$directory" -f 2>>"$work/servers" &
+  servers="$servers $!"
+  await_file "$shared"
+}
+
 uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 servers=''
@@ -124,6 +167,17 @@ if [ -n "$uds" ]; then
   "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
   servers=$!
 fi
+block_server=''
+if [ -n "$blocks" ]; then
+  export PATH="$PATH:/usr/bin"
+  cp "$GYRE_QCOW2" "$work/qcow2"
+  serve_blocks
+fi
+if [ -n "$directory" ]; then
+  mkdir "$directory"
+  dd if=/dev/urandom of="$directory/data" bs=64k count=48 2>/dev/null
+  [ -z "$shared" ] || serve_share
+fi
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -134,7 +188,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-typed='' answered='' pressed='' told='' fetched='' resized='' talked='' asked=0 follower=''
+killed='' typed='' answered='' pressed='' told='' fetched='' resized='' talked='' asked=0 follower=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
@@ -174,6 +228,12 @@ until [ -e "$work/status" ]; do
     printf 'the host says hello\n' >"$pts"
     answered=$(timeout 60 head -n 1 <"$pts")
   fi
+  if [ -n "$blocks" ] && [ -z "$killed" ] && grep -q '^gyre-guest: kill it' "$work/out"; then
+    kill -KILL "$block_server"
+    sleep 1
+    serve_blocks
+    killed=1
+  fi
   if [ -z "$pressed" ] && grep -q '^gyre-guest: press the button' "$work/out"; then
     kill -PWR "$(cat "$work/pid")"
     pressed=1
@@ -184,12 +244,18 @@ until [ -e "$work/status" ]; do
   fi
   sleep 0.1
 done
-for server in $servers $follower; do kill "$server" 2>/dev/null; done
+for server in $servers $follower $block_server; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-
 [ -z "$answered" ] || { echo; echo "gyre-guest: answered $answered"; }
 [ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
-[ -z "$servers" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$work/upload")"; }
+[ -z "$servers$directory" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$directory" ] && echo "$work/www/up" || echo "$work/upload")")"; }
+if [ -n "$blocks" ]; then
+  magic=$(head -c 3 "$work/qcow2") size=$(wc -c <"$work/qcow2")
+  echo
+  echo "gyre-guest: image $magic $([ "$size" -gt 1048576 ] && echo grown || echo "$size")"
+  sed "s/^/@@gyre:stderr $name server: /" "$work/servers"
+fi
 [ -z "$image" ] || { echo; echo "gyre-guest: outside $(md5sum <"$image")"; }
 [ -z "$pmem" ] || { echo; echo "gyre-guest: outside $(md5sum <"$pmem")"; }
 [ ! -e "$work/answers" ] || { echo; sed 's/^/gyre-guest: /' "$work/answers"; }

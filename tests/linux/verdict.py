@@ -131,6 +131,8 @@ def _check_facts(case, record, facts):
         problems += MEMORY_CHECKS[case.then](facts)
     if case.then == "vsock":
         problems += _check_vsock(facts)
+    if case.then == "vhost-user":
+        problems += _check_vhost_user(facts)
     if case.then == "user":
         problems += _check_files(facts)
     if value("echo") != LINE:
@@ -247,6 +249,17 @@ def _check_pmem(facts):
 
 
 MEMORY_CHECKS = {"balloon": _check_balloon, "reporting": _check_reporting, "mem": _check_mem, "pmem": _check_pmem}
+
+
+def _check_vhost_user(facts):
+    wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x001a virtiofs"], "mkfs": ["0"], "written": ["8"],
+              "same": ["8"], "fsck": ["0"], "errors": ["0"], "share": ["1"], "image": ["QFI grown"]}
+    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
+                if facts.get(name) != values]
+    many = facts.get("many", [""])[0].split()
+    if len(many) != 4 or many[0] != many[2]:
+        problems.append(f"many files: {many}")
+    return problems + _check_files(facts)
 
 
 def _check_files(facts):

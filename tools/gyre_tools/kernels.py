@@ -21,7 +21,7 @@ MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ri
            "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt",
            "virtio-rng", "virtio_console", "vsock", "vmw_vsock_virtio_transport_common",
            "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
-           "virtio_pmem")
+           "virtio_pmem", "fuse", "virtiofs")
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 

@@ -11,8 +11,8 @@ std::span<const Command* const> AllCommands() {
     std::vector<const Command*> all;
     for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), ObjectCommands(),
                                ChardevCommands(), BlockCommands(), MemoryCommands(), MemoryDeviceCommands(),
-                               BalloonCommands(),
-                               NetworkCommands(), StatsCommands(), FdCommands(), MonitorCommands()}) {
+                               BalloonCommands(), NetworkCommands(), VhostUserCommands(), StatsCommands(),
+                               FdCommands(), MonitorCommands()}) {
       for (const auto& command : family) {
         all.push_back(&command);
       }

@@ -241,6 +241,19 @@ TEST(Options, Devices_ComeFromTheirOwnDescriptions) {
   EXPECT_EQ(devices[3].properties.Get("rate"), "1K");
 }
 
+TEST(Options, ADeviceOfAnotherProcess_NeedsMemoryThatCanBeShared) {
+  for (const auto& device : {std::pair{"--disk", "vhost-user=s"}, std::pair{"--share", "socket=s,tag=t"}}) {
+    EXPECT_EQ(ErrorOf({"--kernel", "k", device.first, device.second}), "no error");
+    EXPECT_EQ(
+        ErrorOf(
+            {"--kernel", "k", "--memory", "size=64M,backend=file,path=/tmp", device.first, device.second}),
+        std::string("--memory: share=on is missing: ") + device.first + "'s back end has to have it, too");
+    EXPECT_EQ(ErrorOf({"--kernel", "k", "--memory", "size=64M,backend=file,path=/tmp,share=on", device.first,
+                       device.second}),
+              "no error");
+  }
+}
+
 TEST(Options, Devices_EachMistakeIsNamed) {
   EXPECT_EQ(ErrorOf({"--kernel", "k", "--disk", "readonly=on"}), "--disk: path=PATH is missing");
   const std::string unknown = ErrorOf({"--kernel", "k", "--disk", "path=a,colour=red"});

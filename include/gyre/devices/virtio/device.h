@@ -69,6 +69,8 @@ struct DeviceContext {
   unsigned number = 0;                    // of the device, among those of its module
   // A network device's back end has come or gone. Big lock held.
   std::function<void(std::string_view id, bool up)> net_changed = {};
+  // A device's vhost-user back end has come or gone. Big lock held.
+  std::function<void(std::string_view id, bool up)> vhost_user_changed = {};
   // The guest says that its balloon has so many bytes now. Main loop, big lock held.
   std::function<void(std::uint64_t size)> balloon_changed = {};
   Disks* disks = nullptr;        // who is told of disks, if anybody

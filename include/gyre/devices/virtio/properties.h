@@ -18,7 +18,8 @@ struct PropertySpec {
   std::string_view name;
   std::string_view values{};  // for the help: "PATH", "on|off"; empty: a word without a value
   bool required = false;
-  bool repeated = false;  // may come several times
+  std::string_view instead{};  // where this one is given, the other is not required, and not allowed
+  bool repeated = false;       // may come several times
 };
 
 // Every mistake is one Error of kind kUsage, which does not name the option.

@@ -22,6 +22,8 @@ struct Module {
   std::span<const PropertySpec> properties;
   // Big lock held. Errors of kind kUsage are about the properties.
   Result<std::unique_ptr<VirtioDevice>> (*create)(const DeviceContext& context, const Properties& properties);
+  // Whether another process has to have the guest's memory for it; null: never.
+  bool (*shares_memory)(const Properties& properties) = nullptr;
 };
 
 // In the order in which a machine's devices are numbered.

@@ -162,8 +162,8 @@ TEST_F(NetBackends, AProcessThatReadsNothingHoldsUpNoStopAndNoReset) {
 }
 
 TEST_F(NetBackends, OptionsThatAreWrongAreRefused) {
-  EXPECT_EQ(Refusal("mac=02:00:00:00:00:01"), "one of tap=NAME, fd=N and user is needed");
-  EXPECT_EQ(Refusal("user,tap=x"), "one of tap=NAME, fd=N and user is needed");
+  EXPECT_EQ(Refusal("mac=02:00:00:00:00:01"), "one of tap=NAME, fd=N, user and vhost-user=SOCKET is needed");
+  EXPECT_EQ(Refusal("user,tap=x"), "one of tap=NAME, fd=N, user and vhost-user=SOCKET is needed");
   EXPECT_EQ(Refusal("tap=x,hostfwd=tcp::1-:2"), "hostfwd and passt go with user");
   EXPECT_EQ(Refusal("user,mac=01:00:00:00:00:01"), "mac=01:00:00:00:00:01: is no host's address");
   EXPECT_EQ(Refusal("user,mac=02-00-00-00-00-01"),

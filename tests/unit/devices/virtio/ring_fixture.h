@@ -42,9 +42,12 @@ struct GuestMemory {
   static constexpr std::uint64_t kRegisters = 0x400000;
   static constexpr std::uint64_t kHole = 0x500000;
 
-  explicit GuestMemory(BigLock& lock) : topology(lock) {
+  // `shared`: with a file that another process can map.
+  explicit GuestMemory(BigLock& lock, bool shared = false) : topology(lock) {
     root = memory::MemoryRegion::NewContainer(topology, "root", memory::kWholeSpace);
-    block = memory::RamBlock::NewAnonymous("ram", kSize).value();
+    block = shared
+                ? memory::RamBlock::New("ram", {.size = kSize, .backend = memory::RamBackend::kMemfd}).value()
+                : memory::RamBlock::NewAnonymous("ram", kSize).value();
     ram = memory::MemoryRegion::NewRam(topology, "ram", block);
     auto rom_block = memory::RamBlock::NewAnonymous("rom", kPageSize).value();
     memory::Transaction build(topology);

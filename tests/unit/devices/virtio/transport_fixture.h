@@ -78,7 +78,8 @@ class DeviceTest : public devices::LoopTest {
   static constexpr std::uint64_t kData = 0xd0000;
   static constexpr std::uint64_t kTable = 0xc0000;
 
-  explicit DeviceTest(const loop::TimeSource* time = nullptr) : LoopTest(time) {}
+  explicit DeviceTest(const loop::TimeSource* time = nullptr, bool shared_memory = false)
+      : LoopTest(time), memory(big_lock_, shared_memory) {}
   ~DeviceTest() override { Unplug(); }
 
   DeviceContext context() {
@@ -151,7 +152,7 @@ class DeviceTest : public devices::LoopTest {
   std::uint32_t status() { return mmio.Read(test::MmioDriver::kStatus); }
 
   std::vector<std::unique_ptr<loop::IoThread>> io_threads;
-  GuestMemory memory{big_lock_};
+  GuestMemory memory;
   FakeEdgeLine line;
   int holds = 0;
   int releases = 0;
