@@ -8,8 +8,8 @@ namespace gyre::virtio {
 
 std::span<const Module* const> Modules() {
   static const std::array modules = {
-      &BlockModule(), &EntropyModule(), &NetModule(), &ConsoleModule(), &VsockModule(),
-      &BalloonModule(), &MemModule(), &PmemModule(), &ShareModule(),
+      &BlockModule(),   &EntropyModule(), &NetModule(),  &ConsoleModule(), &VsockModule(),
+      &BalloonModule(), &MemModule(),     &PmemModule(), &ShareModule(),
   };
   return modules;
 }

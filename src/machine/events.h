@@ -83,10 +83,10 @@ struct MemoryDeviceEvent {
   std::uint64_t size = 0;  // bytes
 };
 
-using Event = std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent,
-                           WakeupEvent, GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent,
-                           MemoryFailureEvent, NetEvent, VhostUserEvent, BlockIoErrorEvent, BalloonEvent,
-                           MemoryDeviceEvent>;
+using Event =
+    std::variant<ShutdownEvent, ResetEvent, PowerdownEvent, StopEvent, ResumeEvent, SuspendEvent, WakeupEvent,
+                 GuestPanickedEvent, GuestCrashLoadedEvent, WatchdogEvent, MemoryFailureEvent, NetEvent,
+                 VhostUserEvent, BlockIoErrorEvent, BalloonEvent, MemoryDeviceEvent>;
 
 // "SHUTDOWN"; a literal.
 const char* Name(const Event& event);

@@ -32,7 +32,8 @@ inline constexpr std::size_t kImageSize = 64 * kKiB;
 
 // What the rounds of the device fuzzer share beside memory and loop.
 struct World : FuzzWorld {
-  World() : image(::memfd_create("image", MFD_CLOEXEC)), persistent(::memfd_create("persistent", MFD_CLOEXEC)) {
+  World()
+      : image(::memfd_create("image", MFD_CLOEXEC)), persistent(::memfd_create("persistent", MFD_CLOEXEC)) {
     CHECK(::ftruncate(image.get(), kImageSize) == 0);
     CHECK(::ftruncate(persistent.get(), 2 * kMiB) == 0);
   }

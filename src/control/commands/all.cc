@@ -9,10 +9,10 @@ namespace gyre::control {
 std::span<const Command* const> AllCommands() {
   static const std::vector<const Command*> kAll = [] {
     std::vector<const Command*> all;
-    for (const auto& family : {ProtocolCommands(), LifecycleCommands(), MachineCommands(), ObjectCommands(),
-                               ChardevCommands(), BlockCommands(), MemoryCommands(), MemoryDeviceCommands(),
-                               BalloonCommands(), NetworkCommands(), VhostUserCommands(), StatsCommands(),
-                               FdCommands(), MonitorCommands()}) {
+    for (const auto& family :
+         {ProtocolCommands(), LifecycleCommands(), MachineCommands(), ObjectCommands(), ChardevCommands(),
+          BlockCommands(), MemoryCommands(), MemoryDeviceCommands(), BalloonCommands(), NetworkCommands(),
+          VhostUserCommands(), StatsCommands(), FdCommands(), MonitorCommands()}) {
       for (const auto& command : family) {
         all.push_back(&command);
       }
