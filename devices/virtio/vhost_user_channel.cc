@@ -169,7 +169,9 @@ void VhostChannel::Flush() {
     const ssize_t sent = ::sendmsg(socket_.get(), &what, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
       if (errno != EAGAIN && errno != EINTR) {
-        return Break(format("cannot be told anything: {}", std::strerror(errno)));
+        const bool closed = errno == EPIPE || errno == ECONNRESET;
+        return Break(closed ? "has closed the connection"
+                            : format("cannot be told anything: {}", std::strerror(errno)));
       }
       return watch_.SetEvents(loop::Watch::kRead | loop::Watch::kWrite);
     }
