@@ -187,7 +187,7 @@ void VhostUser::Tell(VhostRequest request, const T& payload, std::span<const int
 }
 
 // What it calls user addresses are guest addresses: it needs no other.
-void VhostUser::Start(std::uint64_t driver_features, const SharedMemory& memory, std::uint64_t rings,
+void VhostUser::Start(std::uint64_t driver_features, const SharedRanges& memory, std::uint64_t rings,
                       std::span<const VhostDoorbells> doorbells) {
   if (memory.size() > kVhostMostRegions) {
     return Lose(format("takes {} ranges of memory, not {}", kVhostMostRegions, memory.size()));

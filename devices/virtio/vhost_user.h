@@ -66,7 +66,7 @@ class VhostUser {
   std::int64_t timeout_ns() const { return options_.timeout_ns; }
 
   // Connected. `memory` has what the rings are in, one behind the other from `rings` on, and all are empty.
-  void Start(std::uint64_t driver_features, const SharedMemory& memory, std::uint64_t rings,
+  void Start(std::uint64_t driver_features, const SharedRanges& memory, std::uint64_t rings,
              std::span<const VhostDoorbells> doorbells);
   // `stopped` is called once it has said that it is in none of its rings any more; not if it is lost before.
   void Stop(unsigned queues, std::function<void()> stopped = {});

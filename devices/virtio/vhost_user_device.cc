@@ -29,8 +29,8 @@ Result<UniqueFd> NewRingFile(std::uint64_t size) {
 
 }  // namespace
 
-SharedMemory FindSharedMemory(const memory::AddressSpace& space) {
-  SharedMemory found;
+SharedRanges FindSharedMemory(const memory::AddressSpace& space) {
+  SharedRanges found;
   for (const memory::FlatRange& range : space.view()->ranges()) {
     if (range.region->kind() != memory::RegionKind::kRam || range.readonly || range.region->ram()->fd() < 0) {
       continue;
@@ -213,7 +213,7 @@ void VhostUserDevice::StartRings() {
   ring_memory_ = std::move(*mapping);
   const std::uint64_t generation = context_.memory.generation();
   auto all = FindSharedMemory(context_.memory);
-  const auto guest = std::make_shared<const SharedMemory>(all);
+  const auto guest = std::make_shared<const SharedRanges>(all);
   all.push_back({.host = ring_memory_.data(),
                  .size = size,
                  .guest_address = kRingAddress,

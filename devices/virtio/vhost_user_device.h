@@ -22,7 +22,7 @@
 namespace gyre::virtio {
 
 // Guest memory as a back end can be given it: what is RAM and has a file that is mapped shared.
-SharedMemory FindSharedMemory(const memory::AddressSpace& space);
+SharedRanges FindSharedMemory(const memory::AddressSpace& space);
 
 class VhostUserDevice : public VirtioDevice, public VhostUserClient {
  public:

@@ -33,7 +33,7 @@ constexpr std::uint16_t kNoKicks = 1;
 
 }  // namespace
 
-VhostRing::VhostRing(std::span<std::byte> memory, std::shared_ptr<const SharedMemory> shared)
+VhostRing::VhostRing(std::span<std::byte> memory, std::shared_ptr<const SharedRanges> shared)
     : memory_(memory), shared_(std::move(shared)) {
   for (unsigned i = 0; i < kEntries; ++i) {
     slots_[i].next = static_cast<std::uint16_t>(i + 1);

@@ -29,7 +29,7 @@ struct SharedRange {
   int fd = -1;
   bool operator==(const SharedRange&) const = default;
 };
-using SharedMemory = std::vector<SharedRange>;
+using SharedRanges = std::vector<SharedRange>;
 
 class VhostRing {
  public:
@@ -41,7 +41,7 @@ class VhostRing {
   static constexpr std::size_t kBytes = 32'768;
 
   // `memory`: kBytes, zero; it outlives the ring.
-  VhostRing(std::span<std::byte> memory, std::shared_ptr<const SharedMemory> shared);
+  VhostRing(std::span<std::byte> memory, std::shared_ptr<const SharedRanges> shared);
   VhostRing(const VhostRing&) = delete;
   VhostRing& operator=(const VhostRing&) = delete;
   // Nothing is in flight.
@@ -75,7 +75,7 @@ class VhostRing {
   void Free(std::uint16_t head);
 
   std::span<std::byte> memory_;
-  std::shared_ptr<const SharedMemory> shared_;
+  std::shared_ptr<const SharedRanges> shared_;
   std::vector<Slot> slots_ = std::vector<Slot>(kEntries);
   std::uint16_t free_ = 0;  // the first of free_count_
   unsigned free_count_ = kEntries;
