@@ -136,6 +136,7 @@ class BusMemory : public devices::LoopTest {
     ram_ = memory::RamBlock::NewAnonymous("ram", kMiB).value();
     EXPECT_TRUE(root_->Add(0, memory::MemoryRegion::NewRam(topology_, "ram", ram_)));
     space_.emplace(topology_, "memory", root_);
+    device_space_.emplace(topology_, root_, 4 * kGiB, 8 * kGiB, nullptr);
     sharers_topology = &topology_;
   }
   ~BusMemory() override {
@@ -153,6 +154,7 @@ class BusMemory : public devices::LoopTest {
                            .io_threads = threads_,
                            .chardevs = chardevs_,
                            .disks = disks_,
+                           .space = *device_space_,
                            .ioapic = ioapic_,
                            .state_handlers = handlers_,
                            .new_irq_fd = [](Gsi) -> Result<UniqueFd> { return Fail(Error::Host("none")); },
@@ -160,7 +162,9 @@ class BusMemory : public devices::LoopTest {
                            .acpi = true,
                            .name = {},
                            .net_changed = {},
-                           .balloon_changed = {}},
+                           .vhost_user_changed = {},
+                           .balloon_changed = {},
+                           .memory_changed = {}},
                           devices));
     return handlers_.Notify(true, RunState::kRunning);
   }
@@ -213,6 +217,7 @@ class BusMemory : public devices::LoopTest {
   std::shared_ptr<memory::RamBlock> ram_;
   std::shared_ptr<memory::RamBlock> block_;
   std::optional<memory::AddressSpace> space_;
+  std::optional<virtio::DeviceSpace> device_space_;
   NoMsi msi_;
   devices::IoApic ioapic_{msi_, 32};
   devices::Chardevs chardevs_{*loop_};
