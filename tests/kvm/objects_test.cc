@@ -10,7 +10,8 @@ namespace {
 
 class Objects : public Control {
  protected:
-  Objects() {
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(Control::SetUp());
     process_.emplace(StartGuest(
         "echo",
         With({"--paused", "--name", "vm", "--cpus", "2", "--memory", "64M", "--iothread", "io", "--disk",
