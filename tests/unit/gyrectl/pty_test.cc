@@ -91,6 +91,15 @@ class OnTerminal {
     EXPECT_EQ(::tcgetattr(master_.get(), &state), 0);
     return (state.c_lflag & ICANON) == 0;
   }
+  // Somebody reads keys: what is typed before, the terminal may still take for lines, and Ctrl-C throws it
+  // away.
+  bool AwaitRaw() const {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (!raw() && std::chrono::steady_clock::now() < deadline) {
+      ::poll(nullptr, 0, 1);
+    }
+    return raw();
+  }
   const std::string& shown() const { return shown_; }
   void Forget() { shown_.clear(); }
 
@@ -295,13 +304,16 @@ TEST(Shell, CtrlC_DropsTheLineOrEndsTheCommand_AndTheHistoryIsKept) {
   {
     OnTerminal terminal(ShellWords(server));
     ASSERT_TRUE(terminal.WaitFor("gyre> ")) << terminal.shown();
+    ASSERT_TRUE(terminal.AwaitRaw());
     terminal.Type("query-status\r");
     ASSERT_TRUE(terminal.WaitFor("\"paused\"", "gyre> ")) << terminal.shown();
+    ASSERT_TRUE(terminal.AwaitRaw());
     terminal.Type("half a li");
     ASSERT_TRUE(terminal.WaitFor("half a li"));
     terminal.Type("\x03");
     ASSERT_TRUE(terminal.WaitFor("^C", "gyre> ")) << terminal.shown();
     terminal.Forget();
+    ASSERT_TRUE(terminal.AwaitRaw());
     terminal.Type("wait running\r");
     ASSERT_TRUE(terminal.WaitFor("wait running\r\n")) << terminal.shown();
     while (terminal.raw()) {  // the editor's end, from where Ctrl-C is a signal
@@ -310,6 +322,7 @@ TEST(Shell, CtrlC_DropsTheLineOrEndsTheCommand_AndTheHistoryIsKept) {
     terminal.Type("\x03");
     ASSERT_TRUE(terminal.WaitFor("interrupted", "gyre> ")) << terminal.shown();
     terminal.Forget();
+    ASSERT_TRUE(terminal.AwaitRaw());
     terminal.Type("query-status\r");
     EXPECT_TRUE(terminal.WaitFor("\"paused\"", "gyre> ")) << terminal.shown();
     terminal.Signal(SIGKILL);
