@@ -102,7 +102,7 @@ class BalloonDevice final : public VirtioDevice, public Balloon {
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     const Config config{.num_pages = target_, .actual = actual_};
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> in) override {
     if (offset != kActualAt || in.size() != sizeof(Le32)) {

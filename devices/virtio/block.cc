@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -107,7 +106,7 @@ class Block final : public VirtioDevice {
   Status Begin() { return control_.Begin(options_); }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
-    std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config_, offset, out);
   }
 
  protected:

@@ -141,7 +141,7 @@ class Console final : public VirtioDevice {
                                .rows = Le16(size.rows),
                                .max_ports = Le32(static_cast<std::uint32_t>(ports_.size())),
                                .emergency_write = Le32(0)};
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
   // Works in every state of the driver (5.3.4).
   void WriteConfig(std::uint64_t offset, std::span<const std::byte> in) override {

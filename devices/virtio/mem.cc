@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "gyre/base/endian.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/devices/saved_state.h"
 #include "gyre/devices/virtio/device_space.h"
 #include "gyre/devices/virtio/memory_device.h"
 
@@ -116,7 +116,7 @@ class MemDevice final : public VirtioDevice, public MemoryDevice {
                         .usable_region_size = usable_,
                         .plugged_size = blocks_->plugged(),
                         .requested_size = requested_};
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
   std::vector<std::byte> SaveState() const override;
   bool LoadState(std::span<const std::byte> bytes) override;
@@ -253,25 +253,21 @@ class MemDevice final : public VirtioDevice, public MemoryDevice {
 };
 
 std::vector<std::byte> MemDevice::SaveState() const {
-  std::vector<std::byte> bytes;
-  const auto append = [&bytes](const auto& record) {
-    const auto more = std::as_bytes(std::span(&record, 1));
-    bytes.insert(bytes.end(), more.begin(), more.end());
-  };
-  append(Saved{.requested = requested_, .usable = usable_});
+  devices::StateWriter writer(0);  // the transport's state has the version
+  writer.Put(Saved{.requested = requested_, .usable = usable_});
   for (const auto& run : blocks_->runs()) {
-    append(SavedRun{.offset = run.block_offset, .size = run.size});
+    writer.Put(SavedRun{.offset = run.block_offset, .size = run.size});
   }
-  return bytes;
+  return writer.Take().bytes;
 }
 
 // What the blocks hold is guest RAM, which others save and load.
 bool MemDevice::LoadState(std::span<const std::byte> bytes) {
+  devices::StateReader reader(bytes);
   Saved saved;
-  if (bytes.size() < sizeof(saved) || (bytes.size() - sizeof(saved)) % sizeof(SavedRun) != 0) {
+  if (!reader.Get(saved) || reader.left() % sizeof(SavedRun) != 0) {
     return false;
   }
-  std::memcpy(&saved, bytes.data(), sizeof(saved));
   const auto whole = [this](std::uint64_t size) { return size % options_.block_size == 0; };
   if (!whole(saved.requested) || !whole(saved.usable) || saved.requested > saved.usable ||
       saved.usable > options_.size || UnplugAll() != Reply::kAck) {
@@ -280,9 +276,7 @@ bool MemDevice::LoadState(std::span<const std::byte> bytes) {
   requested_ = saved.requested;
   usable_ = saved.usable;
   std::uint64_t behind = 0;  // the last one
-  for (auto rest = bytes.subspan(sizeof(saved)); !rest.empty(); rest = rest.subspan(sizeof(SavedRun))) {
-    SavedRun run;
-    std::memcpy(&run, rest.data(), sizeof(run));
+  for (SavedRun run; reader.Get(run);) {
     if (!whole(run.offset) || !whole(run.size) || run.size == 0 || run.offset < behind ||
         !FitsWithin(run.offset, run.size, usable_) || !blocks_->Plug(run.offset, run.size)) {
       return false;

@@ -3,7 +3,6 @@
 #include "devices/virtio/net.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -56,7 +55,7 @@ class Net final : public VirtioDevice, public Nic {
                                                (state_.announce ? kStatusAnnounce : 0));
     config.max_pairs = static_cast<std::uint16_t>(state_.backend->pairs());
     config.mtu = options_.mtu;
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
   std::vector<std::byte> SaveState() const override { return SaveNet(state_); }
   bool LoadState(std::span<const std::byte> bytes) override { return LoadNet(state_, bytes); }

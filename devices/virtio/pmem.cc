@@ -64,7 +64,7 @@ class PmemDevice final : public VirtioDevice, public MemoryDevice {
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     const Config config{.start = address_, .size = image_.size};
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
 
   // MemoryDevice.

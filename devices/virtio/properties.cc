@@ -60,6 +60,14 @@ std::optional<std::string_view> Properties::Get(std::string_view name) const {
   return found == values_.end() ? std::nullopt : std::optional<std::string_view>(found->second);
 }
 
+std::optional<std::string_view> Properties::OtherThan(std::span<const std::string_view> names,
+                                                      std::span<const PropertySpec> specs) const {
+  const auto other = std::ranges::find_if(specs, [&](const PropertySpec& spec) {
+    return Get(spec.name) && std::ranges::find(names, spec.name) == names.end();
+  });
+  return other == specs.end() ? std::nullopt : std::optional(other->name);
+}
+
 std::vector<std::string_view> Properties::All(std::string_view name) const {
   const auto [first, last] = values_.equal_range(name);
   std::vector<std::string_view> all;

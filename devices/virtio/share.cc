@@ -51,7 +51,7 @@ class Share final : public VhostUserDevice {
         std::unique_ptr<VhostUser> user)
       : VhostUserDevice(context, std::move(traits), std::move(tag), std::move(user)), config_(config) {}
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
-    std::memcpy(out.data(), std::as_bytes(std::span(&config_, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config_, offset, out);
   }
 
  private:

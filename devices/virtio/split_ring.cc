@@ -4,32 +4,12 @@
 #include <utility>
 
 #include "devices/virtio/ring.h"
+#include "devices/virtio/split_format.h"
 
 namespace gyre::virtio {
 namespace {
 
-// 2.7.5.
-struct Descriptor {
-  Le64 address;
-  Le32 size;
-  Le16 flags;
-  Le16 next;
-};
-static_assert(WirePod<Descriptor> && sizeof(Descriptor) == kDescriptorSize);
-
-// 2.7.8.
-struct UsedElement {
-  Le32 id;
-  Le32 written;
-};
-static_assert(WirePod<UsedElement> && sizeof(UsedElement) == 8);
-
-// 2.7.6 and 2.7.8: flags, index, then the ring; and behind it the other side's event.
-constexpr std::uint64_t kFlags = 0;
-constexpr std::uint64_t kIndex = 2;
-constexpr std::uint64_t kElements = 4;
-constexpr std::uint16_t kAvailableNoInterrupt = 1;
-constexpr std::uint16_t kUsedNoNotify = 1;
+using namespace split;  // NOLINT(google-build-using-namespace): what this file is about
 
 class SplitRing final : public Ring {
  public:

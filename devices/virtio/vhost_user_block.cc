@@ -27,7 +27,7 @@ class VhostUserBlock final : public VhostUserDevice {
     BlockConfig told;
     std::memcpy(&told, config().data(), sizeof(told));
     told.queues = static_cast<std::uint16_t>(traits().queues);
-    std::memcpy(out.data(), std::as_bytes(std::span(&told, 1)).subspan(offset).data(), out.size());
+    CopyConfig(told, offset, out);
   }
 };
 
@@ -36,10 +36,8 @@ class VhostUserBlock final : public VhostUserDevice {
 Result<std::unique_ptr<VirtioDevice>> OpenVhostUserBlock(const DeviceContext& context,
                                                          const Properties& properties,
                                                          std::span<const PropertySpec> specs) {
-  for (const PropertySpec& spec : specs) {
-    if (properties.Get(spec.name) && std::ranges::find(kKnown, spec.name) == kKnown.end()) {
-      return Fail(Error::Usage(format("{} does not go with vhost-user: it is the back end's", spec.name)));
-    }
+  if (const auto other = properties.OtherThan(kKnown, specs)) {
+    return Fail(Error::Usage(format("{} does not go with vhost-user: it is the back end's", *other)));
   }
   const auto queues = static_cast<unsigned>(TRY(properties.Number("queues", 1, 1, kMostBlockQueues)));
   const bool packed = TRY(properties.OnOff("packed", false));

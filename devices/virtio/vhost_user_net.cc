@@ -32,7 +32,7 @@ class VhostUserNet final : public VhostUserDevice, public Nic {
     config.status = static_cast<std::uint16_t>(carrier_ ? kStatusLinkUp : 0);
     config.max_pairs = std::uint16_t{1};
     config.mtu = options_.mtu;
-    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+    CopyConfig(config, offset, out);
   }
 
   // Nic. The frames are between the guest's ring and the back end: nobody here counts or filters them.
@@ -72,10 +72,8 @@ class VhostUserNet final : public VhostUserDevice, public Nic {
 
 Result<std::unique_ptr<VirtioDevice>> OpenVhostUserNet(const DeviceContext& context,
                                                        const Properties& properties) {
-  for (const PropertySpec& spec : kNetProperties) {
-    if (properties.Get(spec.name) && std::ranges::find(kKnown, spec.name) == kKnown.end()) {
-      return Fail(Error::Usage(format("{} does not go with vhost-user", spec.name)));
-    }
+  if (const auto other = properties.OtherThan(kKnown, kNetProperties)) {
+    return Fail(Error::Usage(format("{} does not go with vhost-user", *other)));
   }
   NetOptions options = TRY(ParseNetOptions(context, properties));
   const std::uint64_t offloads = options.offloads ? kNetGuestOffloads | kNetHostOffloads : 0;

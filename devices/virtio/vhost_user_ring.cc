@@ -4,34 +4,15 @@
 #include <atomic>
 #include <utility>
 
-#include "devices/virtio/ring.h"
-#include "gyre/base/endian.h"
+#include "devices/virtio/split_format.h"
 #include "gyre/base/format.h"
 
 namespace gyre::virtio {
-namespace {
-
-// 2.7.5 and 2.7.8.
-struct Descriptor {
-  Le64 address;
-  Le32 size;
-  Le16 flags;
-  Le16 next;
-};
-static_assert(WirePod<Descriptor> && sizeof(Descriptor) == 16);
-struct UsedElement {
-  Le32 id;
-  Le32 written;
-};
-static_assert(WirePod<UsedElement> && sizeof(UsedElement) == 8);
-
-// Of the available ring and of the used one alike: flags, index, entries.
-constexpr std::size_t kFlags = 0;
-constexpr std::size_t kIndex = 2;
-constexpr std::size_t kFirst = 4;
-constexpr std::uint16_t kNoKicks = 1;
-
-}  // namespace
+using split::Descriptor;
+using split::kElements;
+using split::kFlags;
+using split::kIndex;
+using split::UsedElement;
 
 VhostRing::VhostRing(std::span<std::byte> memory, std::shared_ptr<const SharedRanges> shared)
     : memory_(memory), shared_(std::move(shared)) {
@@ -89,7 +70,7 @@ VhostRing::PutResult VhostRing::Put(Chain& chain) {
   slots_[head].count = static_cast<std::uint16_t>(total);
   slots_[head].chain.emplace(std::move(chain));
   ++in_flight_;
-  *At<std::uint16_t>(kAvailable + kFirst + sizeof(std::uint16_t) * (available_ % kEntries)) = head;
+  *At<std::uint16_t>(kAvailable + kElements + sizeof(std::uint16_t) * (available_ % kEntries)) = head;
   ++available_;
   return PutResult::kDone;
 }
@@ -103,7 +84,7 @@ bool VhostRing::Publish() {
   std::atomic_ref(*At<std::uint16_t>(kAvailable + kIndex)).store(available_, std::memory_order_release);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const auto flags = std::atomic_ref(*At<std::uint16_t>(kUsed + kFlags)).load(std::memory_order_relaxed);
-  return (flags & kNoKicks) == 0;
+  return (flags & split::kUsedNoNotify) == 0;
 }
 
 std::optional<std::string> VhostRing::TakeUsed() {
@@ -114,7 +95,7 @@ std::optional<std::string> VhostRing::TakeUsed() {
   }
   for (; used_ != index; ++used_) {
     UsedElement element;
-    __builtin_memcpy(&element, &memory_[kUsed + kFirst + sizeof(element) * (used_ % kEntries)],
+    __builtin_memcpy(&element, &memory_[kUsed + kElements + sizeof(element) * (used_ % kEntries)],
                      sizeof(element));
     const std::uint32_t head = element.id;
     if (head >= kEntries || !slots_[head].chain) {

@@ -64,7 +64,7 @@ class VsockDevice final : public VirtioDevice, public Vsock {
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
     const Le64 cid = cid_;
-    std::memcpy(out.data(), std::as_bytes(std::span(&cid, 1)).subspan(offset).data(), out.size());
+    CopyConfig(cid, offset, out);
   }
   // Connections are not saved: their other ends are not.
   bool LoadState(std::span<const std::byte> bytes) override {

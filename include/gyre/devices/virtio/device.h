@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
@@ -20,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gyre/base/endian.h"
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/devices/chardevs.h"
@@ -159,6 +161,12 @@ class VirtioDevice {
     kLater,  // the device cannot take more now; it calls ServeAgain when it can
   };
   VirtioDevice(const DeviceContext& context, DeviceTraits traits);
+
+  // For ReadConfig: that part of a configuration space that reads as `config`.
+  template <WirePod T>
+  static void CopyConfig(const T& config, std::uint64_t offset, std::span<std::byte> out) {
+    std::memcpy(out.data(), std::as_bytes(std::span(&config, 1)).subspan(offset).data(), out.size());
+  }
 
   // Takes chains from the queue. On its loop. They may be completed here or later.
   virtual Served Serve(unsigned index, Queue& queue) = 0;

@@ -34,6 +34,9 @@ class Properties {
   std::optional<std::string_view> Get(std::string_view name) const;
   // Every one that was given, by name.
   const std::multimap<std::string, std::string, std::less<>>& all() const { return values_; }
+  // The first of `specs` that was given and is none of these; nothing if there is none.
+  std::optional<std::string_view> OtherThan(std::span<const std::string_view> names,
+                                            std::span<const PropertySpec> specs) const;
   // All values of one that may come several times, in the order given.
   std::vector<std::string_view> All(std::string_view name) const;
   Result<bool> OnOff(std::string_view name, bool otherwise) const;
