@@ -78,15 +78,17 @@ class Machine final : private LifecycleTarget {
   const IoThreads& io_threads() const { return io_threads_; }
   devices::Chardevs& chardevs() { return chardevs_; }
   const VirtioBus& virtio() const { return *virtio_; }
-  std::vector<virtio::Nic*> nics() const { return virtio_->nics(); }
-  std::vector<const virtio::VhostUserClient*> vhost_users() const { return virtio_->vhost_users(); }
+  std::vector<virtio::Nic*> nics() const { return virtio_->All<virtio::Nic>(); }
+  std::vector<const virtio::VhostUserClient*> vhost_users() const {
+    return virtio_->All<const virtio::VhostUserClient>();
+  }
   // Bytes that a guest has left beside a balloon of this size.
   std::uint64_t MemoryBeside(std::uint64_t balloon) const {
     return config_.memory.size - std::min(balloon, config_.memory.size);
   }
-  virtio::Balloon* balloon() const { return virtio_->balloon(); }
-  std::vector<virtio::MemoryDevice*> memory_devices() const { return virtio_->memory_devices(); }
-  const virtio::Vsock* vsock() const { return virtio_->vsock(); }
+  virtio::Balloon* balloon() const { return virtio_->One<virtio::Balloon>(); }
+  std::vector<virtio::MemoryDevice*> memory_devices() const { return virtio_->All<virtio::MemoryDevice>(); }
+  const virtio::Vsock* vsock() const { return virtio_->One<const virtio::Vsock>(); }
   const virtio::Disks& disks() const { return disks_; }
   // What it has done so far, for people; several lines.
   std::string Report() const;

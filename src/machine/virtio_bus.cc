@@ -14,6 +14,17 @@ namespace {
 // After what devices stand on, before what stands on them.
 constexpr int kDevicePriority = 10;
 
+// No two of a kind have the same.
+template <typename Role, typename IdOf>
+Status CheckId(const std::vector<Role*>& others, const virtio::VirtioDevice& device, const IdOf& id_of) {
+  const auto* const role = dynamic_cast<const Role*>(&device);
+  if (role != nullptr &&
+      std::ranges::any_of(others, [&](const Role* other) { return id_of(*other) == id_of(*role); })) {
+    return Fail(Error::Usage(format("id={}: is another one's", id_of(*role))));
+  }
+  return {};
+}
+
 }  // namespace
 
 unsigned VirtioSlots(bool acpi) {
@@ -87,21 +98,9 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
   Slot slot;
   slot.config = config;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
-  slot.nic = dynamic_cast<virtio::Nic*>(device.get());
-  slot.balloon = dynamic_cast<virtio::Balloon*>(device.get());
-  slot.memory = dynamic_cast<virtio::MemoryDevice*>(device.get());
-  slot.vhost_user = dynamic_cast<const virtio::VhostUserClient*>(device.get());
-  slot.vsock = dynamic_cast<const virtio::Vsock*>(device.get());
-  if (slot.nic != nullptr && std::ranges::any_of(nics(), [&slot](const virtio::Nic* other) {
-        return other->id() == slot.nic->id();
-      })) {
-    return Fail(Error::Usage(format("id={}: is another one's", slot.nic->id())));
-  }
-  if (slot.memory != nullptr && std::ranges::any_of(memory_devices(), [&slot](const auto* other) {
-        return other->info().id == slot.memory->info().id;
-      })) {
-    return Fail(Error::Usage(format("id={}: is another one's", slot.memory->info().id)));
-  }
+  TRY(CheckId(All<virtio::Nic>(), *device, [](const virtio::Nic& nic) { return nic.id(); }));
+  TRY(CheckId(All<virtio::MemoryDevice>(), *device,
+              [](const virtio::MemoryDevice& memory) { return memory.info().id; }));
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
                                            slot.transport->NewRegion(board.topology), 1));
@@ -148,46 +147,6 @@ std::vector<VirtioBus::Plugged> VirtioBus::plugged() const {
   return all;
 }
 
-std::vector<virtio::Nic*> VirtioBus::nics() const {
-  std::vector<virtio::Nic*> all;
-  for (const Slot& slot : slots_) {
-    if (slot.nic != nullptr) {
-      all.push_back(slot.nic);
-    }
-  }
-  return all;
-}
-
-std::vector<const virtio::VhostUserClient*> VirtioBus::vhost_users() const {
-  std::vector<const virtio::VhostUserClient*> all;
-  for (const Slot& slot : slots_) {
-    if (slot.vhost_user != nullptr) {
-      all.push_back(slot.vhost_user);
-    }
-  }
-  return all;
-}
-
-const virtio::Vsock* VirtioBus::vsock() const {
-  const auto found = std::ranges::find_if(slots_, [](const Slot& slot) { return slot.vsock != nullptr; });
-  return found == slots_.end() ? nullptr : found->vsock;
-}
-
-virtio::Balloon* VirtioBus::balloon() const {
-  const auto found = std::ranges::find_if(slots_, [](const Slot& slot) { return slot.balloon != nullptr; });
-  return found == slots_.end() ? nullptr : found->balloon;
-}
-
-std::vector<virtio::MemoryDevice*> VirtioBus::memory_devices() const {
-  std::vector<virtio::MemoryDevice*> all;
-  for (const Slot& slot : slots_) {
-    if (slot.memory != nullptr) {
-      all.push_back(slot.memory);
-    }
-  }
-  return all;
-}
-
 void VirtioBus::Reset() {
   for (const Slot& slot : slots_) {
     slot.transport->Reset();
@@ -219,6 +178,7 @@ std::string VirtioBus::Report() const {
   std::string text;
   for (unsigned i = 0; i < slots_.size(); ++i) {
     virtio::MmioTransport& transport = *slots_[i].transport;
+    const virtio::VirtioDevice* const device = &transport.device();
     const auto counters = transport.counters();
     text += format(
         "virtio {} ({}): {} interrupts for queues, {} for configuration; {} kicks by exit; {} writes "
@@ -231,27 +191,27 @@ std::string VirtioBus::Report() const {
         text += format("  {}: broken {} times\n", Name(violation), count);
       }
     }
-    if (const virtio::Nic* const nic = slots_[i].nic) {
+    if (const auto* const nic = dynamic_cast<const virtio::Nic*>(device)) {
       const auto carried = nic->counters();
       text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
                      carried.received.packets, carried.received.dropped, carried.sent.packets,
                      carried.sent.dropped);
     }
-    if (const virtio::VhostUserClient* const client = slots_[i].vhost_user) {
+    if (const auto* const client = dynamic_cast<const virtio::VhostUserClient*>(device)) {
       const auto info = client->info();
       text += format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n",
                      info.id, info.path, info.connected ? "there" : "not there", info.connections,
                      info.in_flight, info.resubmitted);
     }
-    if (const virtio::Balloon* const balloon = slots_[i].balloon) {
+    if (const auto* const balloon = dynamic_cast<const virtio::Balloon*>(device)) {
       text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),
                      balloon->returned());
     }
-    if (const virtio::MemoryDevice* const memory = slots_[i].memory) {
+    if (const auto* const memory = dynamic_cast<const virtio::MemoryDevice*>(device)) {
       const auto info = memory->info();
       text += format("  {}: {} bytes at {:#x}\n", info.id, info.size, info.address);
     }
-    if (const virtio::Vsock* const vsock = slots_[i].vsock) {
+    if (const auto* const vsock = dynamic_cast<const virtio::Vsock*>(device)) {
       const auto counted = vsock->counters();
       text += format(
           "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",

@@ -78,15 +78,23 @@ class VirtioBus {
     const virtio::MmioTransport& transport;
   };
   std::vector<Plugged> plugged() const;
-  // The network devices.
-  std::vector<virtio::Nic*> nics() const;
-  // Those whose back end is another process.
-  std::vector<const virtio::VhostUserClient*> vhost_users() const;
-  // Null without one.
-  const virtio::Vsock* vsock() const;
-  virtio::Balloon* balloon() const;
-  // By ascending address.
-  std::vector<virtio::MemoryDevice*> memory_devices() const;
+  // The devices that are a Nic, a MemoryDevice and so on, in the order of their slots.
+  template <typename Role>
+  std::vector<Role*> All() const {
+    std::vector<Role*> all;
+    for (const Slot& slot : slots_) {
+      if (auto* const role = dynamic_cast<Role*>(&slot.transport->device())) {
+        all.push_back(role);
+      }
+    }
+    return all;
+  }
+  // Of those that a machine has one of; null without.
+  template <typename Role>
+  Role* One() const {
+    const auto all = All<Role>();
+    return all.empty() ? nullptr : all.front();
+  }
   // Every device back to power-on, once what is in flight is complete.
   void Reset();
   // Runs `change`, which takes RAM out of the memory map, while no device has anything in flight or takes
@@ -101,11 +109,6 @@ class VirtioBus {
     virtio::DeviceConfig config;
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
-    virtio::Nic* nic = nullptr;  // the device, if it is one
-    virtio::Balloon* balloon = nullptr;
-    virtio::MemoryDevice* memory = nullptr;
-    const virtio::VhostUserClient* vhost_user = nullptr;
-    const virtio::Vsock* vsock = nullptr;   // the same
     memory::Placement place;                // gone before the transport
     std::vector<memory::Placement> shared;  // memory of the device's
     StateHandlers::Handle on_state;
