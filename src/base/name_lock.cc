@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 
 #include "gyre/base/format.h"
 
@@ -23,10 +25,33 @@ bool IsStillAt(int fd, const std::string& path) {
          ours.st_ino == there.st_ino;
 }
 
+std::string PathOf(const std::string& name) { return name + ".lock"; }
+
+// By /proc/locks, which says "FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE".
+bool HasLock(const struct stat& file) {
+  const std::string wanted =
+      format(" {:02x}:{:02x}:{} ", major(file.st_dev), minor(file.st_dev), file.st_ino);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    if (line.contains(" FLOCK ") && line.contains(wanted)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
+std::optional<bool> NameLock::IsTaken(const std::string& name) {
+  struct stat file = {};
+  if (::lstat(PathOf(name).c_str(), &file) == 0) {
+    return HasLock(file) ? std::optional(true) : std::nullopt;
+  }
+  return errno == ENOENT ? std::optional(false) : std::nullopt;
+}
+
 Result<NameLock> NameLock::Take(const std::string& name, const std::string& who) {
-  const std::string path = name + ".lock";
+  const std::string path = PathOf(name);
   for (int i = 0; i < kTries; ++i) {
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, kMode));
     if (!fd) {

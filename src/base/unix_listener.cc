@@ -141,34 +141,20 @@ UniqueFd AcceptFrom(int listener) {
   return UniqueFd(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
-Result<UnixListener> UnixListener::Open(const Config& config) {
+Result<UnixListener> UnixListener::Open(const Config& config, UniqueFd bound) {
   const bool abstract = config.path.starts_with('@');
   NameLock lock = abstract ? NameLock() : TRY(NameLock::Take(config.path, config.who));
-  UniqueFd fd = TRY(Bind(config));
+  UniqueFd fd = bound ? std::move(bound) : TRY(Bind(config));
   UnixListener listener(config.path, std::move(lock), std::move(fd));
-  TRY(listener.NoteFile(config));
-  return listener;
-}
-
-Result<UnixListener> UnixListener::Adopt(const Config& config, UniqueFd fd) {
-  const bool abstract = config.path.starts_with('@');
-  NameLock lock = abstract ? NameLock() : TRY(NameLock::Take(config.path, config.who));
-  UnixListener listener(config.path, std::move(lock), std::move(fd));
-  TRY(listener.NoteFile(config));
-  return listener;
-}
-
-Status UnixListener::NoteFile(const Config& config) {
-  if (config.path.starts_with('@')) {
-    return {};
+  if (!abstract) {
+    struct stat file = {};
+    if (::lstat(config.path.c_str(), &file) != 0) {
+      return Fail(Error::Sys(config.who, errno));
+    }
+    listener.device_ = file.st_dev;
+    listener.inode_ = file.st_ino;
   }
-  struct stat file = {};
-  if (::lstat(config.path.c_str(), &file) != 0) {
-    return Fail(Error::Sys(config.who, errno));
-  }
-  device_ = file.st_dev;
-  inode_ = file.st_ino;
-  return {};
+  return listener;
 }
 
 UnixListener::~UnixListener() {

@@ -170,10 +170,9 @@ Result<ListeningSocket> ListeningSocket::Open(SocketSpec spec) {
                                     .group = asked.group};
   if (asked.path.empty()) {
     socket.adopted_ = TRY(Adopt(asked));
-  } else if (asked.fd >= 0) {
-    socket.listener_.emplace(TRY(UnixListener::Adopt(config, TRY(Adopt(asked)))));
   } else {
-    socket.listener_.emplace(TRY(UnixListener::Open(config)));
+    UniqueFd bound = asked.fd >= 0 ? TRY(Adopt(asked)) : UniqueFd();
+    socket.listener_.emplace(TRY(UnixListener::Open(config, std::move(bound))));
   }
   // One that was handed to us may have an abstract name as well.
   sockaddr_un address{};

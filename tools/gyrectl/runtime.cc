@@ -1,18 +1,16 @@
 #include "tools/gyrectl/runtime.h"
 
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <system_error>
 
 #include "gyre/base/format.h"
+#include "gyre/base/name_lock.h"
 #include "gyre/base/unix_listener.h"
 
 namespace gyre::ctl {
@@ -29,19 +27,6 @@ std::string Environment(const char* name) {
 bool MayBeSocket(const std::string& path) {
   std::error_code error;
   return std::filesystem::is_socket(path, error) || error == std::errc::permission_denied;
-}
-
-// By /proc/locks, which says "FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE".
-bool HasLock(const struct stat& file) {
-  const std::string wanted =
-      format(" {:02x}:{:02x}:{} ", major(file.st_dev), minor(file.st_dev), file.st_ino);
-  std::ifstream locks("/proc/locks");
-  for (std::string line; std::getline(locks, line);) {
-    if (line.contains(" FLOCK ") && line.contains(wanted)) {
-      return true;
-    }
-  }
-  return false;
 }
 
 bool Refuses(const std::string& socket) {
@@ -93,15 +78,8 @@ std::vector<Vm> FindVms(const std::vector<std::string>& directories) {
   return vms;
 }
 
-// gyred locks NAME.lock as long as it serves NAME, and removes it at its end. One that is there may be
-// locked in a process that is not seen from here.
-std::optional<bool> IsServed(const Vm& vm) {
-  struct stat lock = {};
-  if (::lstat((vm.socket + ".lock").c_str(), &lock) == 0) {
-    return HasLock(lock) ? std::optional(true) : std::nullopt;
-  }
-  return errno == ENOENT ? std::optional(false) : std::nullopt;
-}
+// gyred has the name's lock as long as it serves it.
+std::optional<bool> IsServed(const Vm& vm) { return NameLock::IsTaken(vm.socket); }
 
 Outcome<Vm> ChooseVm(const std::vector<std::string>& directories, std::string_view name) {
   if (name.empty()) {

@@ -4,6 +4,7 @@
 // next.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "gyre/base/result.h"
@@ -17,6 +18,9 @@ class NameLock {
   NameLock() = default;
   // Does not wait. The error (kUsage) speaks of `who`: somebody else has it, or the file cannot be made.
   static Result<NameLock> Take(const std::string& name, const std::string& who);
+  // Whether somebody has it, found out without touching it. Nothing: it cannot be told, such as of a process
+  // that is not seen from here.
+  static std::optional<bool> IsTaken(const std::string& name);
   NameLock(NameLock&&) noexcept = default;
   NameLock& operator=(NameLock&&) = delete;
   NameLock(const NameLock&) = delete;

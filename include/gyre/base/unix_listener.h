@@ -56,10 +56,9 @@ class UnixListener {
     std::optional<gid_t> group = {};
     int backlog = 64;
   };
-  // Replaces a socket that a dead process has left, and nothing else.
-  static Result<UnixListener> Open(const Config& config);
-  // Around one that an earlier process of ours has bound to that name, and that listens still.
-  static Result<UnixListener> Adopt(const Config& config, UniqueFd fd);
+  // Replaces a socket that a dead process has left, and nothing else. `bound`: one that an earlier process of
+  // ours has bound to that name, and that listens still.
+  static Result<UnixListener> Open(const Config& config, UniqueFd bound = {});
   UnixListener(UnixListener&&) noexcept = default;
   UnixListener& operator=(UnixListener&&) = delete;
   UnixListener(const UnixListener&) = delete;
@@ -71,8 +70,6 @@ class UnixListener {
  private:
   UnixListener(std::string path, NameLock lock, UniqueFd fd)
       : path_(std::move(path)), lock_(std::move(lock)), fd_(std::move(fd)) {}
-
-  Status NoteFile(const Config& config);
 
   std::string path_;
   NameLock lock_;  // ends last
