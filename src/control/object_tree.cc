@@ -43,22 +43,34 @@ void AddVcpus(const kvm::Vcpus& vcpus, Object& board) {
   }
 }
 
-void AddDevices(const machine::VirtioBus& bus, Object& board) {
+// By their ids, or numbered within their options.
+std::vector<std::string> DeviceNames(const machine::VirtioBus& bus) {
   std::map<std::string_view, unsigned> made;
-  for (const auto& [config, where, transport] : bus.plugged()) {
-    const std::string_view option = config.module->option;
+  std::vector<std::string> names;
+  for (const auto& plugged : bus.plugged()) {
+    const std::string_view option = plugged.config.module->option;
     const unsigned number = made[option]++;
-    const auto id = config.properties.Get("id");
-    Object device{.name = id ? std::string(*id) : format("{}{}", option, number),
+    const auto id = plugged.config.properties.Get("id");
+    names.push_back(id ? std::string(*id) : format("{}{}", option, number));
+  }
+  return names;
+}
+
+void AddDevices(const machine::VirtioBus& bus, Object& board) {
+  auto names = DeviceNames(bus);
+  auto name = names.begin();
+  for (const auto& [config, where, transport] : bus.plugged()) {
+    Object device{.name = std::move(*name++),
                   .type = DeviceType(*config.module),
                   .properties = {Number("address", where.address), Number("interrupt", where.gsi),
                                  Truth("realized", true)}};
-    for (const auto& [name, value] : config.properties.all()) {
-      if (std::ranges::find(device.properties, name, &Object::Property::name) == device.properties.end()) {
-        device.properties.push_back(Text(name, value));
+    for (const auto& [property, value] : config.properties.all()) {
+      if (std::ranges::find(device.properties, property, &Object::Property::name) ==
+          device.properties.end()) {
+        device.properties.push_back(Text(property, value));
       }
     }
-    Add(Container(board, option), std::move(device));
+    Add(Container(board, config.module->option), std::move(device));
   }
 }
 
@@ -83,6 +95,16 @@ void SetPaths(Object& object, const std::string& path) {
 }
 
 }  // namespace
+
+std::vector<std::string> DevicePaths(const machine::VirtioBus& bus) {
+  auto paths = DeviceNames(bus);
+  auto path = paths.begin();
+  for (const auto& plugged : bus.plugged()) {
+    *path = format("/machine/{}/{}", plugged.config.module->option, *path);
+    ++path;
+  }
+  return paths;
+}
 
 std::string DeviceType(const virtio::Module& module) { return format("virtio-{}", module.option); }
 

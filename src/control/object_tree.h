@@ -35,6 +35,8 @@ Object BuildObjectTree(const Services& services);
 // "/": the root itself. Null if there is none of that path; a path without a leading slash is the one object
 // that has it as its end.
 const Object* FindObject(const Object& root, std::string_view path);
+// Where the bus's devices are in it, in the order of its slots.
+std::vector<std::string> DevicePaths(const machine::VirtioBus& bus);
 // What an object of a device's module is called.
 std::string DeviceType(const virtio::Module& module);
 

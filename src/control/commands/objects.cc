@@ -138,16 +138,11 @@ Outcome ListTypeProperties(Call& call) { return PropertiesOf(call, "Class"); }
 // Calls visit(path, a plugged device), in their order.
 template <typename Visit>
 void ForEachVirtio(const Call& call, const Visit& visit) {
-  const Object root = BuildObjectTree(call.services);
-  for (const auto& plugged : call.services.machine->virtio().plugged()) {
-    const std::string_view option = plugged.config.module->option;
-    const Object* const container = FindObject(root, format("/machine/{}", option));
-    for (const Object& object : container->children) {
-      const auto address = std::ranges::find(object.properties, "address", &Object::Property::name);
-      if (address->value == plugged.where.address) {
-        visit(format("/machine/{}/{}", option, object.name), plugged);
-      }
-    }
+  const machine::VirtioBus& bus = call.services.machine->virtio();
+  const auto paths = DevicePaths(bus);
+  auto path = paths.begin();
+  for (const auto& plugged : bus.plugged()) {
+    visit(*path++, plugged);
   }
 }
 
