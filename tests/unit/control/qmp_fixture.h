@@ -112,6 +112,22 @@ class Qmp : public ServerTest {
     oob_thread = {};
     Serve(&TestCommands);
   }
+  // So many clients that send this and no more, of which some are cut off, but not all.
+  std::vector<TestClient> FewerStayOf(std::size_t count, const std::string& value) {
+    std::vector<TestClient> clients;
+    for (std::size_t i = 0; i < count; ++i) {
+      clients.push_back(ConnectAndNegotiate());
+      std::string_view rest = value;
+      EXPECT_TRUE(RunUntil([&] {
+        rest.remove_prefix(clients.back().Put(rest));
+        clients.back().Take();
+        return rest.empty() || clients.back().ended;
+      }));
+    }
+    EXPECT_TRUE(RunUntil([&] { return server_->clients() < count; }));
+    EXPECT_GT(server_->clients(), 0U);
+    return clients;
+  }
 };
 
 inline std::string Echoed(std::string_view text) { return format(R"({{"return": {{"text": "{}"}}}})", text); }

@@ -154,18 +154,7 @@ TEST_F(Qmp, ValuesWithoutAnEnd_AreBoundedForAllTogether) {
   for (int i = 0; i < 21'000; ++i) {
     value += R"({"12345678901234567890": []},)";
   }
-  std::vector<TestClient> clients;
-  for (std::size_t i = 0; i < kClients; ++i) {
-    clients.push_back(ConnectAndNegotiate());
-    std::string_view rest = value;
-    EXPECT_TRUE(RunUntil([&] {
-      rest.remove_prefix(clients.back().Put(rest));
-      clients.back().Take();
-      return rest.empty() || clients.back().ended;
-    }));
-  }
-  EXPECT_TRUE(RunUntil([this] { return server_->clients() < kClients; }));
-  EXPECT_GT(server_->clients(), 0U);
+  const auto clients = FewerStayOf(kClients, value);
   auto other = ConnectAndNegotiate();
   EXPECT_EQ(Ask(other, EchoRequest("still here")), Echoed("still here"));
 }
@@ -174,18 +163,7 @@ TEST_F(Qmp, ValuesWithoutAnEnd_AreBoundedForAllTogether) {
 TEST_F(Qmp, LongStringsInAValueWithoutAnEnd_AreBoundedForAllTogether) {
   constexpr std::size_t kClients = 60;
   const std::string value = "[\"" + std::string(1'000'000, 'a') + "\", ";
-  std::vector<TestClient> clients;
-  for (std::size_t i = 0; i < kClients; ++i) {
-    clients.push_back(ConnectAndNegotiate());
-    std::string_view rest = value;
-    EXPECT_TRUE(RunUntil([&] {
-      rest.remove_prefix(clients.back().Put(rest));
-      clients.back().Take();
-      return rest.empty() || clients.back().ended;
-    }));
-  }
-  EXPECT_TRUE(RunUntil([this] { return server_->clients() < kClients; }));
-  EXPECT_GT(server_->clients(), 0U);
+  const auto clients = FewerStayOf(kClients, value);
 }
 
 TEST_F(Qmp, EachByteAlone_IsUnderstood) {
