@@ -135,11 +135,12 @@ await_file() {
   done
 }
 
-# serve_blocks: a qcow2 image by vhost-user.
+# serve_blocks: a qcow2 image by vhost-user; written through, or its death would lose what it has told as written and holds
+# back until a flush.
 serve_blocks() {
   rm -f "$blocks"
   qemu-storage-daemon --blockdev driver=file,node-name=file,filename="$work/qcow2" --blockdev driver=qcow2,node-name=image,file=file \
-    --export type=vhost-user-blk,id=disk,node-name=image,writable=on,addr.type=unix,addr.path="$blocks" 2>>"$work/servers" &
+    --export type=vhost-user-blk,id=disk,node-name=image,writable=on,writethrough=on,addr.type=unix,addr.path="$blocks" 2>>"$work/servers" &
   block_server=$!
   await_file "$blocks"
 }
