@@ -116,9 +116,11 @@ Result<IoThreads> IoThreads::Create(loop::MainLoop& loop, const std::vector<IoTh
 
 Result<std::vector<loop::IoThread*>> IoThreads::Named(std::string_view ids) const {
   std::vector<loop::IoThread*> named;
-  while (!ids.empty()) {
-    const auto id = ids.substr(0, ids.find(':'));
-    ids.remove_prefix(std::min(ids.size(), id.size() + 1));
+  for (bool more = !ids.empty(); more;) {
+    const auto end = ids.find(':');
+    const auto id = ids.substr(0, end);
+    more = end != std::string_view::npos;
+    ids.remove_prefix(more ? end + 1 : ids.size());
     const auto found =
         std::ranges::find_if(entries_, [id](const Entry& entry) { return entry.config.id == id; });
     if (found == entries_.end()) {

@@ -95,7 +95,7 @@ TEST_F(IoThreadsTest, NamesMeanThreadsInTheirOrderAndMayRepeat) {
 TEST_F(IoThreadsTest, ANameOfNoThreadIsRefused) {
   const auto threads = Make({"a"});
   ASSERT_TRUE(threads);
-  for (const std::string text : {"b", "a:b", "aa", "a::a", ":a"}) {
+  for (const std::string text : {"b", "a:b", "aa", "a::a", ":a", "a:"}) {
     const auto named = threads->Named(text);
     ASSERT_FALSE(named) << text;
     EXPECT_EQ(named.error().kind(), ErrorKind::kUsage);
