@@ -1,15 +1,12 @@
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +14,7 @@
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
 #include "gyre/base/types.h"
+#include "gyre/base/unix_listener.h"
 
 namespace gyre::devices {
 namespace {
@@ -24,17 +22,7 @@ namespace {
 constexpr std::size_t kRingSize = 64 * kKiB;  // bytes of output kept for a late client
 // Bytes of input kept of clients that have gone before the guest took them: more than a socket holds.
 constexpr std::size_t kMaxLeftOver = 512 * kKiB;
-
-sockaddr_un AddressOf(const std::string& path) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  std::memcpy(&address.sun_path[0], path.data(), path.size());
-  return address;
-}
-
-int ConnectTo(int fd, const sockaddr_un& address) {
-  return ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-}
+constexpr int kBacklog = 8;
 
 // Where a socket is bound: a path, "@NAME" in the abstract namespace, or nothing.
 std::string OwnAddress(int fd) {
@@ -54,30 +42,17 @@ std::string OwnAddress(int fd) {
   return path.substr(0, path.find('\0'));
 }
 
-// Removes a socket that a dead process has left; one that answers is in use.
-Status RemoveStale(const std::string& path, const sockaddr_un& address) {
-  struct stat status = {};
-  if (::lstat(path.c_str(), &status) != 0) {
-    return {};  // nothing there, or bind will say what is wrong
-  }
-  if (!S_ISSOCK(status.st_mode)) {
-    return Fail(Error::Usage(format("unix:{}: exists and is not a socket", path)));
-  }
-  const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!probe) {
-    return Fail(Error::Sys("socket", errno));
-  }
-  if (ConnectTo(probe.get(), address) == 0 || errno == EAGAIN) {
-    return Fail(Error::Usage(format("unix:{}: somebody else listens on it", path)));
-  }
-  if (errno != ECONNREFUSED) {
-    return Fail(Error::Sys(format("unix:{}", path), errno, ErrorKind::kUsage));
-  }
-  if (::unlink(path.c_str()) != 0) {
-    return Fail(Error::Sys(format("unlink {}", path), errno, ErrorKind::kUsage));
-  }
-  return {};
-}
+// One that we have bound ourselves, or one that listened already, whose file is not ours to remove.
+class Listener {
+ public:
+  explicit Listener(UnixListener own) : own_(std::move(own)) {}
+  explicit Listener(UniqueFd passed) : passed_(std::move(passed)) {}
+  int fd() const { return own_ ? own_->fd() : passed_.get(); }
+
+ private:
+  std::optional<UnixListener> own_;
+  UniqueFd passed_;
+};
 
 // The last kRingSize bytes of a stream, by their position in it.
 class OutputRing {
@@ -111,24 +86,22 @@ class OutputRing {
 
 class UnixBackend final : public CharBackend {
  public:
-  UnixBackend(loop::MainLoop& loop, UniqueFd listener, std::string path, const struct stat& file)
+  UnixBackend(loop::MainLoop& loop, Listener listener, std::string path)
       : loop_(loop),
         path_(std::move(path)),
-        file_(file),
         listener_(std::move(listener)),
-        accept_watch_(loop, listener_.get(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }),
+        accept_watch_(loop, listener_.fd(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }),
         deliver_(loop, [this] { DeliverLeftOver(); }),
         room_(loop, [this] { TellRoom(); }) {}
   UnixBackend(const UnixBackend&) = delete;
   UnixBackend& operator=(const UnixBackend&) = delete;
-  ~UnixBackend() override;
 
   std::size_t Write(std::span<const std::uint8_t> bytes) override;
   void SetFrontend(CharFrontend* frontend) override;
   void ResumeInput() override;
   std::string filename() const override { return "unix:" + path_; }
   bool open() const override { return static_cast<bool>(client_.fd); }
-  int listener() const override { return listener_.get(); }
+  int listener() const override { return listener_.fd(); }
 
  private:
   void OnConnection();
@@ -147,8 +120,7 @@ class UnixBackend final : public CharBackend {
 
   loop::MainLoop& loop_;
   const std::string path_;
-  const struct stat file_;
-  UniqueFd listener_;
+  const Listener listener_;
   loop::Watch accept_watch_;
   loop::BottomHalf deliver_;
   loop::BottomHalf room_;
@@ -167,15 +139,6 @@ class UnixBackend final : public CharBackend {
   std::vector<std::uint8_t> left_over_;  // input of clients that have gone
   unsigned events_ = 0;
 };
-
-UnixBackend::~UnixBackend() {
-  struct stat now = {};
-  const bool ours =
-      ::lstat(path_.c_str(), &now) == 0 && now.st_dev == file_.st_dev && now.st_ino == file_.st_ino;
-  if (ours) {
-    ::unlink(path_.c_str());
-  }
-}
 
 // Of a terminal all counts as taken: the ring keeps what a slow client has not got yet, and
 // forgets the oldest when it must.
@@ -247,7 +210,7 @@ void UnixBackend::UpdateEvents() {
 }
 
 void UnixBackend::OnConnection() {
-  UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  UniqueFd fd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC));
   if (!fd) {
     return;
   }
@@ -370,9 +333,9 @@ Status CheckUnixPath(const std::string& path) {
   if (path.empty() || path.contains('\0')) {
     return Fail(Error::Usage("unix: needs a path after it"));
   }
-  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
-    return Fail(Error::Usage(format("unix:{}: a socket's path has at most {} characters", path,
-                                    sizeof(sockaddr_un::sun_path) - 1)));
+  if (path.size() > kMaxUnixPath) {
+    return Fail(
+        Error::Usage(format("unix:{}: a socket's path has at most {} characters", path, kMaxUnixPath)));
   }
   return {};
 }
@@ -389,31 +352,14 @@ Result<std::unique_ptr<CharBackend>> NewPassedUnixBackend(loop::MainLoop& loop, 
   }
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-  // No file is ours to remove.
-  constexpr struct stat kNone = {};
-  return std::make_unique<UnixBackend>(loop, std::move(listener), OwnAddress(fd), kNone);
+  return std::make_unique<UnixBackend>(loop, Listener(std::move(listener)), OwnAddress(fd));
 }
 
 Result<std::unique_ptr<CharBackend>> NewUnixBackend(loop::MainLoop& loop, const std::string& path) {
   TRY(CheckUnixPath(path));
-  const sockaddr_un address = AddressOf(path);
-  TRY(RemoveStale(path, address));
-  UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!listener) {
-    return Fail(Error::Sys("socket", errno));
-  }
-  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return Fail(Error::Sys(format("bind unix:{}", path), errno, ErrorKind::kUsage));
-  }
-  // Nobody gets in between: connections are refused until listen.
-  struct stat file = {};
-  if (::chmod(path.c_str(), 0660) != 0 || ::listen(listener.get(), 8) != 0 ||
-      ::lstat(path.c_str(), &file) != 0) {
-    const int error = errno;
-    ::unlink(path.c_str());
-    return Fail(Error::Sys(format("listen on unix:{}", path), error, ErrorKind::kUsage));
-  }
-  return std::make_unique<UnixBackend>(loop, std::move(listener), path, file);
+  auto listener =
+      TRY(UnixListener::Open({.path = path, .who = format("unix:{}", path), .backlog = kBacklog}));
+  return std::make_unique<UnixBackend>(loop, Listener(std::move(listener)), path);
 }
 
 }  // namespace gyre::devices
