@@ -3,11 +3,6 @@ import dataclasses
 import itertools
 
 SERIES = ("6.1", "6.12")
-# For the guest, in this order.
-MODULES = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
-           "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
-           "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
-           "virtio_pmem", "fuse", "virtiofs")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making

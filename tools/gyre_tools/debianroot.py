@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import tempfile
 
-from . import util
+from . import kernels, util
 
 PACKAGES = ("systemd", "systemd-sysv", "udev", "kmod", "libedit2", "iproute2", "passt")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -31,7 +31,7 @@ def image(files, links, kernel):
     """
     packages = base()
     directory = util.CACHE / "debianroot"
-    modules = kernel.modules(("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun"))
+    modules = kernel.modules(kernels.OUTER)
     files = dict(files) | {f"/modules/{order:02}-{module.name}": module for order, module in enumerate(modules)}
     links = dict(links) | {f"/etc/systemd/system/{unit}": "/dev/null" for unit in MASKED}
     target = directory / f"root-{_key(packages, files, links)}.ext4"

@@ -15,13 +15,13 @@ import zlib
 
 from . import util
 
-# What a machine of ours or a guest may load, by file name, in the order of their needs.
-MODULES = ("irqbypass", "kvm", "kvm-amd", "kvm-intel", "qemu_fw_cfg", "virtio_ring", "virtio",
-           "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio", "virtio_blk",
-           "failover", "net_failover", "virtio_net", "tun", "button", "evdev", "watchdog", "wdat_wdt",
-           "virtio-rng", "virtio_console", "vsock", "vmw_vsock_virtio_transport_common",
-           "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
-           "virtio_pmem", "fuse", "virtiofs")
+# By file name, in the order of their needs: what a machine loads that runs VMs itself, and what a guest of ours does.
+OUTER = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun")
+GUEST = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
+         "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
+         "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
+         "virtio_pmem", "fuse", "virtiofs")
+MODULES = OUTER + GUEST  # that are unpacked
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 
 
@@ -39,7 +39,7 @@ class Kernel:
     def vmlinux(self):
         return self.directory / "vmlinux"
 
-    def modules(self, names=MODULES):
+    def modules(self, names):
         """Paths of those modules that this kernel does not have built in, in the given order."""
         paths = (self.directory / "modules" / f"{name}.ko" for name in names)
         return [path for path in paths if path.exists()]

@@ -30,7 +30,6 @@ FAILURE = 21
 START_BOUND = 60                  # seconds to the start of the script; 4 are usual on an idle machine
 IMAGES_KEPT = 4
 TROUBLE = re.compile(r"soft lockup|BUG: |Call Trace|Kernel panic")
-MODULES = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun")  # in the order of their needs
 HERE = pathlib.Path(__file__).resolve().parent
 INIT = HERE / "nested_init.sh"
 LOAD_KVM = HERE / "load_kvm.sh"
@@ -135,7 +134,7 @@ def build_image(files, kernel):
     sources["/bin/outb"] = build.helper("outb")
     sources["/init"] = INIT
     sources["/load_kvm.sh"] = LOAD_KVM
-    for order, module in enumerate(kernel.modules(MODULES)):
+    for order, module in enumerate(kernel.modules(kernels.OUTER)):
         sources[f"/modules/{order:02}-{module.name}"] = module
     directory = util.CACHE / "nested"
     directory.mkdir(parents=True, exist_ok=True)
