@@ -10,22 +10,20 @@ namespace gyre::kvm {
 Vcpus::Vcpus(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Vcpus::~Vcpus() = default;
 
-Result<std::unique_ptr<Vcpus>> Vcpus::Create(Vm& vm, const System& system, memory::AddressSpace& memory,
-                                             memory::AddressSpace& io, const VcpusConfig& config) {
+Result<std::unique_ptr<Vcpus>> Vcpus::Start(Vm& vm, const System& system, memory::AddressSpace& memory,
+                                            memory::AddressSpace& io, unsigned count) {
   const unsigned most = std::min(system.limits().max_vcpus, kMaxCount);
-  if (config.count == 0 || config.count > most) {
-    return Fail(Error::Usage(format("{} vCPUs: this host can do 1 to {}", config.count, most)));
-  }
-  if (!vm.has_irq_chip()) {
-    return Fail(Error::Host("vCPUs need the irq chip first"));
+  if (count == 0 || count > most) {
+    return Fail(Error::Usage(format("{} vCPUs: this host can do 1 to {}", count, most)));
   }
   TRY(InstallKickSignal());
   auto impl = std::make_unique<Impl>(
-      Impl::Environment{.vm = vm, .system = system, .memory = memory, .io = io}, config, TRY(NewEventFd()));
+      Impl::Environment{.vm = vm, .system = system, .memory = memory, .io = io}, count, TRY(NewEventFd()));
   TRY(impl->StartThreads());
   return std::unique_ptr<Vcpus>(new Vcpus(std::move(impl)));
 }
 
+Status Vcpus::Begin(const VcpuParts& parts) { return impl_->Begin(parts); }
 Status Vcpus::WaitReady() { return impl_->WaitReady(); }
 unsigned Vcpus::count() const { return impl_->count(); }
 void Vcpus::PauseAll() { impl_->PauseAll(); }

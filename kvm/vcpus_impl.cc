@@ -40,7 +40,7 @@ class BigLockRelease {
 
 }  // namespace
 
-Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, UniqueFd event_fd)
+Vcpus::Impl::Impl(const Environment& environment, unsigned count, UniqueFd event_fd)
     : big_lock_(environment.memory.topology().big_lock()),
       vm_(environment.vm),
       system_(environment.system),
@@ -51,19 +51,15 @@ Vcpus::Impl::Impl(const Environment& environment, const VcpusConfig& config, Uni
               .big_lock = big_lock_,
               .memory = environment.memory,
               .io = environment.io,
-              .ioapic = config.ioapic,
-              .ext_int = config.ext_int,
-              .bus_errors = config.bus_errors,
               .mailbox = mailbox_,
               .coalesced = coalesced_,
               .coalesced_page = system_.limits().coalesced_page,
               .dirty_rings = vm_.dirty_rings()} {
-  plan_.vcpu_count = config.count;
-  for (std::uint32_t i = 0; i < config.count; ++i) {
+  plan_.vcpu_count = count;
+  for (std::uint32_t i = 0; i < count; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));
     seats_.push_back(std::make_unique<Seat>());
   }
-  vm_.SetVcpuHolder(this);
 }
 
 Vcpus::Impl::~Impl() {
@@ -91,6 +87,28 @@ Status Vcpus::Impl::StartThreads() {
     return Fail(Error::Sys("starting a vCPU's thread", error.code().value()));
   }
   return {};
+}
+
+Status Vcpus::Impl::Begin(const VcpuParts& parts) {
+  if (!vm_.has_irq_chip()) {
+    return Fail(Error::Host("vCPUs need the irq chip first"));
+  }
+  shared_.ioapic = parts.ioapic;
+  shared_.ext_int = parts.ext_int;
+  shared_.bus_errors = parts.bus_errors;
+  vm_.SetVcpuHolder(this);
+  const MutexLock lock(mutex_);
+  begun_ = true;
+  progress_.NotifyAll();
+  return {};
+}
+
+bool Vcpus::Impl::AwaitBegin() {
+  const MutexLock lock(mutex_);
+  while (!begun_ && !quitting_) {
+    progress_.Wait(mutex_);
+  }
+  return begun_;
 }
 
 std::optional<std::size_t> Vcpus::Impl::Self() const {
@@ -121,18 +139,23 @@ void Vcpus::Impl::ThreadMain(std::size_t index) {
 }
 
 Status Vcpus::Impl::CreateVcpu(std::size_t index) {
-  Vcpu& vcpu = *vcpus_[index];
-  TRY(vcpu.Open());
-  std::call_once(cpuid_once_, [this, &vcpu] { cpuid_status_ = LoadSupportedCpuid(vcpu.fd()); });
-  if (!cpuid_status_) {
+  std::call_once(cpuid_once_, [this] { cpuid_status_ = LoadSupportedCpuid(); });
+  if (!AwaitBegin() || !cpuid_status_) {
     return cpuid_status_;
   }
+  Vcpu& vcpu = *vcpus_[index];
+  TRY(vcpu.Open());
+  // Refused where the host's TSC is not stable: then the guest has to measure it.
+  std::call_once(tsc_once_, [this, &vcpu] {
+    plan_.tsc_khz =
+        static_cast<std::uint32_t>(Call(vcpu.fd(), KVM_GET_TSC_KHZ, "KVM_GET_TSC_KHZ").value_or(0));
+  });
   const auto cpuid =
       EditCpuid({supported_->entries, supported_->nent}, plan_, VcpuIndex(static_cast<std::uint32_t>(index)));
   return vcpu.Configure(cpuid);
 }
 
-Status Vcpus::Impl::LoadSupportedCpuid(int vcpu_fd) {
+Status Vcpus::Impl::LoadSupportedCpuid() {
   for (std::uint32_t room = 128;; room *= 2) {
     supported_ = NewFlexible<kvm_cpuid2, kvm_cpuid_entry2>(room);
     supported_->nent = room;
@@ -147,8 +170,6 @@ Status Vcpus::Impl::LoadSupportedCpuid(int vcpu_fd) {
   }
   plan_.tsc_deadline_timer =
       TRY(Call(system_.fd(), KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CHECK_EXTENSION")) > 0;
-  // Refused where the host's TSC is not stable: then the guest has to measure it.
-  plan_.tsc_khz = static_cast<std::uint32_t>(Call(vcpu_fd, KVM_GET_TSC_KHZ, "KVM_GET_TSC_KHZ").value_or(0));
   return {};
 }
 

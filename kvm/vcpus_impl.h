@@ -32,12 +32,13 @@ struct Vcpus::Impl final : VcpuHolder {
     memory::AddressSpace& io;
   };
 
-  Impl(const Environment& environment, const VcpusConfig& config, UniqueFd event_fd);
+  Impl(const Environment& environment, unsigned count, UniqueFd event_fd);
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl() override;
 
   Status StartThreads();
+  Status Begin(const VcpuParts& parts);
   Status WaitReady();
   void PauseAll();
   void ResumeAll();
@@ -80,7 +81,9 @@ struct Vcpus::Impl final : VcpuHolder {
   std::optional<std::size_t> Self() const;
   void ThreadMain(std::size_t index);
   Status CreateVcpu(std::size_t index);
-  Status LoadSupportedCpuid(int vcpu_fd);
+  Status LoadSupportedCpuid();
+  // False if it is the end instead.
+  bool AwaitBegin();
   // Serves requests until the vCPU may run; false when it is to end.
   bool AwaitRun(std::size_t index);
   // One request, the most urgent; false if none stands in the way of running.
@@ -109,11 +112,13 @@ struct Vcpus::Impl final : VcpuHolder {
   // The same for all; by the first thread that needs it.
   std::once_flag cpuid_once_;
   Status cpuid_status_;
+  std::once_flag tsc_once_;
   Flexible<kvm_cpuid2> supported_;
   CpuidPlan plan_;
 
   Mutex mutex_;
-  CondVar progress_;  // a pause, an end of work, a readiness, a new work, a resume
+  CondVar progress_;  // a pause, an end of work, a readiness, a new work, a resume, the beginning
+  bool begun_ GUARDED_BY(mutex_) = false;
   bool quitting_ GUARDED_BY(mutex_) = false;
   unsigned exclusive_ GUARDED_BY(mutex_) = 0;  // who is in RunExclusive, or waits there
   std::vector<std::unique_ptr<Seat>> seats_ GUARDED_BY(mutex_);

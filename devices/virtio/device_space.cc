@@ -8,9 +8,9 @@ namespace gyre::virtio {
 
 Result<std::uint64_t> DeviceSpace::Take(std::uint64_t size) {
   const auto start = CheckedAlignUp(next_, kAlignment);
-  if (!start || *start > end_ || size > end_ - *start) {
+  if (const std::uint64_t end = end_(); !start || *start > end || size > end - *start) {
     return Fail(Error::Usage(
-        format("{} MiB: the guest's processors address no more than {} MiB", size / kMiB, end_ / kMiB)));
+        format("{} MiB: the guest's processors address no more than {} MiB", size / kMiB, end / kMiB)));
   }
   next_ = *start + size;
   return *start;

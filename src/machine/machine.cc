@@ -120,13 +120,15 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineConfig& config,
   memory::Transaction build(machine->topology_);
   TRY(machine->CreateVm(system));
   timeline.Mark("VM created");
+  machine->vcpus_ =
+      TRY(kvm::Vcpus::Start(*machine->vm_, system, machine->memory_space_, machine->io_space_, config.vcpus));
   TRY(machine->CreateMemory());
   TRY(machine->CreateDevices());
   TRY(machine->CreateVirtio());
   TRY(build.Commit());
   TRY(machine->ConnectListeners());
   timeline.Mark("memory ready");
-  TRY(machine->CreateVcpus(system));
+  TRY(machine->BeginVcpus());
   machine->ConnectClock();
   // While the vCPUs' threads make theirs.
   machine->PrepareTables();
@@ -294,13 +296,10 @@ Status Machine::ConnectListeners() {
   return {};
 }
 
-Status Machine::CreateVcpus(const kvm::System& system) {
+Status Machine::BeginVcpus() {
   TRY(vm_->CreateIrqChip());
-  vcpus_ = TRY(kvm::Vcpus::Create(*vm_, system, memory_space_, io_space_,
-                                  {.count = config_.vcpus,
-                                   .ioapic = &platform_->ioapic(),
-                                   .ext_int = platform_->pic(),
-                                   .bus_errors = bus_errors_.get()}));
+  TRY(vcpus_->Begin(
+      {.ioapic = &platform_->ioapic(), .ext_int = platform_->pic(), .bus_errors = bus_errors_.get()}));
   vcpu_events_.emplace(loop_, vcpus_->event_fd(), loop::Watch::kRead,
                        [this](unsigned) { ServeVcpuEvents(); });
   return {};

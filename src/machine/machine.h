@@ -106,7 +106,7 @@ class Machine final : private LifecycleTarget {
   Status CreateVirtio();
   void HoldCurrentVcpu();
   void ReleaseHeldVcpus();
-  Status CreateVcpus(const kvm::System& system);
+  Status BeginVcpus();
   Status ConnectListeners();
   void ConnectClock();
   void PrepareTables();

@@ -39,7 +39,8 @@ class Guest {
       : world_(world),
         kind_(kind),
         chardevs_(*world.loop),
-        memory_(world.topology, world.root, kMemory, kMemory + kGiB, nullptr),
+        memory_(
+            world.topology, world.root, kMemory, [] { return kMemory + kGiB; }, nullptr),
         mmio_(*world.space, kBase),
         features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
                   : kind == Kind::kBalloon ? kBalloonFeatures

@@ -49,8 +49,8 @@ struct ExitCounters {
   std::uint64_t pio = 0, mmio = 0, halt = 0, interrupted = 0, ioapic_eoi = 0, dirty_ring_full = 0, other = 0;
 };
 
-struct VcpusConfig {
-  unsigned count = 1;
+// What vCPUs work with.
+struct VcpuParts {
   EoiSink* ioapic = nullptr;        // told of KVM_EXIT_IOAPIC_EOI
   ExtIntSource* ext_int = nullptr;  // 8259s, if the machine has them
   // While memory has been lost, no vCPU enters the guest: it stops, as by StopCurrent.
@@ -63,12 +63,14 @@ class Vcpus {
   // 0xfe is kept free (kvm/routes.cc).
   static constexpr unsigned kMaxCount = 254;
 
-  // Starts the vCPUs' threads, stopped and not yet reset, each of which creates its
-  // vCPU (KVM_CREATE_VCPU, CPUID, MSRs) while the caller goes on; a failure there
-  // is told by WaitReady and ResetAll. The Vm has its irq chip. `vm`, `system` and
-  // the address spaces outlive the Vcpus. Call with the big lock held; it is kept.
-  static Result<std::unique_ptr<Vcpus>> Create(Vm& vm, const System& system, memory::AddressSpace& memory,
-                                               memory::AddressSpace& io, const VcpusConfig& config);
+  // Starts the vCPUs' threads, stopped. The first asks KVM what CPUID it has, which takes it longer than
+  // most of a machine takes to build; then they wait for Begin. `vm`, `system` and the address spaces
+  // outlive the Vcpus. Call both with the big lock held; it is kept.
+  static Result<std::unique_ptr<Vcpus>> Start(Vm& vm, const System& system, memory::AddressSpace& memory,
+                                              memory::AddressSpace& io, unsigned count);
+  // Once the Vm has its irq chip: each thread creates its vCPU (KVM_CREATE_VCPU, CPUID, MSRs), not yet reset,
+  // while the caller goes on; a failure there is told by WaitReady and ResetAll.
+  Status Begin(const VcpuParts& parts);
   Vcpus(const Vcpus&) = delete;
   Vcpus& operator=(const Vcpus&) = delete;
   // Stops and joins all threads; the big lock is given up meanwhile if held. A vCPU's
@@ -76,7 +78,7 @@ class Vcpus {
   // it has asked for.
   ~Vcpus();
 
-  // Waits until all vCPUs are created. Any thread; keeps the big lock.
+  // After Begin: waits until all vCPUs are created. Any thread; keeps the big lock.
   Status WaitReady();
   unsigned count() const;
 

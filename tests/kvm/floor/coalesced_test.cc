@@ -105,7 +105,7 @@ TEST_F(CoalescedTest, EachVcpusWrites_AreMadeInOrderBeforeItsNextExit) {
   if (system.limits().coalesced_page == 0) {
     GTEST_SKIP() << "this KVM coalesces no writes";
   }
-  Start({.count = kVcpus});
+  Start(kVcpus);
   RunAll(kVcpus, GuestCode_write_sixths());
   ASSERT_TRUE(AllDone(kVcpus));
   vcpus->PauseAll();
@@ -143,7 +143,7 @@ TEST_F(CoalescedTest, MoreThanTheRingHolds_LosesNone) {
 
 // The writes reach the handler wherever it stands when they were written.
 TEST_F(CoalescedTest, MovedAndSwitchedMeanwhile_LosesNone) {
-  Start({.count = kVcpus});
+  Start(kVcpus);
   // An alias beside it takes its place while it moves away; both are the same handler.
   const auto alias = memory::MemoryRegion::NewAlias(topology, "alias", queued, 0, 0x800);
   RunAll(kVcpus, GuestCode_write_sixths());

@@ -69,7 +69,7 @@ class DirtyTest : public FloorTest, public testing::WithParamInterface<std::uint
     if (auto probe = Vm::Create(system, vm_config); !probe && probe.error().kind() == ErrorKind::kUsage) {
       GTEST_SKIP() << probe.error().message();
     }
-    ASSERT_NO_FATAL_FAILURE(Start({.count = kVcpus}));
+    ASSERT_NO_FATAL_FAILURE(Start(kVcpus));
     Load(kCode, GuestCode_write_pages());
     ASSERT_TRUE(vcpus->ResetAll(Flat32()));
     kvm_sregs boot{};

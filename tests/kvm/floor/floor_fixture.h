@@ -127,14 +127,15 @@ class FloorTest : public testing::Test {
     EXPECT_TRUE(container->Add(address, memory::MemoryRegion::NewIo(topology, "io", size, handler, traits)));
   }
 
-  void Start(VcpusConfig config = {}) {
+  void Start(unsigned count = 1, const VcpuParts& parts = {}) {
     vm = Vm::Create(system, vm_config).value();
     ASSERT_TRUE(memory_space.AddListener(vm->memory_listener()));
     ASSERT_TRUE(io_space.AddListener(vm->io_listener()));
     ASSERT_TRUE(vm->CreateIrqChip());
-    auto created = Vcpus::Create(*vm, system, memory_space, io_space, config);
-    ASSERT_TRUE(created) << created.error().message();
-    vcpus = std::move(*created);
+    auto started = Vcpus::Start(*vm, system, memory_space, io_space, count);
+    ASSERT_TRUE(started) << started.error().message();
+    vcpus = std::move(*started);
+    ASSERT_TRUE(vcpus->Begin(parts));
   }
 
   void Stop() {

@@ -159,7 +159,7 @@ TEST_F(FloorTest, InternalError_DetailHasRegisters) {
 }
 
 TEST_F(FloorTest, Msi_SendRouteAndLevelEoi) {
-  Start({.count = 1, .ioapic = &eoi, .ext_int = nullptr});
+  Start(1, {.ioapic = &eoi, .ext_int = nullptr});
   Run(GuestCode_await_interrupts(), PrepareInterrupts());
   ASSERT_TRUE(AwaitDone());
 
@@ -192,7 +192,7 @@ TEST_F(FloorTest, Msi_SendRouteAndLevelEoi) {
 }
 
 TEST_F(FloorTest, NmiAndExtInt_AreDelivered) {
-  Start({.count = 1, .ioapic = nullptr, .ext_int = &ext_int});
+  Start(1, {.ioapic = nullptr, .ext_int = &ext_int});
   Run(GuestCode_await_interrupts(), PrepareInterrupts());
   ASSERT_TRUE(AwaitDone());
   vcpus->InjectNmi(VcpuIndex(0));
@@ -272,7 +272,7 @@ TEST_F(FloorTest, RefusedSlot_IsAnErrorWithItsNumbers) {
 TEST_F(FloorTest, Create_BadCounts_AreRefused) {
   Start();
   for (const unsigned count : {0U, 255U}) {
-    const auto created = Vcpus::Create(*vm, system, memory_space, io_space, {.count = count});
+    const auto created = Vcpus::Start(*vm, system, memory_space, io_space, count);
     ASSERT_FALSE(created);
     EXPECT_EQ(created.error().kind(), ErrorKind::kUsage);
   }

@@ -191,7 +191,7 @@ TEST_F(HammerTest, ThousandsOfChanges_LoseNoWriteNoKickAndShowNothingElse) {
   std::printf("SEED=%llu ROUNDS=%llu\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(rounds));
   std::mt19937_64 random(seed);
-  Start({.count = kVcpus});
+  Start(kVcpus);
   RunAll(kVcpus, GuestCode_hammer());
   for (std::uint64_t round = 0; round < rounds; ++round) {
     {

@@ -40,7 +40,7 @@ class MemoryFailureTest : public RingThreeTest {
 };
 
 TEST_F(MemoryFailureTest, InKvmRun_StopsThatVcpuWithAWord) {
-  Start({.bus_errors = errors.get()});
+  Start(1, {.bus_errors = errors.get()});
   RunAll(1, GuestCode_read_on_demand());
   ASSERT_TRUE(AwaitChange(0x5000));
   ASSERT_EQ(::ftruncate(file.get(), 0), 0);
@@ -77,7 +77,7 @@ TEST_F(MemoryFailureTest, InDispatch_GivesZerosAndIsPosted) {
 }
 
 TEST_F(MemoryFailureTest, WhileMemoryIsLost_NoVcpuEnters) {
-  Start({.bus_errors = errors.get()});
+  Start(1, {.bus_errors = errors.get()});
   errors->Post({.memory = block->host(), .offset = 0, .hardware = true, .used = true});
   RunAll(1, GuestCode_read_on_demand());
   ASSERT_TRUE(AwaitThat([&] { return vcpus->all_paused(); }));
@@ -91,7 +91,7 @@ TEST_F(MemoryFailureTest, WhileMemoryIsLost_NoVcpuEnters) {
 
 // Taken out by the kernel before anybody needed it: the guest goes on.
 TEST_F(MemoryFailureTest, APageThatIsNotUsed_StopsNobody) {
-  Start({.bus_errors = errors.get()});
+  Start(1, {.bus_errors = errors.get()});
   errors->Post({.memory = block->host(), .offset = 0, .hardware = true, .used = false});
   RunAll(1, GuestCode_read_on_demand());
   EXPECT_TRUE(AwaitChange(0x5000));

@@ -94,7 +94,7 @@ TEST_F(StressTest, EveryoneAsksEveryone_NothingDeadlocks) {
   const std::uint64_t rounds = FromEnvironment("ROUNDS", 400);
   std::printf("SEED=%llu ROUNDS=%llu\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(rounds));
-  Start({.count = kVcpus});
+  Start(kVcpus);
   all = vcpus.get();
   std::mt19937_64 random(seed);
   std::uint64_t calls_seen = 0;
@@ -132,7 +132,7 @@ TEST_F(StressTest, EveryoneAsksEveryone_NothingDeadlocks) {
 
 TEST_F(StressTest, TenThousandPauses_OfSeveralVcpusLeaveMemoryStill) {
   const std::uint64_t rounds = FromEnvironment("ROUNDS", 10'000);
-  Start({.count = 2});
+  Start(2);
   Load(0x6000, GuestCode_other_counts());
   Run(GuestCode_start_all_and_count());
   ASSERT_TRUE(AwaitChange(0x5010));
@@ -156,7 +156,7 @@ TEST_F(StressTest, DestroyWhileVcpusWaitForEachOther_Ends) {
     AskSomething(random);
   };
   for (int round = 0; round < 30; ++round) {
-    Start({.count = kVcpus});
+    Start(kVcpus);
     all = vcpus.get();
     const auto region = memory::MemoryRegion::NewIo(topology, "calls", 1, calls);
     ASSERT_TRUE(io_root->Add(0x80, region));
@@ -170,7 +170,7 @@ TEST_F(StressTest, DestroyWhileVcpusWaitForEachOther_Ends) {
 
 // async_safe_run_on_cpu of the seed: on another's thread, alone, without waiting for it.
 TEST_F(StressTest, ExclusiveWorkOnAnotherVcpu_RunsThereAlone) {
-  Start({.count = 2});
+  Start(2);
   Load(0x6000, GuestCode_other_counts());
   Run(GuestCode_start_all_and_count());
   ASSERT_TRUE(AwaitChange(0x5010));
@@ -191,7 +191,7 @@ TEST_F(StressTest, ExclusiveWorkOnAnotherVcpu_RunsThereAlone) {
 
 // A paused VM stays paused after an exclusive section.
 TEST_F(StressTest, ExclusiveWorkWhilePaused_ResumesNobody) {
-  Start({.count = 2});
+  Start(2);
   Load(0x6000, GuestCode_other_counts());
   Run(GuestCode_start_all_and_count());
   ASSERT_TRUE(AwaitChange(0x5010));

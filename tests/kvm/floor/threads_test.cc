@@ -174,7 +174,7 @@ TEST_F(FloorTest, ResetAll_RestoresStateAndRunsAgain) {
 }
 
 TEST_F(FloorTest, InitAndSipi_StartTheOtherVcpuAndAgainAfterReset) {
-  Start({.count = 2});
+  Start(2);
   Load(0x6000, GuestCode_other_real_mode());
   for (int round = 0; round < 3; ++round) {
     Run(GuestCode_start_other());
@@ -189,7 +189,7 @@ TEST_F(FloorTest, InitAndSipi_StartTheOtherVcpuAndAgainAfterReset) {
 TEST_F(FloorTest, InitAndSipi_OfAFreshMachine_AlwaysArrive) {
   Load(0x6000, GuestCode_other_real_mode());
   for (int round = 0; round < 20; ++round) {
-    Start({.count = 2});
+    Start(2);
     Run(GuestCode_start_other());
     ASSERT_TRUE(AwaitDone()) << "round " << round;
     Stop();
@@ -213,7 +213,7 @@ TEST_F(FloorTest, RunOn_RunsOnTheVcpusThreadPausedOrNot) {
 }
 
 TEST_F(FloorTest, RunOnEachOther_FromTwoVcpus_DoesNotDeadlock) {
-  Start({.count = 2});
+  Start(2);
   int ran = 0;
   calls.on_write = [this, &ran] {
     const bool first = ::gettid() == vcpus->thread_id(VcpuIndex(0));
@@ -231,12 +231,23 @@ TEST_F(FloorTest, RunOnEachOther_FromTwoVcpus_DoesNotDeadlock) {
 }
 
 TEST_F(FloorTest, Destroy_WhileRunningAndWhileAHandlerWaitsForTheLock) {
-  Start({.count = 2});
+  Start(2);
   Run(GuestCode_spin());
   vcpus.reset();
-  auto again = Vcpus::Create(*vm, system, memory_space, io_space, {});
-  EXPECT_TRUE(again);  // the VM still has the old vCPUs, so creation fails, but cleanly
+  auto again = Vcpus::Start(*vm, system, memory_space, io_space, 1);
+  ASSERT_TRUE(again);
+  EXPECT_TRUE((*again)->Begin({}));  // the VM still has the old vCPUs, so creation fails, but cleanly
   EXPECT_FALSE((*again)->WaitReady());
+}
+
+TEST_F(FloorTest, Destroy_OfVcpusThatNeverBegan_EndsTheirThreads) {
+  vm = Vm::Create(system, vm_config).value();
+  auto started = Vcpus::Start(*vm, system, memory_space, io_space, 3);
+  ASSERT_TRUE(started) << started.error().message();
+  const Status begun = (*started)->Begin({});
+  ASSERT_FALSE(begun) << "there is no irq chip yet";
+  EXPECT_TRUE(begun.error().message().contains("irq chip")) << begun.error().message();
+  started->reset();
 }
 
 }  // namespace

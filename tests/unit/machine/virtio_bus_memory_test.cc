@@ -136,7 +136,7 @@ class BusMemory : public devices::LoopTest {
     ram_ = memory::RamBlock::NewAnonymous("ram", kMiB).value();
     EXPECT_TRUE(root_->Add(0, memory::MemoryRegion::NewRam(topology_, "ram", ram_)));
     space_.emplace(topology_, "memory", root_);
-    device_space_.emplace(topology_, root_, 4 * kGiB, 8 * kGiB, nullptr);
+    device_space_.emplace(topology_, root_, 4 * kGiB, [] { return 8 * kGiB; }, nullptr);
     sharers_topology = &topology_;
   }
   ~BusMemory() override {

@@ -60,7 +60,8 @@ class Gyre final : public Machine {
     Need(vm_->CreateIrqChip());
     vm_->msi().SetRoute(Gsi(kGsi), MsiMessage{.address = kMsiAddress, .data = kVector});
     interrupt_ = Need(vm_->NewIrqFd(Gsi(kGsi)));
-    vcpus_ = Need(kvm::Vcpus::Create(*vm_, system_, *memory_, *io_, {.count = 1}));
+    vcpus_ = Need(kvm::Vcpus::Start(*vm_, system_, *memory_, *io_, 1));
+    Need(vcpus_->Begin({}));
     kvm::EntryState entry;
     entry.mode = kvm::EntryState::Mode::kProtected32;
     entry.rip = kCode;

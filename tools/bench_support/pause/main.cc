@@ -98,7 +98,8 @@ class Gyre final : public Peer {
     Need(memory_->AddListener(vm_->memory_listener()));
     Need(io_->AddListener(vm_->io_listener()));
     Need(vm_->CreateIrqChip());
-    vcpus_ = Need(Vcpus::Create(*vm_, system, *memory_, *io_, {.count = kVcpus}));
+    vcpus_ = Need(Vcpus::Start(*vm_, system, *memory_, *io_, kVcpus));
+    Need(vcpus_->Begin({}));
     EntryState entry;
     entry.mode = EntryState::Mode::kProtected32;
     entry.rip = kCode;

@@ -18,9 +18,9 @@ class DeviceSpace {
   // What Linux adds at a time is at most so large on a machine of any size that we have.
   static constexpr std::uint64_t kAlignment = std::uint64_t{1} << 30;
 
-  // Hands out [start, end) of what `root` shows. `errors` is told of bus errors on the memory; null:
-  // they are the process's end. Both outlive it.
-  DeviceSpace(memory::Topology& topology, memory::RegionPtr root, std::uint64_t start, std::uint64_t end,
+  // Hands out [start, end()) of what `root` shows; `end` is asked if a device wants some. `errors` is told of
+  // bus errors on the memory; null: they are the process's end. Both outlive it.
+  DeviceSpace(memory::Topology& topology, memory::RegionPtr root, std::uint64_t start, std::uint64_t (*end)(),
               BusErrors* errors)
       : topology_(topology), root_(std::move(root)), next_(start), end_(end), errors_(errors) {}
   DeviceSpace(const DeviceSpace&) = delete;
@@ -39,7 +39,7 @@ class DeviceSpace {
   memory::Topology& topology_;
   memory::RegionPtr root_;
   std::uint64_t next_;
-  std::uint64_t end_;
+  std::uint64_t (*end_)();
   BusErrors* errors_;
   std::vector<memory::Placement> places_;
 };

@@ -111,7 +111,7 @@ class MemTest : public DeviceTest {
     return value;
   }
 
-  DeviceSpace space{memory.topology, memory.root, kStart, 64 * kGiB, nullptr};
+  DeviceSpace space{memory.topology, memory.root, kStart, [] { return 64 * kGiB; }, nullptr};
   MemoryDevice* device = nullptr;
   memory::ViewCache cache;
   std::uint64_t start = 0;

@@ -76,7 +76,7 @@ class PmemTest : public DeviceTest {
   }
 
   UniqueFd image;
-  DeviceSpace space{memory.topology, memory.root, kStart, 64 * kGiB, nullptr};
+  DeviceSpace space{memory.topology, memory.root, kStart, [] { return 64 * kGiB; }, nullptr};
   MemoryDevice* device = nullptr;
   memory::ViewCache cache;
   std::uint64_t start = 0;
