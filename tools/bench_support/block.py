@@ -39,6 +39,7 @@ METHOD = (
     "Each peer in turn does every phase on the same image; the table shows medians of the rounds.",
     "floor: one io_uring, registered file, each batch submitted and waited for in one call. gyred and QEMU: the same",
     "freestanding guest of one vCPU, which polls its rings, takes no interrupt, and kicks where it is asked to.",
+    "ring: the least that any VMM can do: a thread plays that guest's driver, another serves the bare ring with such an io_uring.",
     f"polling: gyred with {POLLING[1:]}, as QEMU's I/O threads have it by default; gyred's sleep at once.",
     "CPU: nanoseconds an operation of all threads but the vCPU, which spins; the floor's is its one thread's.",
 )
@@ -82,6 +83,7 @@ def peers_of(arguments, build, guest, image):
                 *arguments.gyred_option]
     return {
         "floor": [str(build / FLOOR), str(image), "direct" if direct else "cached", phases],
+        "ring": [str(build / FLOOR), str(image), "direct" if direct else "cached", phases, "ring"],
         "gyred": gyred(arguments.iothread),
         "polling": gyred(arguments.iothread + POLLING),
         # Without the MSR that some hosts do not let be set.
@@ -196,7 +198,7 @@ def print_table(summary):
     print(f"{'':38} {'':7} {'kops/s':>8} {'CPU ns':>7} {'kicks/op':>8} {'p50 us':>8} {'p99':>8} {'p99.9':>8}  threads, CPU ns an operation")
     for phase, peers in summary.items():
         for name, entry in peers.items():
-            kicks = "" if name == "floor" else f"{entry['kicks']:.3f}"
+            kicks = "" if name in ("floor", "ring") else f"{entry['kicks']:.3f}"
             threads = ", ".join(f"{thread} {ns:.0f}" for thread, ns in entry["threads"].items() if ns >= 1)
             print(f"{phase:38} {name:7} {entry['ops'] / 1000:8.1f} {entry['cpu_ns']:7.0f} {kicks:>8} {entry['p50']:8.1f} "
                   f"{entry['p99']:8.1f} {entry['p999']:8.1f}  {threads}")
@@ -247,7 +249,12 @@ def verdicts(summary, calls):
         if "floor" in peers and "depth 128" in phase:
             ratio, limited = ours["ops"] / peers["floor"]["ops"], ours["kicking"] > MOST_KICKING
             text = f"{phase}: {name}: {ratio:.2f} of the host's io_uring, at least {LEAST_OF_FLOOR:g}"
-            out.append((text + (f" (kicks take {ours['kicking']:.0%} of the vCPU)" if limited else ""), ratio >= LEAST_OF_FLOOR))
+            bare = f"; a bare ring has {peers['ring']['ops'] / peers['floor']['ops']:.2f}" if "ring" in peers else ""
+            kicks = f"; kicks take {ours['kicking']:.0%} of the vCPU" if limited else ""
+            out.append((text + bare + kicks, ratio >= LEAST_OF_FLOOR))
+        if "ring" in peers and "depth 128" in phase:
+            ratio = ours["ops"] / peers["ring"]["ops"]
+            out.append((f"{phase}: {name}: {ratio:.2f} of a bare ring, at least {LEAST_OF_FLOOR:g}", ratio >= LEAST_OF_FLOOR))
         if "qemu" in peers and ours["cpu_ns"] > 0:
             ratio = peers["qemu"]["cpu_ns"] / ours["cpu_ns"]
             least, why = least_of_qemu_cpu(peers)
