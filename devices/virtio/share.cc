@@ -58,6 +58,31 @@ class Share final : public VhostUserDevice {
   const ShareConfig config_;
 };
 
+// Where Debian's packages have it, which is not in PATH.
+constexpr const char* kVirtiofsd = "/usr/libexec/virtiofsd";
+constexpr const char* kQemuVirtiofsd = "/usr/lib/qemu/virtiofsd";
+
+std::string FindServer() {
+  for (const char* const place : {kVirtiofsd, kQemuVirtiofsd}) {
+    if (::access(place, X_OK) == 0) {
+      return place;
+    }
+  }
+  return "virtiofsd";
+}
+
+// QEMU's has to be root, drops groups, and writes its number where only root may: an ordinary user may do
+// all that in a namespace of his own, where the IDs that /etc/subuid and /etc/subgid give him are the
+// guest's.
+std::vector<std::string> AsRoot(const std::string& program) {
+  if (::geteuid() == 0 || program != kQemuVirtiofsd) {
+    return {program};
+  }
+  constexpr const char* kScript =
+      R"(mount -t tmpfs tmpfs /var/run && mkdir /var/run/virtiofsd && exec "$0" "$@")";
+  return {"unshare", "--map-root-user", "--map-auto", "--mount", "sh", "-c", kScript, program};
+}
+
 // virtiofsd as a child, on one directory. It serves one connection, and ends with that.
 class Server {
  public:
@@ -93,9 +118,12 @@ class Server {
     if (::connect(socket.get(), address.get(), address.size()) != 0) {
       return Fail(Error::Sys(name, errno));
     }
-    child_ = TRY(ChildProcess::Start(
-        {program_, format("--fd={}", ChildProcess::kSocket), "-f", "-o", "source=" + directory_},
-        listener.get()));
+    std::vector<std::string> command = AsRoot(program_);
+    for (const auto& word : {format("--fd={}", ChildProcess::kSocket), std::string("-f"), std::string("-o"),
+                             "source=" + directory_}) {
+      command.push_back(word);
+    }
+    child_ = TRY(ChildProcess::Start(command, listener.get()));
     return socket;
   }
 
@@ -103,16 +131,6 @@ class Server {
   const std::string program_;
   std::unique_ptr<ChildProcess> child_;
 };
-
-// Where Debian's packages have it, which is not in PATH.
-std::string FindServer() {
-  for (const char* const place : {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"}) {
-    if (::access(place, X_OK) == 0) {
-      return place;
-    }
-  }
-  return "virtiofsd";
-}
 
 Result<VhostOptions> FindBackEnd(const Properties& properties) {
   if (const auto socket = properties.Get("socket")) {
@@ -133,7 +151,9 @@ Result<VhostOptions> FindBackEnd(const Properties& properties) {
     return Fail(Error::Usage(format("{}: virtiofsd takes no name with a comma", directory)));
   }
   const auto program = properties.Get("virtiofsd");
-  auto server = std::make_shared<Server>(directory, program ? std::string(*program) : FindServer());
+  // The server looks for it from another directory.
+  auto server = std::make_shared<Server>(std::filesystem::absolute(directory).string(),
+                                         program ? std::string(*program) : FindServer());
   return VhostOptions{.path = directory, .connect = [server] { return server->Connect(); }};
 }
 

@@ -80,3 +80,12 @@ answer_events() {
   sleep 2
   echo "events $1 $(grep -c "$1" "$work/events")"
 }
+
+# have_way_out: this machine's network has one, as passt wants.
+have_way_out() {
+  [ -z "$(busybox ip route show default)" ] || return
+  busybox tunctl -t out0 >/dev/null
+  busybox ip addr add 10.88.0.2/24 dev out0
+  busybox ip link set out0 up
+  busybox ip route add default via 10.88.0.1
+}

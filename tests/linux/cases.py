@@ -58,12 +58,12 @@ class Case:
     @property
     def script(self):
         """What runs it."""
-        return "kill_case.sh" if self.then == "journal" else "run_case.sh"
+        return {"journal": "kill_case.sh", "readme": "readme_case.sh"}.get(self.then, "run_case.sh")
 
     @property
     def starts(self):
         """How many times the patience of one start it is given."""
-        return 4 if self.then == "journal" else 1
+        return {"journal": 4, "readme": 2}.get(self.then, 1)
 
     def uses(self, word):
         return any(word in option for option in self.options)
@@ -121,6 +121,7 @@ def all_cases():
                           ("--net", f"tap={TAP},mac={MAC}{more}")))
         cases.append(Case(f"{series}-user", series, "bzImage", "auto", 1, 256, "user", f"reboot=k gyre.port={HOST_PORT}",
                           ("--net", f"user,hostfwd=tcp:127.0.0.1:{HOST_PORT}-:80")))
+    cases.append(Case("6.12-readme", "6.12", "bzImage", "auto", 1, 512, "readme"))
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))

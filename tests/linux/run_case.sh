@@ -112,14 +112,9 @@ serve() {
   servers="$servers $!"
 }
 
-# serve_user: the same by this machine's own network, which has a way out, as passt wants.
+# serve_user: the same by this machine's own network.
 serve_user() {
-  if [ -z "$(busybox ip route show default)" ]; then
-    busybox tunctl -t out0 >/dev/null
-    busybox ip addr add 10.88.0.2/24 dev out0
-    busybox ip link set out0 up
-    busybox ip route add default via 10.88.0.1
-  fi
+  have_way_out
   mkdir "$work/www"
   dd if=/dev/urandom of="$work/www/data" bs=64k count=48 2>/dev/null
   busybox httpd -f -p "127.0.0.1:$((port + 1))" -h "$work/www" 2>/dev/null &

@@ -135,6 +135,8 @@ def _check_facts(case, record, facts):
         problems += _check_vhost_user(facts)
     if case.then == "user":
         problems += _check_files(facts)
+    if case.then == "readme":
+        problems += _wrong(facts, {"mount": ["0"], "shared": ["hello"], "disk": ["same"], "got": ["same"], "fetched": ["same"]})
     if value("echo") != LINE:
         problems.append(f"typed '{LINE}', the guest read '{value('echo')}'")
     return problems

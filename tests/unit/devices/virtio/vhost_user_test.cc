@@ -1,5 +1,9 @@
 // Devices whose back end is another process: what they do, and that nothing is lost when it goes.
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "tests/unit/devices/virtio/vhost_user_fixture.h"
@@ -308,6 +312,27 @@ TEST_F(VhostUserTest, S_5_11_4_AShareTellsItsTagAndItsQueues) {
             "/nowhere/d: No such file or directory");
   EXPECT_EQ(make("path=/tmp,tag=a,virtiofsd=true").error().message(),
             "/tmp: the back end has closed the connection");
+}
+
+// virtiofsd binds it after it has gone to another directory.
+TEST_F(VhostUserTest, Regression_AShareInTheWorkingDirectory_IsToldByItsWholeName) {
+  const std::string server = directory.string() + "/server";
+  const std::string told = directory.string() + "/told";
+  std::ofstream(server) << "#!/bin/sh\necho \"$@\" >" << told << "\n";
+  ASSERT_EQ(::chmod(server.c_str(), 0700), 0);
+  ASSERT_TRUE(std::filesystem::create_directory(directory / "here"));
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(directory);
+  const Module& module = FindModule("share");
+  EXPECT_FALSE(module.create(
+      context(), Properties::Parse("path=here,tag=a,virtiofsd=" + server, module.properties).value()));
+  std::filesystem::current_path(before);
+  std::string words;
+  std::getline(std::ifstream(told), words);
+  EXPECT_TRUE(words.ends_with("source=" + directory.string() + "/here")) << words;
+  for (const char* const name : {"server", "told", "here"}) {
+    std::filesystem::remove(directory / name);
+  }
 }
 
 }  // namespace
