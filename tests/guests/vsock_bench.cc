@@ -30,7 +30,7 @@ constexpr std::uint16_t kRequest = 1, kResponse = 2, kReset = 3, kShutdown = 4, 
 constexpr std::uint16_t kStream = 1;
 
 constexpr std::uint32_t kCredit = 256 * 1024;
-constexpr std::uint32_t kTellAfter = kCredit / 4;
+constexpr std::uint32_t kTellAfter = kCredit - 64 * 1024;  // when there is no room for a large packet
 constexpr std::uint32_t kPacket = 64 * 1024;
 constexpr std::uint64_t kBuffers = 32 << 20, kBufferSize = 4096;
 constexpr std::uint64_t kPayload = 48 << 20;
