@@ -26,6 +26,15 @@ VsockStream::VsockStream(loop::EventLoop& loop, UniqueFd fd, Owner& owner)
       owner_(&owner),
       watch_(loop, fd_.get(), 0U, [this](unsigned events) { OnEvents(events); }, loop::Tier::kIo) {}
 
+void VsockStream::MakeRoom(std::uint32_t size) {
+  int now = 0;
+  socklen_t length = sizeof(now);
+  const auto wanted = static_cast<int>(size);
+  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &now, &length) == 0 && now < wanted) {
+    (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
+  }
+}
+
 bool VsockStream::Send(std::span<const iovec> vectors) {
   if (broken_) {
     return false;

@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,8 @@ class VsockStream {
   VsockStream& operator=(const VsockStream&) = delete;
   void SetOwner(Owner& owner) { owner_ = &owner; }
 
+  // Has the socket itself take so much, as far as the kernel lets it; never less than it does anyway.
+  void MakeRoom(std::uint32_t size);
   // What the socket does not take is kept, however much it is: the caller bounds it. False if the other end
   // takes nothing any more; nothing is kept then.
   bool Send(std::span<const iovec> vectors);
