@@ -20,6 +20,8 @@ class NetTransmitter {
   NetServed Serve(Queue& queue);
 
  private:
+  NetServed ServeSome(Queue& queue);
+
   NetState& state_;
   loop::EventLoop& loop_;
   loop::Timer timer_;
