@@ -84,9 +84,9 @@ class Net final : public VirtioDevice, public Nic {
     }
     NetServed served = NetServed::kWaits;
     if (index % 2 == 0) {
-      served = Lane(receivers_, pair, index).Serve(queue);
+      served = Lane(receivers_, pair, index, [this, index] { ServeNow(index); }).Serve(queue);
     } else {
-      served = Lane(transmitters_, pair, index).Serve(queue);
+      served = Lane(transmitters_, pair, index, [this, index] { ServeAgain(index); }).Serve(queue);
     }
     if (served == NetServed::kMore) {
       ServeAgain(index);
@@ -109,10 +109,10 @@ class Net final : public VirtioDevice, public Nic {
     return (state_.features & kNetCtrlQueue) != 0 ? 2 * KnownPairs() : traits().queues;
   }
   // Made when first served, on its queue's loop.
-  template <typename T>
-  T& Lane(std::vector<std::unique_ptr<T>>& lanes, unsigned pair, unsigned index) {
+  template <typename T, typename Serve>
+  T& Lane(std::vector<std::unique_ptr<T>>& lanes, unsigned pair, unsigned index, const Serve& serve) {
     if (!lanes[pair]) {
-      lanes[pair] = std::make_unique<T>(state_, pair, loop(index), [this, index] { ServeNow(index); });
+      lanes[pair] = std::make_unique<T>(state_, pair, loop(index), serve);
     }
     return *lanes[pair];
   }

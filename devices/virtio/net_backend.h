@@ -42,6 +42,8 @@ class NetSink {
   // bytes, and completes the chain, at once or later but soon: whoever stops the queue waits
   // for it.
   virtual void Send(Chain chain) = 0;
+  // For now that was all.
+  virtual void EndTurn() {}
 };
 
 struct NetSinkCounters {

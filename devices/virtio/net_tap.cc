@@ -93,7 +93,8 @@ class TapSource final : public NetSource {
 };
 
 // Packets of one turn are handed to the kernel together (1,500 bytes: 1,218 ns each by
-// writev(2), 893 in batches of 32).
+// writev(2), 893 in batches of 32). One that is alone is written at once, which spares it an
+// iteration of the loop.
 class TapSink final : public NetSink {
  public:
   TapSink(TapShared& tap, int fd, loop::EventLoop& loop, std::function<void()> room)
@@ -110,9 +111,27 @@ class TapSink final : public NetSink {
     }
     Sending& sending = *idle_.back();
     idle_.pop_back();
-    *sending.guest = chain.memory();
     sending.chain.emplace(std::move(chain));
-    sending.op.WriteVector(fd_, sending.chain->readable(), 0);
+    // It overtakes none that is still to be handed over.
+    if (first_of_turn_ && idle_.size() + 1 == sends_.size()) {
+      alone_ = &sending;
+    } else {
+      StartAlone();
+      Start(sending);
+    }
+    first_of_turn_ = false;
+  }
+  void EndTurn() override {
+    first_of_turn_ = true;
+    if (alone_ == nullptr) {
+      return;
+    }
+    const auto vectors = alone_->chain->readable();
+    const ssize_t sent = ::writev(fd_, vectors.data(), static_cast<int>(vectors.size()));
+    if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
+      return StartAlone();
+    }
+    Done(*std::exchange(alone_, nullptr), sent < 0 ? -errno : 0);
   }
 
  private:
@@ -124,6 +143,15 @@ class TapSink final : public NetSink {
     std::optional<Chain> chain;
     loop::AsyncOp op;
   };
+  void Start(Sending& sending) {
+    *sending.guest = sending.chain->memory();
+    sending.op.WriteVector(fd_, sending.chain->readable(), 0);
+  }
+  void StartAlone() {
+    if (alone_ != nullptr) {
+      Start(*std::exchange(alone_, nullptr));
+    }
+  }
   // What the kernel refuses is lost: a wrong header is the guest's own fault, and a full or
   // broken interface is a network that loses packets.
   void Done(Sending& sending, std::int32_t result) {
@@ -144,6 +172,8 @@ class TapSink final : public NetSink {
   loop::EventLoop& loop_;
   std::function<void()> room_;
   bool waiting_ = false;
+  bool first_of_turn_ = true;
+  Sending* alone_ = nullptr;  // the turn's first packet, until there is another or the turn ends
   std::vector<std::unique_ptr<Sending>> sends_;
   std::vector<Sending*> idle_;
 };

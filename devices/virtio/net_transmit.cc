@@ -17,6 +17,12 @@ NetTransmitter::NetTransmitter(NetState& state, unsigned pair, loop::EventLoop& 
       sink_(state.backend->NewSink(pair, loop, serve)) {}
 
 NetServed NetTransmitter::Serve(Queue& queue) {
+  const NetServed served = ServeSome(queue);
+  sink_->EndTurn();
+  return served;
+}
+
+NetServed NetTransmitter::ServeSome(Queue& queue) {
   for (unsigned i = 0; i < kMostPackets; ++i) {
     const bool carrier = state_.carrier.load(std::memory_order_relaxed);
     if (carrier && (!sink_->HasRoom() || state_.from_guest_limit.Delays(loop_, timer_))) {

@@ -12,7 +12,7 @@ namespace gyre::virtio {
 
 class NetTransmitter {
  public:
-  // `serve` has the queue served at once.
+  // `serve` has the queue served soon: with all packets that the back end is done with by then.
   NetTransmitter(NetState& state, unsigned pair, loop::EventLoop& loop, const std::function<void()>& serve);
   NetTransmitter(const NetTransmitter&) = delete;
   NetTransmitter& operator=(const NetTransmitter&) = delete;
@@ -20,6 +20,8 @@ class NetTransmitter {
   NetServed Serve(Queue& queue);
 
  private:
+  NetServed ServeSome(Queue& queue);
+
   NetState& state_;
   loop::EventLoop& loop_;
   loop::Timer timer_;

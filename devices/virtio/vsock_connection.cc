@@ -59,6 +59,7 @@ void VsockConnection::Establish(UniqueFd fd) {
   meter_.opened.fetch_add(1, std::memory_order_relaxed);
   VsockStream::Owner& self = *this;
   stream_ = std::make_unique<VsockStream>(owner_.loop(), std::move(fd), self);
+  stream_->SetRoom(buffer_);
   stream_->AwaitRead();
 }
 

@@ -26,6 +26,16 @@ VsockStream::VsockStream(loop::EventLoop& loop, UniqueFd fd, Owner& owner)
       owner_(&owner),
       watch_(loop, fd_.get(), 0U, [this](unsigned events) { OnEvents(events); }, loop::Tier::kIo) {}
 
+// Most connections send little: they are spared the calls.
+void VsockStream::MakeRoom() {
+  int now = 0;
+  socklen_t length = sizeof(now);
+  const auto wanted = static_cast<int>(std::exchange(room_, 0));
+  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &now, &length) == 0 && now < wanted) {
+    (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
+  }
+}
+
 bool VsockStream::Send(std::span<const iovec> vectors) {
   if (broken_) {
     return false;
@@ -39,6 +49,9 @@ bool VsockStream::Send(std::span<const iovec> vectors) {
     sent -= done;
     const auto* const from = static_cast<const std::byte*>(piece.iov_base);
     kept_.insert(kept_.end(), from + done, from + piece.iov_len);
+  }
+  if (kept() != 0 && room_ != 0) {
+    MakeRoom();
   }
   Update();
   return true;

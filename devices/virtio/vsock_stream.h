@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,8 @@ class VsockStream {
   VsockStream& operator=(const VsockStream&) = delete;
   void SetOwner(Owner& owner) { owner_ = &owner; }
 
+  // Once it takes no more, the socket is made to take so much, as far as the kernel lets it.
+  void SetRoom(std::uint32_t size) { room_ = size; }
   // What the socket does not take is kept, however much it is: the caller bounds it. False if the other end
   // takes nothing any more; nothing is kept then.
   bool Send(std::span<const iovec> vectors);
@@ -53,11 +56,13 @@ class VsockStream {
   std::size_t SendSome(std::span<const iovec> vectors);
   void Break();
   void Update();
+  void MakeRoom();
 
   UniqueFd fd_;
   Owner* owner_;
   std::vector<std::byte> kept_;
-  std::size_t start_ = 0;  // in kept_: what is before has gone
+  std::uint32_t room_ = 0;  // that the socket is still to be given
+  std::size_t start_ = 0;   // in kept_: what is before has gone
   bool ending_ = false;
   bool broken_ = false;
   unsigned awaited_ = 0;

@@ -20,7 +20,7 @@ constexpr std::size_t kMostReplies = 256;
 constexpr std::uint64_t kBudget = 64 * kMiB;
 constexpr std::uint64_t kShare = 64;
 constexpr std::uint64_t kLeastBuffer = 16 * kKiB;
-constexpr std::uint64_t kMostBuffer = 256 * kKiB;
+constexpr std::uint64_t kMostBuffer = 512 * kKiB;
 
 constexpr std::uint32_t kFirstPort = 1U << 30;  // of those that clients are given
 constexpr std::int64_t kMillisecond = 1'000'000;

@@ -6,23 +6,15 @@
 //
 // and for each it says "begin", and when the time is over
 // "phase OPS CYCLES KICKS ERRORS P50 P99 P999", with latencies in cycles.
-#include "runtime/guest.h"
+#include "runtime/polled_device.h"
 
 using namespace guest;
 
 namespace {
 
-constexpr std::uint64_t kSlots = 0xfeb00000;
-constexpr std::uint64_t kSlotSize = 0x200;
-constexpr unsigned kSlotCount = 24;
-constexpr std::uint32_t kMagic = 0x74726976;
-constexpr std::uint64_t kDeviceId = 0x8, kDriverFeatures = 0x20, kDriverFeaturesSel = 0x24, kQueueSel = 0x30,
-                        kQueueNum = 0x38, kQueueReady = 0x44, kQueueNotify = 0x50, kStatus = 0x70,
-                        kQueueDesc = 0x80, kQueueDriver = 0x90, kQueueDevice = 0xa0, kConfig = 0x100;
-constexpr std::uint32_t kFlush = 1U << 9, kMultiQueue = 1U << 12, kIndirect = 1U << 28,
-                        kEventIndex = 1U << 29;
+constexpr std::uint32_t kBlock = 2;
+constexpr std::uint32_t kFlush = 1U << 9, kMultiQueue = 1U << 12;
 
-constexpr unsigned kEntries = 256;
 constexpr unsigned kMaxQueues = 2;
 constexpr unsigned kMaxDepth = 128;
 constexpr std::uint32_t kMaxSize = 128 * 1024;
@@ -30,35 +22,14 @@ constexpr std::uint64_t kPause = 150'000'000;  // cycles
 // Beyond the image, one buffer for each request.
 constexpr std::uint64_t kBuffers = 32 << 20;
 
-struct Descriptor {
-  std::uint64_t address;
-  std::uint32_t size;
-  std::uint16_t flags, next;
-};
 struct alignas(64) Request {
-  Descriptor table[3];
+  PolledRing::Descriptor table[3];
   struct {
     std::uint32_t type, reserved;
     std::uint64_t sector;
   } header;
   std::uint64_t started;
   std::uint8_t status;
-};
-
-// A split ring (virtio 1.2, 2.7), each of whose entries is an indirect table.
-struct alignas(4096) Ring {
-  Descriptor descriptors[kEntries];
-  struct {
-    std::uint16_t flags, index, ring[kEntries], used_event;
-  } available;
-  struct alignas(4096) {
-    std::uint16_t flags, index;
-    struct {
-      std::uint32_t id, written;
-    } ring[kEntries];
-    std::uint16_t available_event;
-  } used;
-  std::uint16_t next_used, offered, kicked;
 };
 
 struct Phase {
@@ -70,57 +41,26 @@ struct Result {
   std::uint64_t operations, kicks, errors;
 };
 
-Ring rings[kMaxQueues];
+PolledDevice disk;
+PolledRing rings[kMaxQueues];
 Request requests[kMaxDepth];
 std::uint32_t latencies[64 * 16];  // by the number of bits and the four after the first
-std::uint64_t disk;
 std::uint64_t sectors;
 std::uint64_t next_sector;
 std::uint64_t random_state = 0x9e3779b97f4a7c15;
 
-std::uint32_t Get(std::uint64_t offset) { return Read<std::uint32_t>(disk + offset); }
-void Set(std::uint64_t offset, std::uint32_t value) { Write<std::uint32_t>(disk + offset, value); }
-std::uint64_t AddressOf(const volatile void* what) { return reinterpret_cast<std::uint64_t>(what); }
-void SetAddress(std::uint64_t offset, const volatile void* what) {
-  Set(offset, static_cast<std::uint32_t>(AddressOf(what)));
-  Set(offset + 4, 0);
-}
-
-void FindDisk() {
-  for (unsigned slot = 0; slot < kSlotCount; ++slot) {
-    disk = kSlots + kSlotSize * slot;
-    if (Get(0) == kMagic && Get(kDeviceId) == 2) {
-      return;
-    }
-  }
-  Fail("block_bench", "there is no disk");
-}
-
 void Start() {
-  Set(kStatus, 0);
-  Set(kStatus, 1);
-  Set(kStatus, 3);
-  Set(kDriverFeaturesSel, 0);
-  Set(kDriverFeatures, kFlush | kMultiQueue | kIndirect | kEventIndex);
-  Set(kDriverFeaturesSel, 1);
-  Set(kDriverFeatures, 1);
-  Set(kStatus, 11);
-  for (unsigned i = 0; i < kMaxQueues; ++i) {
-    Ring& ring = rings[i];
-    Set(kQueueSel, i);
-    Set(kQueueNum, kEntries);
-    SetAddress(kQueueDesc, ring.descriptors);
-    SetAddress(kQueueDriver, &ring.available);
-    SetAddress(kQueueDevice, &ring.used);
-    Set(kQueueReady, 1);
-    ring.available.used_event = 0x8000;  // as far away as it can be
+  if (!disk.Find(kBlock)) {
+    Fail("block_bench", "there is no disk");
   }
-  Set(kStatus, 15);
-  if (Get(kStatus) != 15) {
+  disk.Negotiate(kFlush | kMultiQueue);
+  for (unsigned i = 0; i < kMaxQueues; ++i) {
+    disk.AddRing(i, rings[i]);
+  }
+  if (!disk.Start()) {
     Fail("block_bench", "the disk does not come up");
   }
-  sectors = Read<std::uint32_t>(disk + kConfig) | std::uint64_t{Read<std::uint32_t>(disk + kConfig + 4)}
-                                                      << 32;
+  sectors = disk.Config(0) | std::uint64_t{disk.Config(4)} << 32;
 }
 
 std::uint64_t NextSector(const Phase& phase) {
@@ -139,7 +79,7 @@ std::uint64_t NextSector(const Phase& phase) {
   return sector;
 }
 
-void Offer(Ring& ring, unsigned index, const Phase& phase) {
+void Offer(PolledRing& ring, unsigned index, const Phase& phase) {
   Request& request = requests[index];
   request.header = {.type = phase.write ? 1U : 0U, .reserved = 0, .sector = NextSector(phase)};
   request.status = 0xee;
@@ -151,25 +91,15 @@ void Offer(Ring& ring, unsigned index, const Phase& phase) {
   request.table[2] = {.address = AddressOf(&request.status), .size = 1, .flags = 2, .next = 0};
   ring.descriptors[index] = {
       .address = AddressOf(request.table), .size = sizeof(request.table), .flags = 4, .next = 0};
-  ring.available.ring[ring.offered++ % kEntries] = static_cast<std::uint16_t>(index);
+  ring.Offer(index);
   request.started = ReadTsc();
 }
 
-// Shows the device what was offered, and kicks it if it asks for that.
 void Publish(unsigned queue, Result& result) {
-  Ring& ring = rings[queue];
-  if (ring.offered == ring.kicked) {
-    return;
-  }
-  __atomic_store_n(&ring.available.index, ring.offered, __ATOMIC_SEQ_CST);
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  const std::uint16_t event = __atomic_load_n(&ring.used.available_event, __ATOMIC_SEQ_CST);
-  const auto since_event = static_cast<std::uint16_t>(ring.offered - event - 1);
-  if (since_event < static_cast<std::uint16_t>(ring.offered - ring.kicked)) {
+  if (rings[queue].Publish()) {
     ++result.kicks;
-    Set(kQueueNotify, queue);
+    disk.Kick(queue);
   }
-  ring.kicked = ring.offered;
 }
 
 void NoteLatency(std::uint64_t cycles) {
@@ -179,19 +109,16 @@ void NoteLatency(std::uint64_t cycles) {
 
 // Takes what is used; with `again` offers as much.
 unsigned Take(unsigned queue, const Phase& phase, bool again, Result& result) {
-  Ring& ring = rings[queue];
+  PolledRing& ring = rings[queue];
   unsigned taken = 0;
-  const std::uint16_t index = __atomic_load_n(&ring.used.index, __ATOMIC_ACQUIRE);
-  for (; ring.next_used != index; ++ring.next_used, ++taken) {
-    const std::uint32_t id = ring.used.ring[ring.next_used % kEntries].id;
-    NoteLatency(ReadTsc() - requests[id].started);
+  for (PolledRing::Used used; ring.Take(used); ++taken) {
+    NoteLatency(ReadTsc() - requests[used.id].started);
     ++result.operations;
-    result.errors += requests[id].status == 0 ? 0 : 1;
+    result.errors += requests[used.id].status == 0 ? 0 : 1;
     if (again) {
-      Offer(ring, id, phase);
+      Offer(ring, used.id, phase);
     }
   }
-  ring.available.used_event = static_cast<std::uint16_t>(index + 0x8000);
   return taken;
 }
 
@@ -247,7 +174,6 @@ const char* After(const char* text, char what) {
 }  // namespace
 
 void GuestMain(const BootInfo& boot) {
-  FindDisk();
   Start();
   const char* text = boot.cmdline;
   const std::uint64_t cycles = ParseDecimal(text) * 1'000'000;

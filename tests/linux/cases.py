@@ -16,6 +16,7 @@ SAID = "the host says hello"
 DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not what it was, of run_case.sh's making
 UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage that it has unpacked
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
+PEER = "@peer@"  # in a kernel's command line: the address of a second VM, of run_case.sh's making, on a tap beside the first's
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
 # In a kernel's command line: what kill_case.sh puts there at each start.
@@ -122,6 +123,10 @@ def all_cases():
         cases.append(Case(f"{series}-user", series, "bzImage", "auto", 1, 256, "user", f"reboot=k gyre.port={HOST_PORT}",
                           ("--net", f"user,hostfwd=tcp:127.0.0.1:{HOST_PORT}-:80")))
     cases.append(Case("6.12-readme", "6.12", "bzImage", "auto", 1, 512, "readme"))
+    # Two VMs that talk to each other.
+    for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
+        cases.append(Case(f"{series}-pair", series, "bzImage", "auto", 1, 256, "pair", f"reboot=k gyre.peer={PEER}",
+                          ("--net", f"tap={TAP},mac={MAC}{more}")))
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))

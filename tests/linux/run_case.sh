@@ -11,6 +11,8 @@ mkfifo "$work/in"
 : >"$work/out"
 # One with @tap@ names a tap that is configured once it is there: 10.77.0.1 serves /data by HTTP on port 8077 and takes
 # one upload on port 5077, whose sums are told at the end.
+# One with @peer@ besides gets the address of a second VM, which is the same but that it serves (gyre.then=serve), on a tap of its
+# own; packets go by this machine. What that one tells of itself is told at the end.
 # One with @hostport@ gets a TCP port of this machine's, forwarded to the guest's port 80, from which a file is fetched when it
 # asks for that; what the guest finds by its gateway at the port behind it is /data again.
 # One with @damaged@ gets a directory: a first start, which fails for want of a disk, leaves its kernel unpacked there, and
@@ -23,7 +25,7 @@ mkfifo "$work/in"
 # One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
 # is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end;
 # one with @sharedir@ gets the directory itself.
-image='' tap='' port='' damaged='' qmp='' uds='' pmem='' blocks='' shared='' directory=''
+image='' tap='' port='' damaged='' qmp='' uds='' pmem='' blocks='' shared='' directory='' peer=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -53,6 +55,10 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@tap@*)
     tap=gyre$$
     argument=${argument%%@tap@*}$tap${argument#*@tap@} ;;
+  esac
+  case $argument in *@peer@*)
+    peer=10.78.0.2
+    argument=${argument%%@peer@*}$peer${argument#*@peer@} ;;
   esac
   case $argument in *@uds@*)
     uds=$work/vsock
@@ -110,6 +116,32 @@ serve() {
   mkfifo "$work/idle"
   busybox nc -l -p 5077 <>"$work/idle" >"$work/upload" 2>/dev/null &
   servers="$servers $!"
+}
+
+# start_peer COMMAND...: the second VM.
+start_peer() {
+  count=$#
+  while [ "$count" -gt 0 ]; do
+    argument=$(printf '%s' "$1" | sed "s/tap=$tap,mac=02:00:00:00:00:77/tap=${tap}p,mac=02:00:00:00:00:78/; s/gyre\\.then=pair/gyre.then=serve/")
+    shift
+    set -- "$@" "$argument"
+    count=$((count - 1))
+  done
+  mkfifo "$work/peer_in"
+  exec 4<>"$work/peer_in"
+  timeout -s KILL "$limit" "$@" <"$work/peer_in" >"$work/peer" 2>>"$work/err" &
+  peer_vm=$!
+}
+
+# join_peers: the two VMs' taps are networks, and what comes from one goes to the other.
+join_peers() {
+  busybox ip addr add 10.77.0.1/24 dev "$tap"
+  busybox ip addr add 10.78.0.1/24 dev "${tap}p"
+  for each in "$tap" "${tap}p"; do
+    busybox ip link set "$each" up
+    echo 1 >"/proc/sys/net/ipv4/conf/$each/forwarding"
+  done
+  joined=1
 }
 
 # serve_user: the same by this machine's own network.
@@ -174,6 +206,8 @@ if [ -n "$directory" ]; then
   dd if=/dev/urandom of="$directory/data" bs=64k count=48 2>/dev/null
   [ -z "$shared" ] || serve_share
 fi
+peer_vm='' joined='' peer_typed=''
+[ -z "$peer" ] || start_peer "$@"
 echo "@@gyre:case $name begin $(date -u +%s)"
 begun=$(uptime_seconds)
 # Both ends are open here, so that no end waits for the other, and a VMM that is gone is no broken pipe.
@@ -186,7 +220,12 @@ exec 3<>"$work/in"
 # The guest may end without asking; the VMM's bound is ours too.
 killed='' typed='' answered='' pressed='' told='' fetched='' resized='' talked='' asked=0 follower=''
 until [ -e "$work/status" ]; do
-  [ -z "$tap" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
+  [ -z "$tap" ] || [ -n "$peer" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
+  [ -z "$peer" ] || [ -n "$joined" ] || [ ! -e "/sys/class/net/$tap" ] || [ ! -e "/sys/class/net/${tap}p" ] || join_peers
+  if [ -n "$peer" ] && [ -z "$peer_typed" ] && grep -q '^gyre-guest: type a line' "$work/peer"; then
+    printf '%s\n' "$line" >&4
+    peer_typed=1
+  fi
   if [ -z "$typed" ] && grep -q '^gyre-guest: type a line' "$work/out"; then
     printf '%s\n' "$line" >&3
     typed=1
@@ -240,6 +279,17 @@ until [ -e "$work/status" ]; do
   fi
   sleep 0.1
 done
+if [ -n "$peer" ]; then
+  # It ends by itself, once it has what it was sent.
+  waited=0
+  while kill -0 "$peer_vm" 2>/dev/null && [ $waited != 200 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+  kill "$peer_vm" 2>/dev/null
+  echo
+  tr -d '\r' <"$work/peer" | grep '^gyre-guest: \(served\|taken\)'
+fi
 for server in $servers $follower $block_server; do kill "$server" 2>/dev/null; done
 wait
 exec 3>&-

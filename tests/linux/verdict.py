@@ -127,6 +127,8 @@ def _check_facts(case, record, facts):
         problems += _check_disk(facts)
     if case.then == "network":
         problems += _check_network(case, facts)
+    if case.then == "pair":
+        problems += _wrong(facts, {"ping": ["5"], "checksums": ["0"]}) + _check_files(facts)
     if case.then in ("balloon", "reporting", "mem", "pmem"):
         problems += MEMORY_CHECKS[case.then](facts)
     if case.then == "vsock":

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 
-from bench_support import host
+from bench_support import host, processes
 from gyre_tools import build as building
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -109,10 +109,6 @@ def cpu_by_thread(pid):
     return times
 
 
-def is_vcpu(name):
-    return name.lower().startswith(("cpu", "vcpu"))
-
-
 def one_run(command, timeout):
     """[{ops, cycles, kicks, errors, p50, p99, p999, seconds, cpu}] by phase."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -155,7 +151,7 @@ def tsc_hz(runs):
 
 def reduce(result, hz):
     seconds = result["cycles"] / hz
-    working = {name: ns / result["ops"] for name, ns in result["cpu"].items() if not is_vcpu(name)}
+    working = {name: ns / result["ops"] for name, ns in result["cpu"].items() if not processes.is_vcpu(name)}
     return {"ops": result["ops"] / seconds, "cpu_ns": sum(working.values()), "threads": working,
             "kicks": result["kicks"] / result["ops"], "kicking": result["kicks"] * KICK_NS / 1e9 / seconds,
             **{p: result[p] / hz * 1e6 for p in ("p50", "p99", "p999")}}

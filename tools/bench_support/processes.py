@@ -91,6 +91,11 @@ def _kind(path, permissions, program):
     return path if path.startswith("[") else "anonymous" if not path else "other files"
 
 
+def is_vcpu(name):
+    """By the name of a thread."""
+    return name.lower().startswith(("cpu", "vcpu"))
+
+
 def threads(pid):
     names = collections.Counter()
     for task in os.listdir(f"/proc/{pid}/task"):

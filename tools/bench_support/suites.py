@@ -7,15 +7,15 @@ import sys
 import tempfile
 import time
 
-from bench_support import (boot, cleanup, density, document, exits, host, linux, older, overhead, parallel, peers, report, results,
-                           schema, session as sessions, tables)
+from bench_support import (boot, cleanup, density, document, exits, host, linux, net, older, overhead, parallel, peers, report,
+                           results, schema, session as sessions, tables, vsock)
 from gyre_tools import build as building
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # In the order in which they run.
-SUITES = {module.NAME: module for module in (boot, parallel, density, overhead, exits, cleanup, linux)}
+SUITES = {module.NAME: module for module in (boot, parallel, density, overhead, exits, cleanup, net, vsock, linux)}
 LEAST_RUNS = 30
-TARGETS = (building.DAEMON, "tools/bench_support/gyre-floor", sessions.RUNNER, sessions.FLEET, exits.PROGRAM)
+TARGETS = (building.DAEMON, "tools/bench_support/gyre-floor", sessions.RUNNER, sessions.FLEET, exits.PROGRAM, *net.PROGRAMS, *vsock.PROGRAMS)
 SLOW_PEERS = ("qemu-q35",)  # left out of a short run unless they are asked for
 
 

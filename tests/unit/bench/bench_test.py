@@ -14,8 +14,8 @@ import xml.etree.ElementTree
 
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.path.insert(0, str(SOURCE / "tools"))
-from bench_support import (document, guest_images, linux, parallel, peers, plots, report, results, schema, session,  # noqa: E402
-                           stats, suites)
+from bench_support import (document, driven, guest_images, linux, net, parallel, peers, plots, report, results,  # noqa: E402
+                           schema, session, stats, suites, vsock)
 
 
 def noisy(median, count=30, spread=0.02, seed=7):
@@ -253,6 +253,44 @@ class Peers(unittest.TestCase):
     def test_microvm_says_how_many_devices_it_has(self):
         microvm = next(peer for peer in peers.ALL if peer.name == "qemu-microvm")
         self.assertRaises(peers.Unsupported, microvm.arguments, peers.Start("guest", disks=("d",) * 9))
+
+
+class Driven(unittest.TestCase):
+    def test_the_vcpu_is_no_work_of_a_device(self):
+        threads = {"vcpu": 5, "CPU 0/KVM": 7, "gyred": 11, "iou-wrk-": 13}
+        self.assertEqual(sum(driven.working({"threads": threads}).values()), 24)
+
+    def test_a_peer_that_does_not_begin_says_why(self):
+        with self.assertRaisesRegex(session.Failure, "did not begin: no tap"):
+            driven.measure(["sh", "-c", "echo no tap >&2"], ["true"], True)
+
+    def test_what_the_program_outside_says_is_the_result(self):
+        outside = ["sh", "-c", 'echo "{\\"frames\\": 5}"']
+        inside = ["sh", "-c", "echo begin; echo phase 6 1 0"]
+        self.assertEqual(driven.measure(inside, outside, True), {"frames": 5, "guest": (6, 1, 0)})
+        with self.assertRaisesRegex(session.Failure, "2 errors"):
+            driven.measure(["sh", "-c", "echo begin; echo phase 6 1 2"], outside, True)
+        with self.assertRaisesRegex(session.Failure, "outside is ill"):
+            driven.measure(inside, ["sh", "-c", "echo outside is ill >&2; exit 1"], True)
+
+    def test_a_floor_is_ended(self):
+        self.assertEqual(driven.measure(["sh", "-c", "echo begin; exec sleep 60"], ["sh", "-c", "echo {}"], False), {})
+
+    def test_a_floor_that_is_near_bounds_what_is_wanted_of_us(self):
+        case = results.Case("x", "x")
+        self.assertEqual(net.least_of_qemu(case), (1.5, ""))
+        case.samples["packets_per_cpu"] = {results.FLOOR: [400.0], "qemu-microvm": [100.0]}
+        self.assertEqual(net.least_of_qemu(case), (1.5, ""))
+        case.samples["packets_per_cpu"] = {results.FLOOR: [120.0], "qemu-microvm": [100.0]}
+        least, why = net.least_of_qemu(case)
+        self.assertAlmostEqual(least, 1.08)
+        self.assertIn("1.20", why)
+
+    def test_cases_are_named_once_and_a_short_run_has_each_kind(self):
+        for module in (net, vsock):
+            names = [case.name for case, *_ in module.cases(False)]
+            self.assertEqual(len(names), len(set(names)))
+            self.assertLess({case.name for case, *_ in module.cases(True)}, set(names))
 
 
 def a_run():

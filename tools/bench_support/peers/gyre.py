@@ -9,7 +9,9 @@ def arguments(start):
     for tap in start.taps:
         words += ["--net", f"tap={tap}"]
     if start.initrd:
-        words += ["--initrd", start.initrd, "--cmdline", start.cmdline]
+        words += ["--initrd", start.initrd]
+    if start.cmdline:
+        words += ["--cmdline", start.cmdline]
     return words
 
 

@@ -17,8 +17,8 @@ class Start:
     memory_mib: int = 128
     disks: tuple = ()          # raw images, read-only
     taps: tuple = ()           # names of tap interfaces, of the VMM's making
-    initrd: str = ""           # with a Linux kernel: its initramfs and its command line
-    cmdline: str = ""
+    initrd: str = ""           # with a Linux kernel: its initramfs
+    cmdline: str = ""          # the guest's
     directory: str = ""        # for files that a VMM needs beside; empty when the VM is not going to be started
 
 

@@ -5,7 +5,7 @@ MOST_DEVICES = 8  # its virtio-mmio transports
 
 # Some hosts do not let the MSR be set that arch-capabilities stands for.
 COMMON = ("-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-nodefaults", "-no-user-config", "-display", "none",
-          "-no-reboot", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")
+          "-no-reboot", "-name", "gyre-bench,debug-threads=on", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")
 
 
 def devices(start, disk, network):
@@ -18,7 +18,7 @@ def devices(start, disk, network):
 
 
 def linux(start):
-    return ["-initrd", start.initrd, "-append", start.cmdline] if start.initrd else []
+    return [*(["-initrd", start.initrd] if start.initrd else []), *(["-append", start.cmdline] if start.cmdline else [])]
 
 
 def arguments(start):
@@ -26,7 +26,8 @@ def arguments(start):
         raise Unsupported(f"has at most {MOST_DEVICES} virtio-mmio devices")
     # Stock kernels know no other description of their interrupts than ACPI.
     machine = "microvm,acpi=on" if start.initrd else "microvm,acpi=off,pit=off,pic=off,rtc=off"
-    return ["-M", machine, *COMMON, "-m", str(start.memory_mib), "-smp", str(start.cpus), "-kernel", start.guest,
+    # Drivers of ours know the devices of virtio 1 alone.
+    return ["-M", machine, "-global", "virtio-mmio.force-legacy=false", *COMMON, "-m", str(start.memory_mib), "-smp", str(start.cpus), "-kernel", start.guest,
             *linux(start), *devices(start, "virtio-blk-device", "virtio-net-device")]
 
 

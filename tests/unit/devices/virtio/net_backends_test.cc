@@ -262,6 +262,33 @@ TEST_F(NetTap, FramesGoBothWays) {
   EXPECT_EQ(Guest(2048, first.size() - 1024), Bytes(first.begin() + 1024, first.end()));
 }
 
+// One that is alone is written at once, and overtakes none that was there before.
+TEST_F(NetTap, FramesStayInTheirOrder_AloneAndTogether) {
+  MakeBy("tap=gyretest3");
+  Open("gyretest3");
+  Bring(kNetStatus, 64);
+  std::vector<Bytes> frames;
+  for (const unsigned turn : {1U, 3U, 1U, 1U, 5U, 1U}) {
+    for (unsigned i = 0; i < turn; ++i) {
+      const Bytes packet = Packet(kAll, 100 + static_cast<unsigned>(frames.size()));
+      const std::uint64_t place = kSend + 2048 * frames.size();
+      std::memcpy(memory.host() + place, packet.data(), packet.size());
+      rings[1]->Offer(std::array{test::Buffer{place, static_cast<std::uint32_t>(packet.size())}});
+      frames.push_back(Frame(packet));
+    }
+    mmio.Kick(1);
+    RunPending();
+  }
+  for (const Bytes& frame : frames) {
+    Bytes got(2000);
+    ssize_t size = -1;
+    ASSERT_TRUE(Await([&] { return (size = ::recv(host.get(), got.data(), got.size(), 0)) >= 0; }));
+    got.resize(static_cast<std::size_t>(size));
+    EXPECT_EQ(got, frame);
+    EXPECT_TRUE(Await([this] { return rings[1]->TakeUsed().has_value(); }));
+  }
+}
+
 TEST_F(NetTap, AnInterfaceThatIsDeletedIsALinkThatGoesDown) {
   MakeBy("tap=gyretest1");
   Open("gyretest1");

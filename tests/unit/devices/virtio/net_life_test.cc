@@ -66,8 +66,28 @@ TEST_P(NetLife, ABackEndThatIsFullHoldsTheDriverUpAndNobodyElse) {
   EXPECT_EQ(transport->device().queue(1)->in_flight(), 0U) << "a stop has nothing to wait for";
   network->has_room = true;
   network->pairs[0].room();
+  Settle();
   EXPECT_TRUE(rings[1]->TakeUsed());
   EXPECT_EQ(network->pairs[0].from_guest.size(), 1U);
+}
+
+// Once a turn, whatever it is done with: the driver would else be shown each packet by itself.
+TEST_P(NetLife, ABackEndThatMakesRoomManyTimesIsServedOnce) {
+  Make();
+  Bring(With(0));
+  network->has_room = false;
+  for (int i = 0; i < 3; ++i) {
+    SendPacket(Packet(kOther));
+  }
+  const auto batches = transport->device().queue(1)->counters().batches;
+  network->has_room = true;
+  for (int i = 0; i < 3; ++i) {
+    network->pairs[0].room();
+  }
+  EXPECT_TRUE(network->pairs[0].from_guest.empty()) << "the back end is still at work";
+  Settle();
+  EXPECT_EQ(network->pairs[0].from_guest.size(), 3U);
+  EXPECT_EQ(transport->device().queue(1)->counters().batches, batches + 1);
 }
 
 TEST_P(NetLife, AStopAndAResetHaveNothingToWaitFor) {
