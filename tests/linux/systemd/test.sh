@@ -43,7 +43,7 @@ done
 # Where its thread and its memory are to be: calls that the unit allows for these options alone.
 echo 'iothread="io,cpus=0"' >>$conf/a.conf
 if [ -d /sys/devices/system/node/node0 ]; then
-  sed -i 's/^memory=.*/memory="size=16M,numa=0"/' $conf/a.conf
+  sed -i 's/^memory=.*/memory="size=16M,numa=0,policy=bind"/' $conf/a.conf
   say "a has its memory from node 0"
 fi
 # An emulated machine may stall for a while by itself. One of them is to be bitten, though.

@@ -196,7 +196,7 @@ TEST_F(Greed, FileDescriptorsThatThereIsNoRoomFor_AreLostAndTheCommandHasNone) {
   auto client = ConnectAndNegotiate();
   const loop::Pipe pipe;
   const std::string request = R"({"execute": "take-fd"})";
-  for (const std::size_t room : {0U, 1U}) {  // the kernel cannot give it; it would be of the last
+  for (const std::size_t room : {0U, 2U}) {  // the kernel cannot give it; it would be of the last
     testing::internal::CaptureStderr();
     const FileLimit limit;
     limit.LeaveRoomFor(room);
@@ -217,11 +217,11 @@ TEST_F(Greed, FileDescriptorsThatThereIsNoRoomFor_AreLostAndTheCommandHasNone) {
 
 // --- Requests that wait ---
 
-constexpr int kManyValues = 60'000;
-
-std::string LargeRequest() {
+// Of about so many bytes of memory, once it has been read.
+std::string RequestOf(std::size_t size) {
   std::string text = R"({"execute": "echo", "arguments": {"text": [)";
-  for (int i = 0; i < kManyValues; ++i) {
+  constexpr std::size_t kValue = 96;
+  for (std::size_t i = 0; i < size / kValue; ++i) {
     text += i == 0 ? "0" : ",0";
   }
   return text + "]}}";
@@ -236,15 +236,17 @@ void PutAll(TestClient& client, std::string_view text,
   }));
 }
 
-// Whole requests were not counted, however large, once they waited for another one.
+// Whole requests were not counted, however large, once they waited for another one. Those that are not whole yet
+// stay below the limit here.
 TEST_F(Greed, RequestsThatWait_AreBoundedForAllTogether) {
-  constexpr std::size_t kClients = 20;
-  const std::string request = LargeRequest();
+  constexpr std::size_t kSize = Session::kPauseQueued * 7 / 8;
+  constexpr std::size_t kClients = Session::kMostHeld / kSize - 4;
+  const std::string request = RequestOf(kSize);
   std::deque<TestClient> clients;
   for (std::size_t i = 0; i < kClients; ++i) {
     clients.push_back(ConnectAndNegotiate(true));
-    TestClient& client = clients.back();
-    PutAll(client, R"({"execute": "slow"})" + request, [this](const auto& done) { return RunUntil(done); });
+    PutAll(clients.back(), R"({"execute": "slow"})" + request + request,
+           [this](const auto& done) { return RunUntil(done); });
   }
   EXPECT_TRUE(RunUntil([this] { return server_->clients() < kClients; }));
   EXPECT_GT(server_->clients(), 0U);
@@ -254,13 +256,12 @@ TEST_F(Greed, RequestsThatWait_AreBoundedForAllTogether) {
 
 TEST_F(Greed, LargeRequestThatWaits_IsAsGoodAsAFullQueue) {
   auto client = ConnectAndNegotiate(true);
-  PutAll(client, R"({"execute": "slow"})" + LargeRequest() + R"({"exec-oob": "where", "id": "oob"})",
+  PutAll(client,
+         R"({"execute": "slow"})" + RequestOf(Session::kPauseQueued * 9 / 8) +
+             R"({"exec-oob": "where", "id": "oob"})",
          [this](const auto& done) { return RunUntil(done); });
   EXPECT_TRUE(RunUntil([] { return static_cast<bool>(pending_done); }));
-  for (int i = 0; i < 20; ++i) {
-    Poll();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  (void)RoundsOfAWhile();
   client.Take();
   EXPECT_EQ(client.text, "");
   std::exchange(pending_done, nullptr)(Nothing());
