@@ -1,7 +1,6 @@
 // Clients that take what they can get: places, file descriptors, memory for requests that wait.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -16,6 +15,7 @@
 #include "gyre/base/log.h"
 #include "gyre/base/open_files.h"
 #include "src/control/admission.h"
+#include "tests/support/file_limit.h"
 #include "tests/unit/control/qmp_fixture.h"
 
 namespace gyre::control {
@@ -145,32 +145,6 @@ TEST_F(GreedOfUsers, RefusedStrangers_FillNoLog) {
 
 // --- File descriptors ---
 
-// Of the process's own limit; as it was at the end.
-class FileLimit {
- public:
-  FileLimit() { EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0); }
-  FileLimit(const FileLimit&) = delete;
-  FileLimit& operator=(const FileLimit&) = delete;
-  ~FileLimit() { Restore(); }
-  // So many more can be opened.
-  void LeaveRoomFor(std::size_t more) const {
-    std::vector<UniqueFd> next;
-    while (next.size() <= more) {
-      next.emplace_back(::dup(STDERR_FILENO));
-    }
-    Set(static_cast<rlim_t>(next.back().get()));
-  }
-  void Restore() const { Set(before_.rlim_cur); }
-
- private:
-  void Set(rlim_t soft) const {
-    rlimit limit = before_;
-    limit.rlim_cur = soft;
-    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
-  }
-  rlimit before_{};
-};
-
 TEST_F(Greed, OutOfFiles_IsSaidOnceAndWhoIsThereIsServed) {
   auto client = ConnectAndNegotiate();
   std::vector<TestClient> others;
@@ -178,7 +152,7 @@ TEST_F(Greed, OutOfFiles_IsSaidOnceAndWhoIsThereIsServed) {
     others.emplace_back(Dial());
   }
   testing::internal::CaptureStderr();
-  const FileLimit limit;
+  const test::FileLimit limit;
   limit.LeaveRoomFor(2);
   EXPECT_TRUE(RunUntil([this] { return server_->clients() == 3; }));
   EXPECT_EQ(Ask(client, EchoRequest("still here")), Echoed("still here"));
@@ -198,7 +172,7 @@ TEST_F(Greed, FileDescriptorsThatThereIsNoRoomFor_AreLostAndTheCommandHasNone) {
   const std::string request = R"({"execute": "take-fd"})";
   for (const std::size_t room : {0U, 2U}) {  // the kernel cannot give it; it would be of the last
     testing::internal::CaptureStderr();
-    const FileLimit limit;
+    const test::FileLimit limit;
     limit.LeaveRoomFor(room);
     client.PutWithFd(request, pipe.write_end.get());
     taken_fd = 0;
