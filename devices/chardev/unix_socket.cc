@@ -13,12 +13,14 @@
 #include "devices/chardev/backends.h"
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
+#include "gyre/base/log.h"
 #include "gyre/base/types.h"
 #include "gyre/base/unix_listener.h"
 
 namespace gyre::devices {
 namespace {
 
+constexpr std::int64_t kRetryNs = 1'000'000'000;
 constexpr std::size_t kRingSize = 64 * kKiB;  // bytes of output kept for a late client
 // Bytes of input kept of clients that have gone before the guest took them: more than a socket holds.
 constexpr std::size_t kMaxLeftOver = 512 * kKiB;
@@ -91,6 +93,8 @@ class UnixBackend final : public CharBackend {
         path_(std::move(path)),
         listener_(std::move(listener)),
         accept_watch_(loop, listener_.fd(), loop::Watch::kRead, [this](unsigned) { OnConnection(); }),
+        retry_accept_(loop, loop::ClockType::kRealtime,
+                      [this] { accept_watch_.SetEvents(loop::Watch::kRead); }),
         deliver_(loop, [this] { DeliverLeftOver(); }),
         room_(loop, [this] { TellRoom(); }) {}
   UnixBackend(const UnixBackend&) = delete;
@@ -105,6 +109,7 @@ class UnixBackend final : public CharBackend {
 
  private:
   void OnConnection();
+  void PauseAccepting(int error);
   void OnClient(unsigned ready);
   void OnInput();
   void DeliverLeftOver();
@@ -122,6 +127,7 @@ class UnixBackend final : public CharBackend {
   const std::string path_;
   const Listener listener_;
   loop::Watch accept_watch_;
+  loop::Timer retry_accept_;
   loop::BottomHalf deliver_;
   loop::BottomHalf room_;
   CharFrontend* frontend_ = nullptr;
@@ -136,6 +142,7 @@ class UnixBackend final : public CharBackend {
   bool blocked_ = false;                 // the client's socket takes no more now
   bool wants_input_ = false;             // the frontend has room as far as we know
   bool input_ended_ = false;             // the client has shut its sending side down
+  bool out_of_files_ = false;            // and it has been said
   std::vector<std::uint8_t> left_over_;  // input of clients that have gone
   unsigned events_ = 0;
 };
@@ -212,8 +219,12 @@ void UnixBackend::UpdateEvents() {
 void UnixBackend::OnConnection() {
   UniqueFd fd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC));
   if (!fd) {
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      PauseAccepting(errno);
+    }
     return;
   }
+  out_of_files_ = false;
   DropClient();
   client_.fd = std::move(fd);
   if (!stream()) {
@@ -226,6 +237,15 @@ void UnixBackend::OnConnection() {
   accept_watch_.SetEvents(0);  // the next one waits in the backlog
   TellOpen();
   Pump();
+}
+
+// Who waits is there all the time: it would be tried again and again.
+void UnixBackend::PauseAccepting(int error) {
+  if (!std::exchange(out_of_files_, true)) {
+    log::Warning("{}: nobody can connect for now: {}", filename(), Error::Sys("accept", error).message());
+  }
+  accept_watch_.SetEvents(0);
+  retry_accept_.Set(loop_.Now(loop::ClockType::kRealtime) + kRetryNs);
 }
 
 // Each step may drop the client, and with it the watch that has called us.

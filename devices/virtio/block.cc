@@ -236,7 +236,7 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   if (!std::has_single_bit(options.block_size)) {
     return Fail(Error::Usage(format("block-size={}: is not a power of two", options.block_size)));
   }
-  options.id = properties.Get("id");
+  options.id = context.id;
   TRY(ParseLimits(properties, options));
   disk->image = TRY(BlockImage::Open(disk->options));
   auto block = std::make_unique<Block>(context, std::move(disk), options);

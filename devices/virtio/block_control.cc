@@ -75,8 +75,9 @@ BlockControl::~BlockControl() {
 
 Status BlockControl::Begin(const BlockOptions& options) {
   if (disks_ != nullptr) {
-    id_ = TRY(disks_->Add(*this, options.id));
+    TRY(disks_->Add(*this, options.id));
   }
+  id_ = options.id;
   disk_.errors.SetNames(id_, disk_.options.path);
   if (options.limits.any() || !options.limit_group.empty()) {
     SetLimits(options.limits, options.limit_group);

@@ -18,7 +18,7 @@ struct BlockOptions {
   unsigned queues = 1;
   std::uint32_t block_size = 512;
   bool packed = false;
-  std::optional<std::string> id;
+  std::string id;
   DiskLimits limits;
   std::string limit_group;
 };

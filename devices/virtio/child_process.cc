@@ -11,6 +11,7 @@
 #include <csignal>
 
 #include "gyre/base/format.h"
+#include "gyre/base/open_files.h"
 
 namespace gyre::virtio {
 namespace {
@@ -42,7 +43,10 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std:
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, words.front(), &files, &attributes, words.data(), environ);
+  const int error = [&] {
+    const OpenFileLimitForChildren limit;
+    return ::posix_spawnp(&pid, words.front(), &files, &attributes, words.data(), environ);
+  }();
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) {

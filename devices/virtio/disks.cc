@@ -34,20 +34,12 @@ DiskControl* Disks::Find(std::string_view id) const {
   return found == all_.end() ? nullptr : found->disk;
 }
 
-Result<std::string> Disks::Add(DiskControl& disk, std::optional<std::string_view> id) {
-  std::string name = id ? std::string(*id) : format("disk{}", all_.size());
-  const auto plain = [](char letter) {
-    return (letter >= '0' && letter <= '9') || (letter >= 'a' && letter <= 'z') ||
-           (letter >= 'A' && letter <= 'Z') || letter == '-' || letter == '_' || letter == '.';
-  };
-  if (name.empty() || name.size() > 64 || !std::ranges::all_of(name, plain)) {
-    return Fail(Error::Usage(format("id={}: is not 1 to 64 letters, digits, '-', '_' and '.'", name)));
+Status Disks::Add(DiskControl& disk, const std::string& id) {
+  if (Find(id) != nullptr) {
+    return Fail(Error::Usage(format("id={}: is another disk's", id)));
   }
-  if (Find(name) != nullptr) {
-    return Fail(Error::Usage(format("id={}: is another disk's", name)));
-  }
-  all_.push_back({.id = name, .disk = &disk});
-  return name;
+  all_.push_back({.id = id, .disk = &disk});
+  return {};
 }
 
 void Disks::Remove(const DiskControl& disk) {

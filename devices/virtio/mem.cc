@@ -288,7 +288,7 @@ bool MemDevice::LoadState(std::span<const std::byte> bytes) {
 
 Result<Options> Interpret(const DeviceContext& context, const Properties& properties) {
   Options options;
-  options.id = properties.Get("id").value_or(format("mem{}", context.number));
+  options.id = context.id;
   options.size = TRY(properties.Number("size", 0, kUsualBlock, kMostSize));
   options.block_size = TRY(properties.Number("block-size", kUsualBlock, kUsualBlock, kLargestBlock));
   options.requested = TRY(properties.Number("requested-size", 0, 0, kMostSize));
@@ -329,6 +329,7 @@ const Module& MemModule() {
       .help = "memory that it can be given, and asked back, while it runs (Linux: virtio_mem)",
       .properties = kProperties,
       .create = Create,
+      .stem = "mem",
   };
   return kModule;
 }

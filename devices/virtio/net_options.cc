@@ -65,10 +65,7 @@ Mac GenerateMac(std::string_view vm, unsigned number) {
 
 Result<NetOptions> ParseNetOptions(const DeviceContext& context, const Properties& properties) {
   NetOptions options;
-  options.id = properties.Get("id").value_or(format("net{}", context.number));
-  if (options.id.empty()) {
-    return Fail(Error::Usage("id=: is empty"));
-  }
+  options.id = context.id;
   const auto mac = properties.Get("mac");
   options.mac = mac ? TRY(ParseMac(*mac)) : GenerateMac(context.vm, context.number);
   options.mtu = static_cast<std::uint16_t>(TRY(properties.Number("mtu", 0, kLeastMtu, kMostMtu)));

@@ -147,12 +147,9 @@ Status MapInto(DeviceSpace& space, const Options& options, const BlockImage& ima
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  Options options{.id = std::string(properties.Get("id").value_or("")),
+  Options options{.id = context.id,
                   .path = std::string(properties.Get("path").value_or("")),
                   .packed = TRY(properties.OnOff("packed", false))};
-  if (options.id.empty()) {
-    options.id = format("pmem{}", context.number);
-  }
   const bool readonly = TRY(properties.OnOff("readonly", false));
   auto image =
       TRY(BlockImage::Open({.path = options.path, .readonly = readonly, .cache = CacheMode::kWriteback}));

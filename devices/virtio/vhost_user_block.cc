@@ -41,7 +41,6 @@ Result<std::unique_ptr<VirtioDevice>> OpenVhostUserBlock(const DeviceContext& co
   }
   const auto queues = static_cast<unsigned>(TRY(properties.Number("queues", 1, 1, kMostBlockQueues)));
   const bool packed = TRY(properties.OnOff("packed", false));
-  std::string id(properties.Get("id").value_or(format("vhost-disk{}", context.number)));
   auto user = TRY(VhostUser::Open(context.loop, {.path = std::string(*properties.Get("vhost-user")),
                                                  .queues = queues,
                                                  .config_size = sizeof(BlockConfig),
@@ -53,7 +52,7 @@ Result<std::unique_ptr<VirtioDevice>> OpenVhostUserBlock(const DeviceContext& co
                       .queues = queues,
                       .queue_size = kQueueSize,
                       .config_size = sizeof(BlockConfig)};
-  return std::make_unique<VhostUserBlock>(context, std::move(traits), std::move(id), std::move(user));
+  return std::make_unique<VhostUserBlock>(context, std::move(traits), context.id, std::move(user));
 }
 
 }  // namespace gyre::virtio

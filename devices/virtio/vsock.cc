@@ -1,6 +1,5 @@
 // The socket device (virtio 1.2, 5.10): stream sockets between the guest and Unix sockets
 // of the host.
-#include <sys/resource.h>
 
 #include <array>
 #include <cstring>
@@ -128,15 +127,6 @@ class VsockDevice final : public VirtioDevice, public Vsock {
   std::unique_ptr<VsockSwitch> switch_;  // its loop's
 };
 
-// Each connection is an open file; the usual limit is for programs that have few.
-void AllowFiles(std::uint64_t more) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_cur + more, limit.rlim_max);
-    (void)::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-}
-
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
   VsockSwitch::Config config;
   config.cid = static_cast<std::uint32_t>(TRY(properties.Number("cid", 0, kLeastCid, kMostCid)));
@@ -156,7 +146,6 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   }
   auto listener =
       TRY(UnixListener::Open({.path = config.path, .who = "uds=" + config.path, .backlog = 1024}));
-  AllowFiles(config.most);
   return std::make_unique<VsockDevice>(context, std::move(config), std::move(listener), packed);
 }
 

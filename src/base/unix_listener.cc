@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
@@ -128,13 +129,39 @@ Result<UniqueFd> NewUnixSocket() {
   return fd;
 }
 
+namespace {
+
+// None where the kernel does not tell.
+std::vector<gid_t> GroupsOf(int socket) {
+  std::vector<gid_t> groups(16);  // more than most have
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    auto size = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    const int result = ::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size);
+    if (result != 0 && errno != ERANGE) {
+      break;
+    }
+    groups.resize(size / sizeof(gid_t));  // so many there are
+    if (result == 0) {
+      return groups;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+bool Peer::IsIn(gid_t group) const {
+  return gid == group || std::ranges::find(groups, group) != groups.end();
+}
+
 Result<Peer> PeerOf(int socket) {
   ucred credentials{};
   socklen_t size = sizeof(credentials);
   if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
     return Fail(Error::Sys("SO_PEERCRED", errno));
   }
-  return Peer{.pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid};
+  return Peer{
+      .pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid, .groups = GroupsOf(socket)};
 }
 
 UniqueFd AcceptFrom(int listener) {

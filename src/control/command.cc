@@ -58,9 +58,13 @@ Outcome AdmitNow(const Services& services, const Command& command) {
 }
 
 std::string VcpuPath(unsigned index) { return format("/machine/cpu[{}]", index); }
-std::string DiskPath(std::string_view id) { return format("/machine/disk/{}", id); }
+std::string DevicePath(std::string_view option, std::string_view id) {
+  return format("/machine/{}/{}", option, id);
+}
+std::string DiskPath(std::string_view id) { return DevicePath("disk", id); }
 std::string DiskNode(std::string_view id) { return format("#{}", id); }
-std::string MemoryDevicePath(std::string_view id) { return format("/machine/memory-device/{}", id); }
-std::string MemoryPath(std::string_view id) { return format("{}/memory", MemoryDevicePath(id)); }
+std::string MemoryDevicePath(virtio::MemoryKind kind, std::string_view id) {
+  return DevicePath(kind == virtio::MemoryKind::kPmem ? "pmem" : "mem-device", id);
+}
 
 }  // namespace gyre::control

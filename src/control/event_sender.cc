@@ -59,6 +59,14 @@ constexpr Type kFailureData = ObjectType("MemoryFailureInfo", kFailureMembers);
 
 constexpr std::array kNetMembers{Member{"netdev-id", &kString, "the network device"}};
 constexpr Type kNetData = ObjectType("NetdevInfo", kNetMembers);
+constexpr std::array<std::string_view, 1> kAddressTypes{"unix"};
+constexpr Type kAddressType = EnumType("StreamAddressType", kAddressTypes);
+constexpr std::array kAddressMembers{Member{"type", &kAddressType},
+                                     Member{"path", &kString, "empty: one of a pair, without a name"}};
+constexpr Type kAddress = ObjectType("StreamAddress", kAddressMembers);
+constexpr std::array kNetUpMembers{Member{"netdev-id", &kString, "the network device"},
+                                   Member{"addr", &kAddress, "the back end's socket"}};
+constexpr Type kNetUpData = ObjectType("NetdevConnectedInfo", kNetUpMembers);
 constexpr std::array kVhostUserMembers{Member{"device", &kString, "its id"}};
 constexpr Type kVhostUserData = ObjectType("VhostUserDeviceInfo", kVhostUserMembers);
 constexpr std::array<std::string_view, 2> kOperations{"read", "write"};
@@ -92,7 +100,7 @@ constexpr std::array kEvents{
     EventKind{"MEMORY_DEVICE_SIZE_CHANGE", "The guest has taken memory of a device, or given it back.",
               &kMemorySizeData, kSecond},
     EventKind{"MEMORY_FAILURE", "Hardware has lost a part of guest memory.", &kFailureData},
-    EventKind{"NETDEV_STREAM_CONNECTED", "A network device's back end is there again.", &kNetData},
+    EventKind{"NETDEV_STREAM_CONNECTED", "A network device's back end is there again.", &kNetUpData},
     EventKind{"NETDEV_STREAM_DISCONNECTED", "A network device's back end has gone; its link is down.",
               &kNetData},
     EventKind{"POWERDOWN", "The guest has been asked to power off."},
@@ -125,7 +133,14 @@ struct DataOf {
             {"action", event.action_required ? "fatal" : "ignore"},
             {"flags", {{"action-required", event.action_required}, {"recursive", false}}}};
   }
-  Json operator()(const machine::NetEvent& event) const { return {{"netdev-id", event.id}}; }
+  // What comes back is a program that we have started again, at the other end of a pair of sockets.
+  Json operator()(const machine::NetEvent& event) const {
+    Json data{{"netdev-id", event.id}};
+    if (event.up) {
+      data["addr"] = {{"type", "unix"}, {"path", ""}};
+    }
+    return data;
+  }
   Json operator()(const machine::VhostUserEvent& event) const { return {{"device", event.id}}; }
   Json operator()(const machine::BlockIoErrorEvent& event) const {
     return {{"device", event.disk},
@@ -138,7 +153,9 @@ struct DataOf {
   }
   Json operator()(const machine::BalloonEvent& event) const { return {{"actual", event.actual}}; }
   Json operator()(const machine::MemoryDeviceEvent& event) const {
-    return {{"id", event.id}, {"size", event.size}, {"qom-path", MemoryDevicePath(event.id)}};
+    return {{"id", event.id},
+            {"size", event.size},
+            {"qom-path", MemoryDevicePath(virtio::MemoryKind::kMem, event.id)}};
   }
   Json operator()(const auto&) const { return Json::object(); }
 };

@@ -45,7 +45,9 @@ class JsonParser {
   std::optional<Parsed> Next(std::string_view& input);
   // About how many bytes of memory the value takes that is not whole yet.
   std::size_t held() const { return text_.capacity() + texts_ + (values_ * kValueSize); }
-  // Forgets it.
+  // The same of the last value that Next has returned.
+  std::size_t last_size() const { return last_size_; }
+  // Forgets what is not whole.
   void Reset();
 
  private:
@@ -89,6 +91,7 @@ class JsonParser {
   std::size_t bytes_ = 0;
   std::size_t values_ = 0;
   std::size_t texts_ = 0;  // bytes of its strings and keys
+  std::size_t last_size_ = 0;
   std::uint64_t discard_depth_ = 0;
   bool line_start_ = false;  // within what is dropped
 };

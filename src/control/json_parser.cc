@@ -104,6 +104,7 @@ std::optional<JsonParser::Parsed> JsonParser::Next(std::string_view& input) {
     }
     if (complete_) {
       Parsed value(std::move(root_));
+      last_size_ = texts_ + (values_ * kValueSize);
       Reset();
       return value;
     }

@@ -1,7 +1,6 @@
 #include "src/control/object_tree.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "gyre/base/format.h"
@@ -43,24 +42,20 @@ void AddVcpus(const kvm::Vcpus& vcpus, Object& board) {
   }
 }
 
-// By their ids, or numbered within their options.
-std::vector<std::string> DeviceNames(const machine::VirtioBus& bus) {
-  std::map<std::string_view, unsigned> made;
-  std::vector<std::string> names;
-  for (const auto& plugged : bus.plugged()) {
-    const std::string_view option = plugged.config.module->option;
-    const unsigned number = made[option]++;
-    const auto id = plugged.config.properties.Get("id");
-    names.push_back(id ? std::string(*id) : format("{}{}", option, number));
+// Memory of a device's own is an object below it.
+void AddMemory(const machine::VirtioBus::Plugged& plugged, Object& device) {
+  const auto* const memory = dynamic_cast<const virtio::MemoryDevice*>(&plugged.transport.device());
+  if (memory != nullptr) {
+    Add(device, {.name = std::string(kDeviceMemory),
+                 .type = "memory-backend",
+                 .properties = {Number("size", memory->info().size)}});
   }
-  return names;
 }
 
 void AddDevices(const machine::VirtioBus& bus, Object& board) {
-  auto names = DeviceNames(bus);
-  auto name = names.begin();
-  for (const auto& [config, where, transport] : bus.plugged()) {
-    Object device{.name = std::move(*name++),
+  for (const auto& plugged : bus.plugged()) {
+    const auto& [id, config, where, transport] = plugged;
+    Object device{.name = id,
                   .type = DeviceType(*config.module),
                   .properties = {Number("address", where.address), Number("interrupt", where.gsi),
                                  Truth("realized", true)}};
@@ -70,6 +65,7 @@ void AddDevices(const machine::VirtioBus& bus, Object& board) {
         device.properties.push_back(Text(property, value));
       }
     }
+    AddMemory(plugged, device);
     Add(Container(board, config.module->option), std::move(device));
   }
 }
@@ -95,16 +91,6 @@ void SetPaths(Object& object, const std::string& path) {
 }
 
 }  // namespace
-
-std::vector<std::string> DevicePaths(const machine::VirtioBus& bus) {
-  auto paths = DeviceNames(bus);
-  auto path = paths.begin();
-  for (const auto& plugged : bus.plugged()) {
-    *path = format("/machine/{}/{}", plugged.config.module->option, *path);
-    ++path;
-  }
-  return paths;
-}
 
 std::string DeviceType(const virtio::Module& module) { return format("virtio-{}", module.option); }
 

@@ -3,7 +3,7 @@
 //
 //   /machine                the board
 //   /machine/cpu[N]         a vCPU
-//   /machine/OPTION/ID      a device, by the option that asked for it: /machine/disk/disk0
+//   /machine/OPTION/ID      a device, by the option that asked for it (DevicePath): /machine/disk/disk0
 //   /objects/ID             I/O threads, and RAM as "ram"
 //   /chardevs/LABEL         where serial ports' and consoles' bytes go
 #pragma once
@@ -35,8 +35,6 @@ Object BuildObjectTree(const Services& services);
 // "/": the root itself. Null if there is none of that path; a path without a leading slash is the one object
 // that has it as its end.
 const Object* FindObject(const Object& root, std::string_view path);
-// Where the bus's devices are in it, in the order of its slots.
-std::vector<std::string> DevicePaths(const machine::VirtioBus& bus);
 // What an object of a device's module is called.
 std::string DeviceType(const virtio::Module& module);
 

@@ -1,12 +1,14 @@
 #include "src/control/server.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/open_files.h"
 #include "src/control/request.h"
 
 namespace gyre::control {
@@ -114,30 +116,64 @@ void Server::PauseListening(bool paused) {
   }
 }
 
+// Said once, and tried again each second: who is there is served meanwhile.
+UniqueFd Server::Accept(std::size_t listener) {
+  const ListeningSocket& socket = listeners_.at(listener).socket;
+  UniqueFd connection = socket.Accept();
+  if (connection) {
+    out_of_files_ = false;
+  } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+    if (!std::exchange(out_of_files_, true)) {
+      log::Warning("{}: no more clients for now: {}", socket.spec().Describe(),
+                   Error::Sys("accept", errno).message());
+    }
+    PauseListening(true);
+    retry_accept_.Set(loop_.Now(loop::ClockType::kRealtime) + kSecond);
+  }
+  return connection;
+}
+
+std::string Server::WhyNot(const ListeningSocket& socket, int connection, const Peer& peer) const {
+  if (!socket.Allows(peer)) {
+    return "is not allowed";
+  }
+  const uid_t own = ::geteuid();
+  if (!IsStranger(peer.uid, own)) {
+    return {};
+  }
+  std::size_t his = 0;
+  std::size_t all = 0;
+  for (const Client& client : clients_) {
+    if (!client.session->ended() && IsStranger(client.user, own)) {
+      ++all;
+      his += client.user == peer.uid ? 1U : 0U;
+    }
+  }
+  if (!StrangerGetsAPlace(his, all)) {
+    return format("its user has {} clients, and all such users {}", his, all);
+  }
+  return IsOfTheLastFiles(connection) ? "too many files are open" : "";
+}
+
+// Who may not come in is sent away: it would keep others waiting behind it.
 void Server::OnConnection(std::size_t listener) {
   if (clients_.size() >= kMostClients) {
     return PauseListening(true);  // until one leaves
   }
-  const ListeningSocket& socket = listeners_.at(listener).socket;
-  UniqueFd connection = socket.Accept();
+  UniqueFd connection = Accept(listener);
   if (!connection) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      log::Warning("{}: no more clients for now: {}", socket.spec().Describe(),
-                   Error::Sys("accept", errno).message());
-      PauseListening(true);
-      retry_accept_.Set(loop_.Now(loop::ClockType::kRealtime) + kSecond);
-    }
     return;
   }
+  const ListeningSocket& socket = listeners_.at(listener).socket;
   const auto peer = PeerOf(connection.get());
-  if (!peer || !socket.Allows(*peer)) {
-    if (std::uint64_t others = 0; refusals_.Allow(&others)) {
-      log::Warning("{}: refused pid {}, uid {} ({} more since the last such line)", socket.spec().Describe(),
-                   peer ? peer->pid : 0, peer ? peer->uid : 0, others);
-    }
-    return;
+  const std::string reason = peer ? WhyNot(socket, connection.get(), *peer) : peer.error().message();
+  if (reason.empty()) {
+    return AddClient(std::move(connection), listener);
   }
-  AddClient(std::move(connection), listener);
+  if (std::uint64_t others = 0; refusals_.Allow(&others)) {
+    log::Warning("{}: refused pid {}, uid {}: {} ({} more since the last such line)",
+                 socket.spec().Describe(), peer ? peer->pid : 0, peer ? peer->uid : 0, reason, others);
+  }
 }
 
 void Server::AddClient(UniqueFd socket, std::size_t listener) {
@@ -146,7 +182,7 @@ void Server::AddClient(UniqueFd socket, std::size_t listener) {
   log::Debug("control client: {}", who);
   auto session =
       std::make_shared<Session>(static_cast<SessionHost&>(*this), loop_, std::move(socket), std::move(who));
-  clients_.push_back({.session = session, .listener = listener});
+  clients_.push_back({.session = session, .user = peer ? peer->uid : 0, .listener = listener});
   session->Start();
 }
 
@@ -169,8 +205,19 @@ std::vector<int> Server::own_listeners() const {
 void Server::Ended(Session& session) {
   log::Debug("control client gone: {}", session.peer());
   session.client().gone->store(true, std::memory_order_relaxed);
+  session.waiting().clear();
   if (!retired_) {
     purge_.Schedule();
+  }
+}
+
+void Server::LostFds(const Session& session) {
+  if (std::uint64_t others = 0; lost_fds_.Allow(&others)) {
+    log::Warning(
+        "control client ({}): file descriptors that it has sent are lost: too many at once, or too many "
+        "files are "
+        "open ({} more since the last such line)",
+        session.peer(), others);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "gyre/base/log.h"
 #include "gyre/loop/io_thread.h"
 #include "gyre/loop/main_loop.h"
+#include "src/control/admission.h"
 #include "src/control/command.h"
 #include "src/control/event_sender.h"
 #include "src/control/services.h"
@@ -30,8 +31,6 @@ struct ServerConfig {
 
 class Server final : private SessionHost {
  public:
-  static constexpr std::size_t kMostClients = 256;  // later ones wait in the sockets' backlogs
-
   // `machine`: null in tests of the wire. It outlives the server's serving, not the server.
   static Result<std::unique_ptr<Server>> Create(loop::MainLoop& loop, machine::Machine* machine,
                                                 ServerConfig config);
@@ -56,12 +55,16 @@ class Server final : private SessionHost {
   };
   struct Client {
     SessionPtr session;
+    uid_t user = 0;
     std::size_t listener = 0;
   };
 
   Server(loop::MainLoop& loop, machine::Machine* machine, ServerConfig config);
   Status Listen(SocketSpec spec);
   void OnConnection(std::size_t listener);
+  UniqueFd Accept(std::size_t listener);
+  // Empty: it is let in.
+  std::string WhyNot(const ListeningSocket& socket, int connection, const Peer& peer) const;
   void PauseListening(bool paused);
   void Broadcast(const std::shared_ptr<const std::string>& line);
   void Purge();
@@ -76,6 +79,7 @@ class Server final : private SessionHost {
   void Ended(Session& session) override;
   loop::IoThread* monitor_thread() override { return monitor_thread_.get(); }
   HeldInput& held() override { return held_; }
+  void LostFds(const Session& session) override;
 
   loop::MainLoop& loop_;
   EventSender events_;
@@ -88,6 +92,8 @@ class Server final : private SessionHost {
   machine::EventBus::Subscription machine_events_;
   HeldInput held_;
   log::RateLimit refusals_;
+  log::RateLimit lost_fds_;
+  bool out_of_files_ = false;  // and it has been said
   bool retired_ = false;
 };
 

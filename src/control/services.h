@@ -50,11 +50,13 @@ Outcome AdmitNow(const Services& services, const Command& command);
 
 // A vCPU's name on the wire.
 std::string VcpuPath(unsigned index);
+// A device's, by the option that made it: where it is in the tree of objects.
+std::string DevicePath(std::string_view option, std::string_view id);
 // A disk's, and its image's.
 std::string DiskPath(std::string_view id);
 std::string DiskNode(std::string_view id);
-// A memory device's, and its memory's.
-std::string MemoryDevicePath(std::string_view id);
-std::string MemoryPath(std::string_view id);
+// A memory device's; its memory is an object below it.
+std::string MemoryDevicePath(virtio::MemoryKind kind, std::string_view id);
+inline constexpr std::string_view kDeviceMemory = "memory";
 
 }  // namespace gyre::control

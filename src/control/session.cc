@@ -10,6 +10,7 @@
 #include <span>
 
 #include "gyre/base/log.h"
+#include "gyre/base/open_files.h"
 
 namespace gyre::control {
 namespace {
@@ -121,8 +122,10 @@ void Session::Read() {
   }
 }
 
-// Those of an earlier message that nobody has taken are closed.
+// Those of an earlier message that nobody has taken are closed. Those that the process has no room for are
+// lost: a command that wants one says that there is none.
 void Session::TakeFds(const msghdr& message) {
+  bool lost = (static_cast<unsigned>(message.msg_flags) & static_cast<unsigned>(MSG_CTRUNC)) != 0;
   for (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(
            const_cast<msghdr*>(&message),
@@ -133,20 +136,29 @@ void Session::TakeFds(const msghdr& message) {
     sent_fds_.clear();
     const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + (i * sizeof(int)), sizeof(int));
-      sent_fds_.emplace_back(fd);
+      int raw = -1;
+      std::memcpy(&raw, CMSG_DATA(header) + (i * sizeof(int)), sizeof(int));
+      UniqueFd fd(raw);
+      if (IsOfTheLastFiles(raw)) {
+        lost = true;
+      } else {
+        sent_fds_.push_back(std::move(fd));
+      }
     }
+  }
+  if (lost) {
+    host_.LostFds(*this);
   }
 }
 
 bool Session::MayProcess() const {
-  return !closed_ && !stopped_ && outstanding_ < (oob_ ? kQueueLimit : 1) && unread() < kPauseUnread;
+  return !closed_ && !stopped_ && outstanding_.size() < (oob_ ? kQueueLimit : 1) && queued_ < kPauseQueued &&
+         unread() < kPauseUnread;
 }
 
 // The client has enabled `oob`, its reply is on its way, and nothing of it is being executed. What it has
 // sent behind that is the other thread's.
-bool Session::MustMove() const { return !closed_ && !oob_ && client_.oob && outstanding_ == 0; }
+bool Session::MustMove() const { return !closed_ && !oob_ && client_.oob && outstanding_.empty(); }
 
 void Session::Process() {
   if (processing_ || closed_) {
@@ -175,7 +187,7 @@ bool Session::ProcessForATurn() {
     std::string_view rest = input_;
     while (!ended && !rest.empty() && MayProcess()) {
       if (auto parsed = parser_.Next(rest)) {
-        Handle(*std::move(parsed));
+        Handle(*std::move(parsed), parser_.last_size());
         ended = MustMove() || loop_->Now(loop::ClockType::kRealtime) >= end;
       }
     }
@@ -199,7 +211,7 @@ void Session::TakeAnotherTurn() {
 }
 
 void Session::CountHeld() {
-  const std::size_t held = closed_ ? 0 : parser_.held();
+  const std::size_t held = closed_ ? 0 : parser_.held() + queued_;
   const std::size_t all = host_.held().now.fetch_add(held - held_, std::memory_order_relaxed) + held - held_;
   held_ = held;
   if (held <= kShareOfHeld) {
@@ -208,14 +220,14 @@ void Session::CountHeld() {
   host_.held().much.store(true, std::memory_order_relaxed);
   if (all > kMostHeld) {
     log::Warning(
-        "control client ({}) sends a value without an end, as others do: {} bytes are held for all; "
+        "control client ({}) sends more than can be executed yet, as others do: {} bytes are held for all; "
         "disconnected",
         peer_, all);
     Close();
   }
 }
 
-void Session::Handle(JsonParser::Parsed parsed) {
+void Session::Handle(JsonParser::Parsed parsed, std::size_t size) {
   if (!parsed) {
     return Send(WriteReply(Refuse(std::move(parsed).error()), std::nullopt));
   }
@@ -224,10 +236,10 @@ void Session::Handle(JsonParser::Parsed parsed) {
   if (!request) {
     return Send(WriteReply(std::unexpected(std::move(request).error()), id));
   }
-  Dispatch(*std::move(request));
+  Dispatch(*std::move(request), size);
 }
 
-void Session::Dispatch(Request request) {
+void Session::Dispatch(Request request, std::size_t size) {
   if (request.oob) {
     const auto id = std::move(request.id);
     return Send(WriteReply(host_.ExecuteOob(*this, std::move(request)), id));
@@ -236,7 +248,8 @@ void Session::Dispatch(Request request) {
     request.fd = std::move(sent_fds_.front());
     sent_fds_.pop_front();
   }
-  ++outstanding_;
+  outstanding_.push_back(size);
+  queued_ += size;
   if (!on_monitor_thread()) {
     return host_.Execute(shared_from_this(), std::move(request));
   }
@@ -249,7 +262,8 @@ void Session::Dispatch(Request request) {
 }
 
 void Session::Answer(std::string_view line) {
-  --outstanding_;
+  queued_ -= outstanding_.front();  // the first: they are executed in their order
+  outstanding_.pop_front();
   Send(line);
   Process();  // what had to wait
 }
@@ -317,7 +331,7 @@ void Session::UpdateWatch() {
 
 // A client that has said all that it wanted gets its replies, and then its end.
 void Session::EndIfDone() {
-  if (!reading_ && outstanding_ == 0 && unread() == 0 && (stopped_ || input_.empty())) {
+  if (!reading_ && outstanding_.empty() && unread() == 0 && (stopped_ || input_.empty())) {
     Close();
   }
 }

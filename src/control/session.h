@@ -27,7 +27,8 @@ namespace gyre::control {
 class Session;
 using SessionPtr = std::shared_ptr<Session>;
 
-// What clients have sent of values that are not whole yet: bytes of memory.
+// What clients have sent of values that are not whole yet, and of requests without their reply: bytes of
+// memory.
 struct HeldInput {
   std::atomic<std::size_t> now{0};
   std::atomic<bool> much{false};  // it has been worth giving back
@@ -49,6 +50,8 @@ class SessionHost {
   virtual loop::IoThread* monitor_thread() = 0;
   // Of all sessions together. Any thread.
   virtual HeldInput& held() = 0;
+  // File descriptors that a client has sent along are lost. Any thread.
+  virtual void LostFds(const Session& session) = 0;
 };
 
 class Session : public std::enable_shared_from_this<Session> {
@@ -57,9 +60,12 @@ class Session : public std::enable_shared_from_this<Session> {
   static constexpr std::size_t kPauseUnread = 64U << 10;  // bytes not read: its requests wait
   // Of events behind what a client has not read: then it is cut off. Its replies it has asked for.
   static constexpr std::size_t kMostUnread = 1U << 20;
-  // Of all clients' values that are not whole. Who then holds more than its share is cut off.
+  // Of all clients' values that are not whole, and of their requests that wait or are executed. Who then
+  // holds more than its share is cut off.
   static constexpr std::size_t kMostHeld = 32U << 20;
   static constexpr std::size_t kShareOfHeld = 128U << 10;
+  // Of requests without their reply: the next one waits, as behind kQueueLimit.
+  static constexpr std::size_t kPauseQueued = 1U << 20;
 
   Session(SessionHost& host, loop::MainLoop& main_loop, UniqueFd socket, std::string peer);
   Session(const Session&) = delete;
@@ -100,8 +106,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void CountHeld();
   bool MustMove() const;
   bool MayProcess() const;
-  void Handle(JsonParser::Parsed parsed);
-  void Dispatch(Request request);
+  void Handle(JsonParser::Parsed parsed, std::size_t size);
+  void Dispatch(Request request, std::size_t size);
   void Answer(std::string_view line);
   void Send(std::string_view line);
   void SendUnasked(std::string_view line);
@@ -128,9 +134,10 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string input_;              // read, not yet parsed
   std::deque<UniqueFd> sent_fds_;  // that came with what is being parsed
   std::string out_;
-  std::size_t sent_ = 0;         // of out_
-  std::size_t unasked_ = 0;      // bytes of events put there since it was last empty
-  std::size_t outstanding_ = 0;  // in-band requests without their reply
+  std::size_t sent_ = 0;                 // of out_
+  std::size_t unasked_ = 0;              // bytes of events put there since it was last empty
+  std::deque<std::size_t> outstanding_;  // in-band requests without their reply, by their bytes of memory
+  std::size_t queued_ = 0;               // the sum of these
   bool oob_ = false;
   std::size_t held_ = 0;  // of the host's count
   bool processing_ = false;

@@ -199,7 +199,7 @@ bool ListeningSocket::Allows(const Peer& peer) const {
     return true;
   }
   return peer.uid == 0 || peer.uid == ::geteuid() || peer.uid == spec_.owner ||
-         (spec_.group && peer.gid == *spec_.group) ||
+         (spec_.group && peer.IsIn(*spec_.group)) ||
          std::ranges::find(spec_.allowed, peer.uid) != spec_.allowed.end();
 }
 

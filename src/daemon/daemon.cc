@@ -10,6 +10,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/open_files.h"
 
 namespace gyre::daemon {
 namespace {
@@ -128,6 +129,7 @@ Status Daemon::InitSubsystems() {
   // glibc would give each vCPU's thread a heap of its own, five calls and some pages, for a handful of
   // allocations.
   (void)::mallopt(M_ARENA_MAX, 1 + static_cast<int>(options_.machine.io_threads.size()));
+  RaiseOpenFileLimit();
   // Written to by peers that have gone: an error, never an end.
   (void)std::signal(SIGPIPE, SIG_IGN);
   return {};

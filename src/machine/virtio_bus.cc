@@ -14,13 +14,13 @@ namespace {
 // After what devices stand on, before what stands on them.
 constexpr int kDevicePriority = 10;
 
-// No two of a kind have the same.
-template <typename Role, typename IdOf>
-Status CheckId(const std::vector<Role*>& others, const virtio::VirtioDevice& device, const IdOf& id_of) {
-  const auto* const role = dynamic_cast<const Role*>(&device);
-  if (role != nullptr &&
-      std::ranges::any_of(others, [&](const Role* other) { return id_of(*other) == id_of(*role); })) {
-    return Fail(Error::Usage(format("id={}: is another one's", id_of(*role))));
+// Clients name these by their ids alone, whatever their options are.
+Status CheckMemoryId(const std::vector<virtio::MemoryDevice*>& others, const virtio::VirtioDevice& device) {
+  const auto* const memory = dynamic_cast<const virtio::MemoryDevice*>(&device);
+  if (memory != nullptr && std::ranges::any_of(others, [memory](const virtio::MemoryDevice* other) {
+        return other->info().id == memory->info().id;
+      })) {
+    return Fail(Error::Usage(format("id={}: is another one's", memory->info().id)));
   }
   return {};
 }
@@ -78,7 +78,20 @@ Status VirtioBus::PlaceShared(const Board& board, Slot& slot) {
   return {};
 }
 
+Result<std::string> VirtioBus::NewId(const virtio::DeviceConfig& config, unsigned number) const {
+  std::string id = TRY(virtio::DeviceId(*config.module, config.properties, number));
+  if (std::ranges::any_of(slots_, [&](const Slot& other) {
+        return other.config.module == config.module && other.id == id;
+      })) {
+    return Fail(Error::Usage(format("id={}: is another one's", id)));
+  }
+  return id;
+}
+
 Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
+  const unsigned number = made_[config.module]++;
+  Slot slot;
+  slot.id = TRY(NewId(config, number));
   auto threads =
       TRY(board.io_threads.Named(config.properties.Get(virtio::kIoThreadProperty.name).value_or("")));
   auto device = TRY(config.module->create({.loop = board.loop,
@@ -86,7 +99,8 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .threads = std::move(threads),
                                            .chardevs = &board.chardevs,
                                            .vm = board.name,
-                                           .number = made_[config.module]++,
+                                           .number = number,
+                                           .id = slot.id,
                                            .net_changed = board.net_changed,
                                            .vhost_user_changed = board.vhost_user_changed,
                                            .balloon_changed = board.balloon_changed,
@@ -95,12 +109,9 @@ Status VirtioBus::Add(const Board& board, const virtio::DeviceConfig& config) {
                                            .memory_changed = board.memory_changed},
                                           config.properties));
   const VirtioSlot where = VirtioSlotAt(static_cast<unsigned>(slots_.size()), acpi_);
-  Slot slot;
   slot.config = config;
   slot.line = std::make_unique<IrqFdLine>(board.ioapic, where.gsi, board.new_irq_fd, board.loop);
-  TRY(CheckId(All<virtio::Nic>(), *device, [](const virtio::Nic& nic) { return nic.id(); }));
-  TRY(CheckId(All<virtio::MemoryDevice>(), *device,
-              [](const virtio::MemoryDevice& memory) { return memory.info().id; }));
+  TRY(CheckMemoryId(All<virtio::MemoryDevice>(), *device));
   slot.transport = TRY(virtio::MmioTransport::Create(board.loop, std::move(device), *slot.line, board.hold));
   slot.place = TRY(memory::Placement::Make(board.root.shared_from_this(), where.address,
                                            slot.transport->NewRegion(board.topology), 1));
@@ -141,8 +152,10 @@ std::vector<VirtioSlot> VirtioBus::slots() const {
 std::vector<VirtioBus::Plugged> VirtioBus::plugged() const {
   std::vector<Plugged> all;
   for (unsigned i = 0; i < slots_.size(); ++i) {
-    all.push_back(
-        {.config = slots_[i].config, .where = VirtioSlotAt(i, acpi_), .transport = *slots_[i].transport});
+    all.push_back({.id = slots_[i].id,
+                   .config = slots_[i].config,
+                   .where = VirtioSlotAt(i, acpi_),
+                   .transport = *slots_[i].transport});
   }
   return all;
 }

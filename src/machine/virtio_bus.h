@@ -73,6 +73,7 @@ class VirtioBus {
   std::vector<VirtioSlot> slots() const;
   // As they are plugged in; as long as the bus.
   struct Plugged {
+    const std::string& id;  // no other of the same option has it
     const virtio::DeviceConfig& config;
     VirtioSlot where;
     const virtio::MmioTransport& transport;
@@ -106,6 +107,7 @@ class VirtioBus {
 
  private:
   struct Slot {
+    std::string id;
     virtio::DeviceConfig config;
     std::unique_ptr<IrqFdLine> line;
     std::unique_ptr<virtio::MmioTransport> transport;
@@ -115,6 +117,7 @@ class VirtioBus {
   };
   explicit VirtioBus(bool acpi);
   Status Add(const Board& board, const virtio::DeviceConfig& config);
+  Result<std::string> NewId(const virtio::DeviceConfig& config, unsigned number) const;
   Status PlaceShared(const Board& board, Slot& slot);
 
   bool acpi_;

@@ -32,6 +32,8 @@ TEST_F(Control, ANetworkDevicesLinkAndFilterAndItsBackEndsEnd) {
   std::ofstream(program + ".end") << "x";
   EXPECT_TRUE(client.Await("NETDEV_STREAM_DISCONNECTED"));
   EXPECT_TRUE(client.Await("NETDEV_STREAM_CONNECTED")) << "it is started again";
+  EXPECT_EQ(client.data["NETDEV_STREAM_DISCONNECTED"], Json({{"netdev-id", "net0"}}));
+  EXPECT_EQ(client.data["NETDEV_STREAM_CONNECTED"]["addr"], Json({{"type", "unix"}, {"path", ""}}));
 }
 
 TEST_F(Control, Paused_WaitsForCont) {

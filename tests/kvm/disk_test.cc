@@ -77,6 +77,8 @@ TEST_F(FullDisk, StopsTheVmAndIsTriedAgainWhenThereIsSpace) {
   EXPECT_THAT(client.events, testing::ElementsAre("BLOCK_IO_ERROR", "STOP"));
   EXPECT_EQ(client.Run("query-status")["return"]["status"], "io-error");
   EXPECT_EQ(client.Run("query-block")["return"][0]["io-status"], "nospace");
+  const Json where = client.data["BLOCK_IO_ERROR"]["qom-path"];
+  EXPECT_EQ(client.Run("qom-get", {{"path", where}, {"property", "path"}})["return"], Image()) << where;
   // Nothing has changed for the better.
   client.events.clear();
   EXPECT_EQ(client.Run("cont"), Json::parse(R"({"return": {}})"));
@@ -101,6 +103,8 @@ TEST_F(FullDisk, IsReportedWherePolicySaysSo) {
   ASSERT_TRUE(client.Await("BLOCK_IO_ERROR"));
   EXPECT_EQ(client.Run("query-status")["return"]["status"], "running");
   EXPECT_EQ(client.Run("query-blockstats")["return"][0]["stats"]["failed_wr_operations"], 1);
+  const Json where = client.data["BLOCK_IO_ERROR"]["qom-path"];
+  EXPECT_EQ(client.Run("qom-get", {{"path", where}, {"property", "id"}})["return"], "root") << where;
   process.Write("quit\n");
   EXPECT_GUEST_PASSES(process.Wait(), "disk");
 }

@@ -30,7 +30,7 @@ TEST_F(Control, MemoryDevices_AreToldAsQemusClientsKnowThem) {
                                 {"max-size", kGiB},
                                 {"block-size", 2 * kMiB},
                                 {"node", 0},
-                                {"memdev", "/machine/memory-device/more/memory"}}}}));
+                                {"memdev", "/machine/mem-device/more/memory"}}}}));
   EXPECT_EQ(devices[1]["data"]["id"], "mem1");
   EXPECT_EQ(devices[1]["data"]["memaddr"], 5 * kGiB);
   EXPECT_EQ(devices[2], Json({{"type", "virtio-pmem"},
@@ -38,7 +38,7 @@ TEST_F(Control, MemoryDevices_AreToldAsQemusClientsKnowThem) {
                                {{"id", "pmem0"},
                                 {"memaddr", 10 * kGiB},
                                 {"size", 2 * kMiB},
-                                {"memdev", "/machine/memory-device/pmem0/memory"}}}}));
+                                {"memdev", "/machine/pmem/pmem0/memory"}}}}));
   EXPECT_EQ(client.Run("query-memory-size-summary")["return"],
             Json({{"base-memory", 32 * kMiB}, {"plugged-memory", 0}}));
   const auto resize = [&client](const char* id, std::uint64_t size) {
@@ -64,6 +64,12 @@ TEST_F(Control, MemoryDevices_ThatCannotBeAreRefused) {
               testing::HasSubstr("--mem-device: size and requested-size"));
   EXPECT_THAT(refused({"--mem-device", "size=64M,id=a", "--mem-device", "size=64M,id=a"}),
               testing::HasSubstr("--mem-device: id=a: is another one's"));
+  const std::string whole = WriteTempFile("whole", std::string(2 * kMiB, 'i'));
+  EXPECT_THAT(refused({"--mem-device", "size=64M,id=a", "--pmem", "id=a,path=" + whole}),
+              testing::HasSubstr("--pmem: id=a: is another one's"));
+  EXPECT_THAT(refused({"--mem-device", "size=64M,id=a/b"}),
+              testing::HasSubstr("--mem-device: id=a/b: is not 1 to 64 letters"));
+  EXPECT_THAT(refused({"--pmem", "id=,path=" + whole}), testing::HasSubstr("--pmem: id=: is not 1 to 64"));
   EXPECT_THAT(refused({"--pmem", "path=" + image}), testing::HasSubstr("--pmem: " + image));
 }
 

@@ -48,7 +48,7 @@ TEST_F(Control, MonitorsLines_AreThoseThatQemusUsersType) {
 }
 
 TEST_F(Control, MonitorsHelp_NamesEachLineAndEachAnswers) {
-  auto process = StartGuest("echo", With({"--paused"}));
+  auto process = StartGuest("echo", With({"--paused", "--balloon", "on"}));
   auto client = Talk();
   const std::string info = Says(client, "info");
   EXPECT_EQ(Says(client, "help info"), info);
@@ -73,6 +73,22 @@ TEST_F(Control, MonitorsHelp_NamesEachLineAndEachAnswers) {
   }
 }
 
+TEST_F(Control, MonitorsBalloon_IsAskedForInMebibytes) {
+  const std::string pressure = WriteTempFile("pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n");
+  auto process = StartGuest(
+      "echo", With({"--paused", "--memory", "32M", "--balloon", "auto=16M,auto-pressure=" + pressure}));
+  auto client = Talk();
+  const auto least = [&] { return client.Run("query-balloon-auto")["return"]["least"]; };
+  EXPECT_EQ(Says(client, "info balloon"), "balloon: actual=32\r\n");
+  EXPECT_EQ(Says(client, "balloon 24"), "");
+  EXPECT_EQ(least(), 8 << 20) << "what it is to give";
+  EXPECT_EQ(Says(client, "balloon 31457280B"), "");
+  EXPECT_EQ(least(), 2 << 20);
+  EXPECT_EQ(Says(client, "balloon 0"), "Error: Parameter 'target' expects a size\r\n");
+  EXPECT_THAT(Says(client, "balloon"), testing::EndsWith("Try \"help balloon\" for more information\r\n"));
+  EXPECT_EQ(least(), 2 << 20);
+}
+
 TEST_F(Control, MonitorsLineThatIsAMistake_IsToldAndDoesNothing) {
   auto process = StartGuest("echo", With({"--paused"}));
   auto client = Talk();
@@ -92,6 +108,8 @@ TEST_F(Control, MonitorsLineThatIsAMistake_IsToldAndDoesNothing) {
   EXPECT_THAT(Says(client, "block_resize disk0 2M"), testing::StartsWith("Error: Cannot find"));
   EXPECT_THAT(Says(client, "watchdog_action zap"), testing::StartsWith("Error: "));
   EXPECT_THAT(Says(client, "memsave 0x800000000000 1 " + TempPath("x")), testing::StartsWith("Error: "));
+  EXPECT_EQ(Says(client, "balloon 16"), "Error: No balloon device has been activated\r\n");
+  EXPECT_EQ(Says(client, "info balloon"), "Error: No balloon device has been activated\r\n");
   EXPECT_THAT(Says(client, "cpu 7"), testing::StartsWith("Error: "));
   EXPECT_EQ(Says(client, "info status"), "VM status: paused (prelaunch)\r\n");
   EXPECT_TRUE(client.events.empty());

@@ -2,6 +2,11 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/kvm/qmp_client.h"
 
@@ -47,6 +52,103 @@ TEST_F(Objects, EveryPartHasAPath) {
   EXPECT_THAT(Names("/machine/disk"), testing::ElementsAre("type", "disk0", "data"));
   EXPECT_THAT(Names("/objects"), IsSupersetOf({"io", "ram"}));
   EXPECT_THAT(Names("/chardevs"), IsSupersetOf({"serial0"}));
+}
+
+// Of every kind of devices one without a name and, where it takes one, one that has it.
+class EveryDevice : public Control {
+ protected:
+  Arguments Devices() const {
+    const std::string program = WriteTempFile("passt", "#!/bin/sh\nexec cat <&3 >&3\n");
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    const auto image = [this](const char* name) {
+      return "path=" + WriteTempFile(name, std::string(2 << 20, 'i'));
+    };
+    Arguments all;
+    for (const auto& [option, value] :
+         std::vector<std::pair<std::string, std::string>>{{"disk", image("a")},
+                                                          {"disk", image("b") + ",id=root"},
+                                                          {"disk", image("c")},
+                                                          {"entropy", "on"},
+                                                          {"entropy", "on"},
+                                                          {"net", "user,passt=" + program},
+                                                          {"net", "user,id=lan,passt=" + program},
+                                                          {"console", "to=null,port=agent:null"},
+                                                          {"vsock", "cid=3,uds=" + TempPath("vsock")},
+                                                          {"balloon", "on"},
+                                                          {"mem-device", "size=64M"},
+                                                          {"mem-device", "size=64M,id=more"},
+                                                          {"pmem", image("d")},
+                                                          {"pmem", image("e") + ",id=kept"}}) {
+      all.insert(all.end(), {"--" + option, value});
+    }
+    all.insert(all.end(), {"--paused", "--cpus", "2", "--iothread", "io"});
+    return all;
+  }
+};
+
+// Whatever is one, however deep.
+void CollectPaths(const Json& value, std::set<std::string>& paths) {  // NOLINT(misc-no-recursion)
+  for (const auto& member : value.is_structured() ? value : Json::array()) {
+    CollectPaths(member, paths);
+  }
+  const std::string text = value.is_string() ? value.get<std::string>() : "";
+  if (text.starts_with("/machine") || text.starts_with("/objects") || text.starts_with("/chardevs")) {
+    paths.insert(text);
+  }
+}
+
+// What is below that object, with itself.
+void CollectObjects(Client& client, const std::string& path,  // NOLINT(misc-no-recursion)
+                    std::set<std::string>& paths) {
+  paths.insert(path);
+  const Json properties = client.Run("qom-list", {{"path", path}})["return"];
+  for (const Json& property : properties) {
+    if (property["type"].get<std::string>().starts_with("child<")) {
+      CollectObjects(
+          client, client.Run("qom-get", {{"path", path}, {"property", property["name"]}})["return"], paths);
+    }
+  }
+}
+
+// Some were of a tree that there is not.
+TEST_F(EveryDevice, PathsInAnswers_AreThoseOfTheTree) {
+  auto process = StartGuest("echo", With(Devices()));
+  auto client = Talk();
+  std::set<std::string> objects;
+  CollectObjects(client, "/", objects);
+  std::set<std::string> paths;
+  const Json commands = client.Run("query-commands")["return"];
+  for (const Json& command : commands) {
+    const std::string name = command["name"];
+    if (name.contains("query-")) {
+      CollectPaths(client.Run(name), paths);
+    }
+  }
+  CollectPaths(client.Run("query-stats", {{"target", "vcpu"}}), paths);
+  EXPECT_THAT(objects, testing::IsSupersetOf(paths));
+  EXPECT_THAT(paths, testing::UnorderedElementsAre(
+                         "/machine/cpu[0]", "/machine/cpu[1]", "/machine/disk/disk0", "/machine/disk/root",
+                         "/machine/disk/disk2", "/machine/entropy/entropy0", "/machine/entropy/entropy1",
+                         "/machine/net/net0", "/machine/net/lan", "/machine/console/console0",
+                         "/machine/vsock/vsock0", "/machine/balloon/balloon0", "/machine/mem-device/mem0",
+                         "/machine/mem-device/mem0/memory", "/machine/mem-device/more",
+                         "/machine/mem-device/more/memory", "/machine/pmem/pmem0",
+                         "/machine/pmem/pmem0/memory", "/machine/pmem/kept", "/machine/pmem/kept/memory"));
+  for (const Json& device : client.Run("x-query-virtio")["return"]) {
+    EXPECT_TRUE(client.Run("x-query-virtio-status", {{"path", device["path"]}}).contains("return")) << device;
+  }
+  // The ids of other commands are the paths' ends.
+  const auto ids = [&client](const char* command, const char* member) {
+    std::vector<std::string> all;
+    const Json list = client.Run(command)["return"];
+    for (const Json& entry : list) {
+      all.push_back(entry.contains("data") ? entry["data"][member] : entry[member]);
+    }
+    return all;
+  };
+  EXPECT_THAT(ids("query-block", "device"), testing::ElementsAre("disk0", "root", "disk2"));
+  EXPECT_THAT(ids("query-rx-filter", "name"), testing::ElementsAre("net0", "lan"));
+  EXPECT_THAT(ids("query-memory-devices", "id"), testing::ElementsAre("mem0", "more", "pmem0", "kept"));
 }
 
 // Where other commands give a path, it is one of these.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -71,7 +72,7 @@ class Client {
       if (!line->contains("event")) {
         return *line;
       }
-      events.push_back(line->at("event"));
+      Keep(*line);
     }
     return nullptr;
   }
@@ -86,7 +87,7 @@ class Client {
         return false;
       }
       if (line->contains("event")) {
-        events.push_back(line->at("event"));
+        Keep(*line);
       }
     }
     return true;
@@ -94,9 +95,14 @@ class Client {
   bool AtEnd() { return !Next().has_value(); }
 
   std::vector<std::string> events;
+  std::map<std::string, Json> data;  // of the last of each
 
  private:
   explicit Client(UniqueFd fd) : fd_(std::move(fd)) {}
+  void Keep(const Json& event) {
+    events.push_back(event.at("event"));
+    data[events.back()] = event.value("data", Json());
+  }
   UniqueFd fd_;
   std::string text_;
 };

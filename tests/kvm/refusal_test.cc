@@ -92,6 +92,16 @@ TEST_F(Refusal, UnwritableSerialTarget_IsNamed) {
   ExpectOneLine(With({"--serial", "file:"}), "file:");
 }
 
+TEST_F(Refusal, NameOfAnotherDevice_IsNamed) {
+  const auto image = [this](const char* name) {
+    return "path=" + WriteTempFile(name, std::string(4096, 'i'));
+  };
+  // The second one's own would be the same.
+  ExpectOneLine(With({"--disk", image("a") + ",id=disk1", "--disk", image("b")}),
+                "--disk: id=disk1: is another one's");
+  ExpectOneLine(With({"--disk", image("a") + ",id=../a"}), "--disk: id=../a: is not 1 to 64 letters");
+}
+
 TEST_F(Refusal, UnknownOption_IsAnsweredWithTheNearest) {
   ExpectOneLine(With({"--memroy", "1G"}), "did you mean '--memory'?");
 }

@@ -112,5 +112,25 @@ TEST_F(VhostUser, WithoutABackEnd_ItIsOneLineAndTheExitStatusOfAMistake) {
             (std::vector<std::string>{"gyred: --disk: " + Path() + ": No such file or directory"}));
 }
 
+// It was called by one name in its events, and by another among the objects.
+TEST_F(VhostUser, ADiskWithoutAName_HasOneOfTheDisks) {
+  StartBackEnd();
+  const std::string image = WriteTempFile("plain", std::string(1 << 20, 'i'));
+  auto process = StartGuest("echo", {"--paused", "--serial", "null", "--disk", "vhost-user=" + Path(),
+                                     "--disk", image, "--qmp", "unix:" + TempPath("qmp.sock")});
+  auto client = Talk();
+  EXPECT_EQ(client.Run("query-vhost-user")["return"][0]["id"], "disk0");
+  EXPECT_EQ(client.Run("query-block")["return"][0]["device"], "disk1");
+  const auto of = [&client](const char* path, const char* property) {
+    return client.Run("qom-get", {{"path", path}, {"property", property}})["return"];
+  };
+  EXPECT_EQ(of("/machine/disk/disk0", "vhost-user"), Path());
+  EXPECT_EQ(of("/machine/disk/disk1", "path"), image);
+  EXPECT_EQ(client.Run("query-block")["return"][0]["qdev"], "/machine/disk/disk1");
+  back_end->Signal(SIGKILL);
+  ASSERT_TRUE(client.Await("VHOST_USER_DISCONNECTED"));
+  EXPECT_EQ(client.data["VHOST_USER_DISCONNECTED"]["device"], "disk0");
+}
+
 }  // namespace
 }  // namespace gyre::test

@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "gyre/base/name_lock.h"
 #include "gyre/base/result.h"
@@ -33,11 +34,14 @@ class UnixAddress {
 // Stream, non-blocking, close-on-exec.
 Result<UniqueFd> NewUnixSocket();
 
-// Who is at the other end.
+// Who is at the other end, as it was when it connected.
 struct Peer {
   pid_t pid = 0;
   uid_t uid = 0;
   gid_t gid = 0;
+  std::vector<gid_t> groups = {};  // the supplementary ones
+
+  bool IsIn(gid_t group) const;
 };
 Result<Peer> PeerOf(int socket);
 

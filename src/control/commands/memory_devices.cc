@@ -50,7 +50,10 @@ constexpr Type kResizeArguments = ObjectType("memory-device-resize arguments", k
 
 Json Describe(const MemoryDeviceInfo& info) {
   const bool persistent = info.kind == MemoryKind::kPmem;
-  Json data{{"id", info.id}, {"memaddr", info.address}, {"size", info.size}, {"memdev", MemoryPath(info.id)}};
+  Json data{{"id", info.id},
+            {"memaddr", info.address},
+            {"size", info.size},
+            {"memdev", format("{}/{}", MemoryDevicePath(info.kind, info.id), kDeviceMemory)}};
   if (!persistent) {
     data.update({{"requested-size", info.requested},
                  {"max-size", info.most},

@@ -126,6 +126,7 @@ using enum Parameter::Kind;
 constexpr std::array kHelpWords{Parameter{"cmd", "name", kText, true},
                                 Parameter{"item", "item", kText, true}};
 constexpr std::array kInfoWords{Parameter{"subcommand", "item", kText, true}};
+constexpr std::array kBalloonWords{Parameter{"target", "value", kMebibytes}};
 constexpr std::array kResizeWords{Parameter{"device", "device"}, Parameter{"size", "size", kMebibytes}};
 constexpr std::array kThrottleWords{
     Parameter{"device", "device"},           Parameter{"bps", "bps", kNumber},
@@ -155,6 +156,8 @@ constexpr std::array kGetWords{Parameter{"path", "path"}, Parameter{"property", 
 constexpr std::array kStatsWords{Parameter{"target", "target"}};
 
 constexpr std::array kLines{
+    Line{"balloon", "ask the guest to have so much memory (MiB, or with a suffix)", "balloon", nullptr,
+         kBalloonWords},
     Line{"block_resize", "make a disk's image larger or smaller (MiB, or with a suffix)", "block_resize",
          nullptr, kResizeWords},
     Line{"block_set_io_throttle", "limit a disk; all zero: no limits", "block_set_io_throttle", nullptr,
@@ -170,6 +173,7 @@ constexpr std::array kLines{
          "dump-guest-memory", nullptr, kDumpWords},
     Line{"help|?", "show this list, or a line of it", "", nullptr, kHelpWords, Help},
     Line{"info", "show how the VM is; alone, what can be shown", "", nullptr, kInfoWords, HelpOnInfo},
+    Line{"info balloon", "how much memory the guest has beside its balloon", "query-balloon", BalloonText},
     Line{"info block", "the disks and their images", "query-block", BlockText},
     Line{"info blockstats", "what the disks have done", "query-blockstats", BlockStatsText},
     Line{"info chardev", "where serial ports' and consoles' bytes go", "query-chardev", ChardevText},

@@ -51,6 +51,11 @@ std::string ChardevText(const Json& result, std::uint32_t /*vcpu*/) {
   return text;
 }
 
+std::string BalloonText(const Json& result, std::uint32_t /*vcpu*/) {
+  constexpr unsigned kMebibyte = 20;
+  return format("balloon: actual={}\n", result.at("actual").get<std::uint64_t>() >> kMebibyte);
+}
+
 std::string BlockText(const Json& result, std::uint32_t /*vcpu*/) {
   std::string text;
   for (const auto& disk : result) {

@@ -15,6 +15,7 @@ std::string UuidText(const Json& result, std::uint32_t vcpu);
 std::string KvmText(const Json& result, std::uint32_t vcpu);
 std::string CpusText(const Json& result, std::uint32_t vcpu);
 std::string ChardevText(const Json& result, std::uint32_t vcpu);
+std::string BalloonText(const Json& result, std::uint32_t vcpu);
 std::string BlockText(const Json& result, std::uint32_t vcpu);
 std::string BlockStatsText(const Json& result, std::uint32_t vcpu);
 std::string NetworkText(const Json& result, std::uint32_t vcpu);

@@ -138,11 +138,8 @@ Outcome ListTypeProperties(Call& call) { return PropertiesOf(call, "Class"); }
 // Calls visit(path, a plugged device), in their order.
 template <typename Visit>
 void ForEachVirtio(const Call& call, const Visit& visit) {
-  const machine::VirtioBus& bus = call.services.machine->virtio();
-  const auto paths = DevicePaths(bus);
-  auto path = paths.begin();
-  for (const auto& plugged : bus.plugged()) {
-    visit(*path++, plugged);
+  for (const auto& plugged : call.services.machine->virtio().plugged()) {
+    visit(DevicePath(plugged.config.module->option, plugged.id), plugged);
   }
 }
 

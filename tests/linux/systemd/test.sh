@@ -40,6 +40,12 @@ serial="unix:/run/gyre/$name/serial.sock"
 log-level=info
 END
 done
+# Where its thread and its memory are to be: calls that the unit allows for these options alone.
+echo 'iothread="io,cpus=0"' >>$conf/a.conf
+if [ -d /sys/devices/system/node/node0 ]; then
+  sed -i 's/^memory=.*/memory="size=16M,numa=0,policy=bind"/' $conf/a.conf
+  say "a has its memory from node 0"
+fi
 # An emulated machine may stall for a while by itself. One of them is to be bitten, though.
 mkdir -p /etc/systemd/system/gyre@.service.d /etc/systemd/system/gyre@b.service.d
 printf '[Service]\nWatchdogSec=120\n' >/etc/systemd/system/gyre@.service.d/watchdog.conf

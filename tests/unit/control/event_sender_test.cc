@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "gyre/devices/virtio/registry.h"
+#include "src/control/services.h"
 #include "tests/unit/loop/fixture.h"
 
 namespace gyre::control {
@@ -36,6 +38,26 @@ void ExpectAllKnown(std::index_sequence<I...> /*each*/) {
 TEST(Events, EachThatTheMachineEmits_IsKnownToClients) {
   ExpectAllKnown(std::make_index_sequence<std::variant_size_v<machine::Event>>());
   EXPECT_EQ(EventData(machine::MemoryFailureEvent{.action_required = true})["action"], "fatal");
+}
+
+// Clients look at the device that an event is about: its path was none that qom-get knows.
+TEST(Events, PathsOfDevices_AreThoseOfTheTreeOfObjects) {
+  machine::BlockIoErrorEvent failed;
+  failed.disk = "a";
+  EXPECT_EQ(EventData(failed)["qom-path"], DevicePath("disk", "a"));
+  EXPECT_EQ(EventData(machine::MemoryDeviceEvent{.id = "a"})["qom-path"], DevicePath("mem-device", "a"));
+  for (const char* const option : {"disk", "mem-device", "pmem"}) {
+    const auto modules = virtio::Modules();
+    EXPECT_NE(std::ranges::find(modules, option, &virtio::Module::option), modules.end()) << option;
+  }
+}
+
+// As QEMU tells the other end of a pair of sockets.
+TEST(Events, ConnectedStream_HasItsAddress) {
+  const Json address = {{"type", "unix"}, {"path", ""}};
+  EXPECT_EQ(EventData(machine::NetEvent{.id = "net0", .up = true}),
+            Json({{"netdev-id", "net0"}, {"addr", address}}));
+  EXPECT_EQ(EventData(machine::NetEvent{.id = "net0", .up = false}), Json({{"netdev-id", "net0"}}));
 }
 
 TEST_F(EventRates, FirstAtOnceLastDelayed) {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <deque>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -428,6 +429,29 @@ TEST_F(Qmp, End_CancelsLongWork) {
   server_.reset();
   client.Take();
   EXPECT_THAT(client.Lines(), ElementsAre(HasSubstr("cancelled")));
+}
+
+TEST_F(Qmp, SeveralSocketsWithSeveralClientsEach_AreServedAtOnce) {
+  std::vector<SocketSpec> sockets;
+  for (const char socket : {'a', 'b'}) {
+    sockets.push_back(*ParseSocketSpec(format("unix:@gyre-qmp-{}-{}", ::getpid(), socket)));
+  }
+  Serve(&TestCommands, sockets);
+  std::deque<TestClient> clients;
+  for (std::size_t i = 0; i < 6; ++i) {
+    UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const UnixAddress address(sockets[i % 2].path);
+    ASSERT_EQ(::connect(fd.get(), address.get(), address.size()), 0);
+    clients.emplace_back(std::move(fd));
+  }
+  for (TestClient& client : clients) {
+    EXPECT_THAT(Read(client, 1), ElementsAre(StartsWith(R"({"QMP": )")));
+    EXPECT_EQ(Ask(client, R"({"execute": "qmp_capabilities"})"), R"({"return": {}})");
+  }
+  server_->events().Send("STOP", Json::object());
+  for (TestClient& client : clients) {
+    EXPECT_THAT(Read(client, 1), ElementsAre(StartsWith(R"({"event": "STOP")")));
+  }
 }
 
 TEST_F(Qmp, Listening_TakesClientsAndLeavesNoFile) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -230,6 +231,40 @@ TEST_F(Listening, Allow_IsForThoseUsersAlone) {
   ASSERT_TRUE(socket);
   EXPECT_TRUE(socket->Allows({.pid = 1, .uid = 1234, .gid = 5}));
   EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 1235, .gid = 5}));
+}
+
+TEST_F(Listening, OwningGroup_IsEnoughAmongAPeersOtherGroups) {
+  const auto socket = ListeningSocket::Open(
+      *ParseSocketSpec("unix:@gyre-test-group-" + std::to_string(::getpid()) + ",owner=:77"));
+  ASSERT_TRUE(socket) << socket.error().message();
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = 54321, .gid = 77}));
+  EXPECT_TRUE(socket->Allows({.pid = 1, .uid = 54321, .gid = 5, .groups = {5, 77, 78}}));
+  EXPECT_FALSE(socket->Allows({.pid = 1, .uid = 54321, .gid = 5, .groups = {5, 78}}));
+}
+
+// As many as there are; more than fit at the first attempt, too.
+TEST(PeerOf, SupplementaryGroups_AreThoseOfTheOtherSide) {
+  const auto groups_of_us = [] {
+    std::array<int, 2> pair{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), 0);
+    const UniqueFd one(pair[0]);
+    const UniqueFd other(pair[1]);
+    return PeerOf(one.get()).value().groups;
+  };
+  std::vector<gid_t> own(static_cast<std::size_t>(::getgroups(0, nullptr)));
+  ASSERT_EQ(::getgroups(static_cast<int>(own.size()), own.data()), static_cast<int>(own.size()));
+  EXPECT_EQ(groups_of_us(), own);
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "other groups take root";
+  }
+  std::vector<gid_t> many;
+  for (gid_t group = 5000; group < 5040; ++group) {
+    many.push_back(group);
+  }
+  // For this thread alone: glibc's call is for all of a process.
+  ASSERT_EQ(::syscall(SYS_setgroups, many.size(), many.data()), 0);
+  EXPECT_EQ(groups_of_us(), many);
+  ASSERT_EQ(::syscall(SYS_setgroups, own.size(), own.data()), 0);
 }
 
 TEST_F(Listening, OpenFd_IsTakenOverIfItListens) {

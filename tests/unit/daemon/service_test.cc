@@ -104,6 +104,22 @@ TEST_F(ServiceTest, Watchdog_IsFedAtHalfItsTime) {
   EXPECT_EQ(manager_.Take(), "");
 }
 
+// A drain serves devices' I/O alone; it was taken for a loop that is stuck, and the VM was ended.
+TEST_F(ServiceTest, Watchdog_IsFedWhileADrainWaitsForASlowDisk) {
+  Start(10 * kSecond).Ready();
+  manager_.Take();
+  EXPECT_EQ(manager_.Take(), "WATCHDOG=1\n");
+  int fed = 0;
+  loop::BottomHalf turn(loop(), [] {}, loop::Tier::kIo);  // the disk's, which have nothing to say yet
+  loop().WaitForIo([&, passed = 0]() mutable {
+    fed += manager_.Take() == "WATCHDOG=1\n" ? 1 : 0;
+    manual_time.Advance(kSecond);
+    turn.Schedule();
+    return ++passed > 30;
+  });
+  EXPECT_GE(fed, 5);
+}
+
 TEST_F(ServiceTest, Reload_IsToldBeforeAndAfter) {
   auto& service = Start();
   service.BeginReload();

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "gyre/base/unique_fd.h"
+#include "tests/support/file_limit.h"
 #include "tests/unit/devices/device_fakes.h"
 
 namespace gyre::devices {
@@ -44,6 +45,8 @@ class ChardevsTest : public LoopTest {
     dir_ = ::mkdtemp(name.data());
   }
   ~ChardevsTest() override { std::filesystem::remove_all(dir_); }
+  // Until something happens.
+  void Sleep() NO_THREAD_SAFETY_ANALYSIS { loop_->RunOnce(false); }
 
   Chardev& Add(const std::string& spec) {
     Chardev* const chardev = chardevs_.Add(chardevs_.NewLabel("port"), spec).value();
@@ -227,6 +230,36 @@ TEST_F(ChardevsTest, Stream_ALateClientGetsWhatNobodyHas) {
   ASSERT_TRUE(RunUntil([&] { return chardev.open(); }));
   chardev.Write(Bytes("second's"));
   EXPECT_EQ(Receive(second), "second's");
+}
+
+// Accepting failed as often as the loop could turn.
+TEST_F(ChardevsTest, SocketWithoutADescriptorForItsClient_WaitsForOne) {
+  const Chardev& port = Add("unix:" + dir_ + "/socket");
+  const UniqueFd client = Connect();
+  testing::internal::CaptureStderr();
+  const test::FileLimit limit;
+  limit.LeaveRoomFor(0);
+  bool over = false;
+  loop::Timer timer(*loop_, loop::ClockType::kRealtime, [&over] { over = true; });
+  const auto sleep_for = [&](std::int64_t ms) {
+    over = false;
+    timer.Set(loop_->Now(loop::ClockType::kRealtime) + ms * 1'000'000);
+    const std::uint64_t before = loop_->stats().iterations;
+    while (!over && !port.open()) {
+      Sleep();
+    }
+    return loop_->stats().iterations - before;
+  };
+  EXPECT_LT(sleep_for(200), 20U);
+  EXPECT_LT(sleep_for(1500), 20U) << "it is tried again";
+  EXPECT_FALSE(port.open());
+  limit.Restore();
+  (void)sleep_for(5000);
+  EXPECT_TRUE(port.open());
+  const std::string log = testing::internal::GetCapturedStderr();
+  const auto said = log.find("nobody can connect for now");
+  EXPECT_NE(said, std::string::npos) << log;
+  EXPECT_EQ(log.find("nobody can connect for now", said + 1), std::string::npos) << log;
 }
 
 }  // namespace

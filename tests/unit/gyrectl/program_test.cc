@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <tuple>
 
 #include "gyre/base/name_lock.h"
 #include "tests/support/process.h"
@@ -285,6 +286,36 @@ TEST(ProgramStats, OfAHostileServer_AreCut) {
   EXPECT_TRUE(result.out.ends_with("(0 rows and 937 columns are left out; --json has them)\n"));
   EXPECT_FALSE(result.out.contains(std::string(256, 'x')));
   EXPECT_TRUE(result.out.contains(std::string(255, 'x')));
+}
+
+// What each makes of its words.
+TEST(ProgramRequests, AreTheCommandsOfTheSameMeaning) {
+  std::atomic<int> requests = 0;
+  int asked = 0;
+  Json last;  // by the server's thread, before it counts
+  FakeServer server([&](const Json& request) {
+    last = {request["execute"], request.value("arguments", Json::object())};
+    ++requests;
+    return FakeServer::Return(
+        request, request["execute"] == "query-log-level" ? Json{{"level", "warning"}} : Json::object());
+  });
+  const Json nothing = Json::object();
+  const std::vector<std::tuple<std::vector<std::string>, Json, std::string>> all = {
+      {{"nmi"}, {"inject-nmi", nothing}, ""},
+      {{"nmi", "--json"}, {"inject-nmi", nothing}, "{}\n"},
+      {{"wakeup"}, {"system_wakeup", nothing}, ""},
+      {{"reset"}, {"system_reset", nothing}, ""},
+      {{"powerdown"}, {"system_powerdown", nothing}, ""},
+      {{"log-level"}, {"query-log-level", nothing}, "warning\n"},
+      {{"log-level", "--json"}, {"query-log-level", nothing}, "{\"level\":\"warning\"}\n"},
+      {{"log-level", "debug"}, {"set-log-level", {{"level", "debug"}}}, ""}};
+  for (const auto& [words, expected, out] : all) {
+    const auto result = Ctl(server.path(), words);
+    EXPECT_EQ(result.exit_status, 0) << words.front() << result.Describe();
+    EXPECT_EQ(result.out, out) << words.front();
+    ASSERT_EQ(requests, ++asked);
+    EXPECT_EQ(last, expected) << words.front();
+  }
 }
 
 TEST(ProgramQuit, WaitsForTheEndIfAsked) {

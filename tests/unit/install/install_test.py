@@ -80,6 +80,42 @@ class Install(unittest.TestCase):
         self.assertIsNotNone(exposure, result.stdout + result.stderr)
         self.assertLessEqual(float(exposure.group(1)), MOST_EXPOSURE)
 
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_service_may_do_what_options_ask_for(self):
+        # As systemd reads it: the first line says what may be, "~" takes something out, and later lines add to it.
+        groups = syscall_groups()
+        lines = re.findall(r"^SystemCallFilter=(.*)$", self.found("gyre@.service").read_text(), re.MULTILINE)
+        self.assertFalse(lines[0].startswith("~"))
+        allowed = set()
+        for line in lines:
+            calls = {call for name in line.lstrip("~").split() for call in members(groups, name)}
+            allowed = allowed - calls if line.startswith("~") else allowed | calls
+        for option, calls in {"any": {"io_uring_setup", "prlimit64", "ioctl"},
+                              "--iothread cpus=": {"sched_setaffinity"},
+                              "--memory numa=": {"mbind", "set_mempolicy"},
+                              "--memory locked=": {"mlock"}}.items():
+            self.assertLessEqual(calls, allowed, option)
+        for call in ("mount", "reboot", "setuid", "ptrace", "init_module", "sched_setscheduler"):
+            self.assertNotIn(call, allowed)
+
+
+def syscall_groups():
+    """What each of systemd's groups of system calls has, by its name."""
+    groups = {}
+    for line in run("systemd-analyze", "syscall-filter").stdout.splitlines():
+        if line.startswith("@"):
+            groups[line] = calls = set()
+        elif line.strip() and not line.strip().startswith("#"):
+            calls.add(line.strip())
+    return groups
+
+
+def members(groups, name):
+    """The system calls of a group, with those of groups within it; a call by itself."""
+    if not name.startswith("@"):
+        return {name}
+    return {call for member in groups[name] for call in members(groups, member)}
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -69,6 +69,7 @@ struct DeviceContext {
   devices::Chardevs* chardevs = nullptr;  // the machine's, for devices that have some
   std::string vm = {};                    // its name; empty: none
   unsigned number = 0;                    // of the device, among those of its module
+  std::string id = {};                    // its name for clients (DeviceId)
   // A network device's back end has come or gone. Big lock held.
   std::function<void(std::string_view id, bool up)> net_changed = {};
   // A device's vhost-user back end has come or gone. Big lock held.

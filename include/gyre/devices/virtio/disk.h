@@ -132,8 +132,8 @@ class Disks {
   DiskControl* Find(std::string_view id) const;
 
   // --- The disks' own.
-  // The id that it has from now on: the one asked for, or "disk0", "disk1", ...
-  Result<std::string> Add(DiskControl& disk, std::optional<std::string_view> id);
+  // Refuses an id that another disk has.
+  Status Add(DiskControl& disk, const std::string& id);
   void Remove(const DiskControl& disk);
   // As long as somebody holds it.
   std::shared_ptr<ThrottleGroup> Group(const std::string& name);

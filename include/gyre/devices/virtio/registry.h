@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "gyre/base/result.h"
@@ -24,10 +25,16 @@ struct Module {
   Result<std::unique_ptr<VirtioDevice>> (*create)(const DeviceContext& context, const Properties& properties);
   // Whether another process has to have the guest's memory for it; null: never.
   bool (*shares_memory)(const Properties& properties) = nullptr;
+  // What its devices are called where they are not given a name: "mem" for mem0, mem1; empty: as the option.
+  std::string_view stem{};
 };
 
 // In the order in which a machine's devices are numbered.
 std::span<const Module* const> Modules();
+
+// The name (`id`) of the module's device of that number, counted from 0: what the user calls it, or a
+// numbered one. Letters, digits, '-', '_' and '.', so that it can be a part of a path; else kUsage.
+Result<std::string> DeviceId(const Module& module, const Properties& properties, unsigned number);
 
 // What the user asked for: one device.
 struct DeviceConfig {

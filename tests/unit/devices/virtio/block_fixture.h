@@ -43,6 +43,7 @@ class BlockFixture : public DeviceTest {
     }
     auto where = context();
     where.disks = &disks;
+    where.id = TRY(DeviceId(DiskModule(), *properties, static_cast<unsigned>(disks.all().size())));
     return DiskModule().create(where, *properties);
   }
   void Make(const std::string& options = "", std::uint64_t features = 0) {

@@ -223,6 +223,7 @@ class DiskOnThreads : public IoThreads {
         Properties::Parse(format("path={},queues={}", path, kQueues), DiskModule().properties).value();
     auto where = context();
     where.disks = &disks;
+    where.id = "disk0";
     Plug(DiskModule().create(where, properties).value());
     Bring(kFeatures, 64);
   }

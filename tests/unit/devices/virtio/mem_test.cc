@@ -43,8 +43,9 @@ class MemTest : public DeviceTest {
     DeviceContext with = context();
     with.space = &space;
     with.memory_changed = [this](std::string_view, std::uint64_t size) { sizes.push_back(size); };
-    auto properties = Properties::Parse(options, module.properties);
-    return properties ? module.create(with, *properties) : Fail(properties.error());
+    const auto properties = TRY(Properties::Parse(options, module.properties));
+    with.id = TRY(DeviceId(module, properties, 0));
+    return module.create(with, properties);
   }
   void Make(std::string_view options) {
     Unplug();

@@ -38,8 +38,9 @@ class NetBackends : public NetTest {
     with.net_changed = [this](std::string_view id, bool up) {
       events.push_back(std::string(id) + (up ? " up" : " down"));
     };
-    auto properties = Properties::Parse(options, module.properties);
-    return properties ? module.create(with, *properties) : Fail(std::move(properties).error());
+    const auto properties = TRY(Properties::Parse(options, module.properties));
+    with.id = TRY(DeviceId(module, properties, 0));
+    return module.create(with, properties);
   }
   void MakeBy(std::string_view options) {
     auto device = Create(options);

@@ -35,8 +35,9 @@ class PmemTest : public DeviceTest {
     const Module& module = **std::ranges::find(Modules(), "pmem", &Module::option);
     DeviceContext with = context();
     with.space = &space;
-    auto properties = Properties::Parse(options, module.properties);
-    return properties ? module.create(with, *properties) : Fail(properties.error());
+    const auto properties = TRY(Properties::Parse(options, module.properties));
+    with.id = TRY(DeviceId(module, properties, 0));
+    return module.create(with, properties);
   }
   void Make(const std::string& more = "") {
     Unplug();
