@@ -33,6 +33,8 @@ METHOD = [
     "The vCPU has a CPU for itself, and everything else shares another: the VMM's threads or the floor, and the outer end. "
     "A CPU second is one of all of the VMM's threads but the vCPU, which spins all the time, so a kick's cost is not in it; the "
     "floor's is its one thread's. What the kernel does with a frame in a thread's name is in its time.",
+    "The floor needs no other thread to be at work at the same time, a VMM needs its vCPU: where something else runs on that one's CPU, "
+    "rings run dry meanwhile, and packets a second say more of that than of the VMM. Those a CPU second hold.",
 ]
 
 

@@ -112,7 +112,8 @@ def _bars(suite):
     """For each case of one group without a parameter, the medians with their spread."""
     bars = []
     for case in suite["cases"]:
-        for quantity in ("first_byte", "release", "operation", "memory", "pss", "to_userland"):
+        for quantity in ("first_byte", "release", "operation", "memory", "pss", "packets_per_cpu", "latency_p50", "throughput",
+                         "connections", "to_userland"):
             entry = case["quantities"].get(quantity)
             if entry and case["parameter"] is None:
                 bars.append((f"{case['title']}: {entry['title']}", entry["unit"], entry["peers"]))
@@ -121,7 +122,8 @@ def _bars(suite):
 
 def _ratios(suite):
     rows = [(case["title"], ratio) for case in suite["cases"] for ratio in case["ratios"]
-            if ratio["quantity"] in ("first_byte", "exit", "rate", "operation", "release", "memory") and ratio["high"] is not None]
+            if ratio["quantity"] in ("first_byte", "exit", "rate", "operation", "release", "memory", "packets", "packets_per_cpu",
+                                     "latency_p50", "throughput", "connections") and ratio["high"] is not None]
     return plots.ratios("gyre's median over another's, with its 95 % interval", [
         (f"{title}, {results.QUANTITIES[ratio['quantity']].title}", ratio["of"], ratio) for title, ratio in rows])
 

@@ -100,7 +100,7 @@ class Place {
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, name_.c_str(), sizeof(address.sun_path) - 1);
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
       Die(name_);
     }
     return fd;
@@ -111,6 +111,10 @@ class Place {
     address.svm_cid = static_cast<unsigned>(std::strtoul(name_.c_str(), nullptr, 10));
     address.svm_port = port;
     const int fd = ::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+      Die("vsock");
+    }
+    // The guest answers nobody who asks for its end.
     if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 && port == kPort) {
       Die("vsock");
     }
