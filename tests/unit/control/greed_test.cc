@@ -210,8 +210,8 @@ void PutAll(TestClient& client, std::string_view text,
   }));
 }
 
-// Whole requests were not counted, however large, once they waited for another one. Those that are not whole yet
-// stay below the limit here.
+// Whole requests were not counted, however large, once they waited for another one. Those that are not whole
+// yet stay below the limit here.
 TEST_F(Greed, RequestsThatWait_AreBoundedForAllTogether) {
   constexpr std::size_t kSize = Session::kPauseQueued * 7 / 8;
   constexpr std::size_t kClients = Session::kMostHeld / kSize - 4;
