@@ -134,7 +134,8 @@ TEST_F(EveryDevice, PathsInAnswers_AreThoseOfTheTree) {
                          "/machine/mem-device/mem0/memory", "/machine/mem-device/more",
                          "/machine/mem-device/more/memory", "/machine/pmem/pmem0",
                          "/machine/pmem/pmem0/memory", "/machine/pmem/kept", "/machine/pmem/kept/memory"));
-  for (const Json& device : client.Run("x-query-virtio")["return"]) {
+  const Json devices = client.Run("x-query-virtio")["return"];
+  for (const Json& device : devices) {
     EXPECT_TRUE(client.Run("x-query-virtio-status", {{"path", device["path"]}}).contains("return")) << device;
   }
   // The ids of other commands are the paths' ends.
