@@ -219,7 +219,7 @@ void UnixBackend::UpdateEvents() {
 void UnixBackend::OnConnection() {
   UniqueFd fd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC));
   if (!fd) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+    if (IsShortage(errno)) {
       PauseAccepting(errno);
     }
     return;

@@ -64,7 +64,7 @@ void VsockDoor::Accept() {
     }
     UniqueFd fd = AcceptFrom(listener_.fd());
     if (!fd) {
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      if (IsShortage(errno)) {
         log::Warning("vsock: accept: {}; again in a second", Error::Sys("accept", errno).message());
         Pause(now + kSecond);
       }

@@ -10,9 +10,10 @@ namespace {
 
 constexpr rlim_t kLastFiles = 64;
 
-// As the process was started with; none: it was not changed.
-std::optional<rlimit> at_start;
+// The soft limit that the process was started with; none: it was not changed.
+std::optional<rlim_t> at_start;
 
+// At most to the hard one.
 bool SetSoftLimit(rlim_t soft) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
@@ -29,22 +30,20 @@ void RaiseOpenFileLimit() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) {
     return;
   }
-  const rlimit before = limit;
-  limit.rlim_cur = limit.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    at_start = before;
+  if (SetSoftLimit(limit.rlim_max)) {
+    at_start = limit.rlim_cur;
   }
 }
 
 OpenFileLimitForChildren::OpenFileLimitForChildren() {
   if (at_start) {
-    (void)SetSoftLimit(at_start->rlim_cur);
+    (void)SetSoftLimit(*at_start);
   }
 }
 
 OpenFileLimitForChildren::~OpenFileLimitForChildren() {
   if (at_start) {
-    (void)SetSoftLimit(at_start->rlim_max);
+    (void)SetSoftLimit(RLIM_INFINITY);
   }
 }
 

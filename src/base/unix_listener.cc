@@ -168,6 +168,10 @@ UniqueFd AcceptFrom(int listener) {
   return UniqueFd(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
+bool IsShortage(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
 Result<UnixListener> UnixListener::Open(const Config& config, UniqueFd bound) {
   const bool abstract = config.path.starts_with('@');
   NameLock lock = abstract ? NameLock() : TRY(NameLock::Take(config.path, config.who));

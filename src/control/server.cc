@@ -122,7 +122,7 @@ UniqueFd Server::Accept(std::size_t listener) {
   UniqueFd connection = socket.Accept();
   if (connection) {
     out_of_files_ = false;
-  } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+  } else if (IsShortage(errno)) {
     if (!std::exchange(out_of_files_, true)) {
       log::Warning("{}: no more clients for now: {}", socket.spec().Describe(),
                    Error::Sys("accept", errno).message());
@@ -168,7 +168,7 @@ void Server::OnConnection(std::size_t listener) {
   const auto peer = PeerOf(connection.get());
   const std::string reason = peer ? WhyNot(socket, connection.get(), *peer) : peer.error().message();
   if (reason.empty()) {
-    return AddClient(std::move(connection), listener);
+    return AddClient(std::move(connection), peer, listener);
   }
   if (std::uint64_t others = 0; refusals_.Allow(&others)) {
     log::Warning("{}: refused pid {}, uid {}: {} ({} more since the last such line)",
@@ -176,8 +176,12 @@ void Server::OnConnection(std::size_t listener) {
   }
 }
 
-void Server::AddClient(UniqueFd socket, std::size_t listener) {
+void Server::AddClient(UniqueFd socket) {
   const auto peer = PeerOf(socket.get());
+  AddClient(std::move(socket), peer, 0);
+}
+
+void Server::AddClient(UniqueFd socket, const Result<Peer>& peer, std::size_t listener) {
   auto who = peer ? format("pid {}, uid {}", peer->pid, peer->uid) : std::string("unknown");
   log::Debug("control client: {}", who);
   auto session =

@@ -40,7 +40,7 @@ class Server final : private SessionHost {
   ~Server() override;
 
   // A client on a connected socket, whoever it is.
-  void AddClient(UniqueFd socket, std::size_t listener = 0);
+  void AddClient(UniqueFd socket);
   // No commands and no clients any more: the machine is about to go. Long work is cancelled.
   void Retire();
   EventSender& events() { return events_; }
@@ -62,6 +62,7 @@ class Server final : private SessionHost {
   Server(loop::MainLoop& loop, machine::Machine* machine, ServerConfig config);
   Status Listen(SocketSpec spec);
   void OnConnection(std::size_t listener);
+  void AddClient(UniqueFd socket, const Result<Peer>& peer, std::size_t listener);
   UniqueFd Accept(std::size_t listener);
   // Empty: it is let in.
   std::string WhyNot(const ListeningSocket& socket, int connection, const Peer& peer) const;

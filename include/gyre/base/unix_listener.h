@@ -47,6 +47,9 @@ Result<Peer> PeerOf(int socket);
 
 // A connection, non-blocking; none with errno.
 UniqueFd AcceptFrom(int listener);
+// Of accept(2): there is no file or no memory for another one. Who has connected waits, and the listener
+// stays readable: it is to be left alone for a while.
+bool IsShortage(int error);
 
 // A listening socket; the file in the file system goes with the object, if it is still the same. Its name is
 // locked as long: of several processes that start on one name, one listens and the others get an error.
