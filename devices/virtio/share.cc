@@ -119,10 +119,8 @@ class Server {
       return Fail(Error::Sys(name, errno));
     }
     std::vector<std::string> command = AsRoot(program_);
-    for (const auto& word : {format("--fd={}", ChildProcess::kSocket), std::string("-f"), std::string("-o"),
-                             "source=" + directory_}) {
-      command.push_back(word);
-    }
+    command.insert(command.end(),
+                   {format("--fd={}", ChildProcess::kSocket), "-f", "-o", "source=" + directory_});
     child_ = TRY(ChildProcess::Start(command, listener.get()));
     return socket;
   }
