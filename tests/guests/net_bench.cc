@@ -8,7 +8,7 @@
 // It says "begin" when it is ready, and after a frame that is marked as the last one
 // "phase FRAMES KICKS ERRORS". Offloads, mergeable buffers of a page and a large frame in
 // pieces are as Linux's driver has them. Frames: tools/bench_support/net/frame.h.
-#include "runtime/polled_device.h"
+#include "runtime/stream_bench.h"
 
 using namespace guest;
 
@@ -17,7 +17,6 @@ namespace {
 constexpr std::uint32_t kNet = 1;
 constexpr std::uint32_t kCsum = 1U << 0, kGuestCsum = 1U << 1, kGuestTso4 = 1U << 7, kHostTso4 = 1U << 11,
                         kMergeable = 1U << 15;
-constexpr unsigned kReceiveQueue = 0, kTransmitQueue = 1;
 
 // virtio 1.2, 5.1.6.
 struct NetHeader {
@@ -36,9 +35,7 @@ constexpr std::uint16_t kSegment = 1448;
 constexpr std::uint32_t kMostPlain = 1514;
 constexpr std::uint32_t kMostFrame = 65536;
 
-// Beyond the image.
-constexpr std::uint64_t kBuffers = 32 << 20, kBufferSize = 4096;
-constexpr std::uint64_t kPayload = 48 << 20, kPiece = 32 * 1024;
+constexpr std::uint64_t kPiece = 32 * 1024;
 
 struct alignas(64) Outgoing {
   PolledRing::Descriptor table[3];
@@ -46,17 +43,12 @@ struct alignas(64) Outgoing {
   std::uint8_t frame[kMostPlain];
 };
 static_assert(offsetof(Outgoing, frame) == offsetof(Outgoing, header) + sizeof(NetHeader));
-enum class Operation : std::uint8_t { kSend, kReceive, kEcho };
 
-PolledDevice net;
-PolledRing receive;
-PolledRing transmit;
+PacketDevice net;
 Outgoing outgoing[PolledRing::kEntries];
-std::uint16_t idle[PolledRing::kEntries];  // of outgoing
-unsigned idle_count;
 std::uint64_t next_count;  // of frames that are sent
 std::uint64_t expected;    // of frames that come
-std::uint64_t frames, kicks, errors;
+std::uint64_t frames, errors;
 
 template <typename T>
 void Put(Outgoing& to, unsigned offset, T value) {
@@ -89,7 +81,7 @@ void Prepare(unsigned index, std::uint32_t size) {
   Put<std::uint32_t>(to, kMarkAt, kMark);
   Put<std::uint8_t>(to, 46, 0x50);
   const std::uint64_t start = AddressOf(&to.header);
-  PolledRing::Descriptor& descriptor = transmit.descriptors[index];
+  PolledRing::Descriptor& descriptor = net.transmit.descriptors[index];
   if (!large) {
     descriptor = {.address = start,
                   .size = static_cast<std::uint32_t>(sizeof(NetHeader)) + size,
@@ -107,23 +99,10 @@ void Prepare(unsigned index, std::uint32_t size) {
       .address = AddressOf(to.table), .size = sizeof(to.table), .flags = PolledRing::kIndirect, .next = 0};
 }
 
-void Publish(PolledRing& ring, unsigned queue) {
-  if (ring.Publish()) {
-    ++kicks;
-    net.Kick(queue);
-  }
-}
-
 void Send(std::uint64_t count) {
-  const std::uint16_t index = idle[--idle_count];
+  const std::uint16_t index = net.TakeIdle();
   Put<std::uint64_t>(outgoing[index], kCountAt, count);
-  transmit.Offer(index);
-}
-
-void Reclaim() {
-  for (PolledRing::Used used; transmit.Take(used);) {
-    idle[idle_count++] = static_cast<std::uint16_t>(used.id);
-  }
+  net.transmit.Offer(index);
 }
 
 // All buffers of a frame are the device's again; true if it was not the last frame.
@@ -132,12 +111,12 @@ bool TakeFrame(PolledRing::Used used, Operation operation) {
   const unsigned buffers = Read<std::uint16_t>(at + offsetof(NetHeader, num_buffers));
   const bool ours = Read<std::uint32_t>(at + sizeof(NetHeader) + kMarkAt) == kMark;
   const auto count = Read<std::uint64_t>(at + sizeof(NetHeader) + kCountAt);
-  receive.Offer(used.id);
+  net.receive.Offer(used.id);
   for (unsigned i = 1; i < buffers; ++i) {
-    while (!receive.Take(used)) {
+    while (!net.receive.Take(used)) {
       Pause();
     }
-    receive.Offer(used.id);
+    net.receive.Offer(used.id);
   }
   if (!ours) {
     return true;
@@ -145,7 +124,7 @@ bool TakeFrame(PolledRing::Used used, Operation operation) {
   if (count == kLast) {
     return false;
   }
-  if (operation == Operation::kEcho && idle_count != 0) {
+  if (operation == Operation::kEcho && net.has_idle()) {
     Send(count);
   }
   ++frames;
@@ -157,23 +136,23 @@ bool TakeFrame(PolledRing::Used used, Operation operation) {
 // What has come; false at the end.
 bool Receive(Operation operation) {
   bool goes_on = true;
-  for (PolledRing::Used used; goes_on && receive.Take(used);) {
+  for (PolledRing::Used used; goes_on && net.receive.Take(used);) {
     goes_on = TakeFrame(used, operation);
   }
   if (operation == Operation::kEcho) {
-    Publish(transmit, kTransmitQueue);
+    net.PublishTransmit();
   }
-  Publish(receive, kReceiveQueue);
+  net.PublishReceive();
   return goes_on;
 }
 
 void Run(Operation operation) {
   while (Receive(operation)) {
-    Reclaim();
-    for (; operation == Operation::kSend && idle_count != 0; ++frames) {
+    net.Reclaim();
+    for (; operation == Operation::kSend && net.has_idle(); ++frames) {
       Send(next_count++);
     }
-    Publish(transmit, kTransmitQueue);
+    net.PublishTransmit();
     Pause();
   }
 }
@@ -183,34 +162,22 @@ void Start(std::uint32_t size) {
     Fail("net_bench", "there is no network");
   }
   net.Negotiate(kCsum | kGuestCsum | kGuestTso4 | kHostTso4 | kMergeable);
-  net.AddRing(kReceiveQueue, receive);
-  net.AddRing(kTransmitQueue, transmit);
+  net.AddRings();
   if (!net.Start()) {
     Fail("net_bench", "the network does not come up");
   }
-  for (std::uint64_t at = kPayload; at < kPayload + 2 * kPiece; at += 4096) {
-    Write<std::uint8_t>(at, 1);  // the host has pages there
-  }
+  TouchPayload(2 * kPiece);
   for (unsigned i = 0; i < PolledRing::kEntries; ++i) {
     Prepare(i, size);
-    idle[idle_count++] = static_cast<std::uint16_t>(i);
-    Write<std::uint8_t>(kBuffers + kBufferSize * i, 0);
-    receive.descriptors[i] = {
-        .address = kBuffers + kBufferSize * i, .size = kBufferSize, .flags = PolledRing::kWrite, .next = 0};
-    receive.Offer(i);
   }
-  if (receive.Publish()) {
-    net.Kick(kReceiveQueue);
-  }
+  net.Fill();
 }
 
 }  // namespace
 
 void GuestMain(const BootInfo& boot) {
   const char* text = boot.cmdline;
-  const Operation operation = StartsWith(text, "send")   ? Operation::kSend
-                              : StartsWith(text, "echo") ? Operation::kEcho
-                                                         : Operation::kReceive;
+  const Operation operation = ParseOperation(text);
   while (*text != 0 && *text != ':') {
     ++text;
   }
@@ -221,6 +188,6 @@ void GuestMain(const BootInfo& boot) {
   Start(static_cast<std::uint32_t>(size));
   Print("begin\n");
   Run(operation);
-  Print("phase ", frames, " ", kicks, " ", errors, "\n");
+  Print("phase ", frames, " ", net.kicks(), " ", errors, "\n");
   Pass("net_bench");
 }

@@ -7,14 +7,14 @@
 //
 // It says "begin" when it is ready, and when somebody connects to port 5001 "phase BYTES
 // KICKS ERRORS". Buffers, packets and credit are of the sizes that Linux's driver has.
-#include "runtime/polled_device.h"
+#include "runtime/stream_bench.h"
 
 using namespace guest;
 
 namespace {
 
 constexpr std::uint32_t kVsock = 19;
-constexpr unsigned kReceiveQueue = 0, kTransmitQueue = 1, kEventQueue = 2;
+constexpr unsigned kEventQueue = 2;
 constexpr std::uint32_t kPort = 5000, kEndPort = 5001;
 
 // virtio 1.2, 5.10.6.
@@ -32,25 +32,18 @@ constexpr std::uint16_t kStream = 1;
 constexpr std::uint32_t kCredit = 256 * 1024;
 constexpr std::uint32_t kTellAfter = kCredit - 64 * 1024;  // when there is no room for a large packet
 constexpr std::uint32_t kPacket = 64 * 1024;
-constexpr std::uint64_t kBuffers = 32 << 20, kBufferSize = 4096;
-constexpr std::uint64_t kPayload = 48 << 20;
 
 struct alignas(64) Outgoing {
   PolledRing::Descriptor table[2];
   Header header;
   std::uint8_t bytes[256];  // of an echo
 };
-enum class Operation : std::uint8_t { kSend, kReceive, kEcho };
 
-PolledDevice vsock;
-PolledRing receive;
-PolledRing transmit;
+PacketDevice vsock;
 PolledRing event;
 Outgoing outgoing[PolledRing::kEntries];
-std::uint16_t idle[PolledRing::kEntries];  // of outgoing
-unsigned idle_count;
 std::uint64_t cid;
-std::uint64_t bytes, kicks, errors;
+std::uint64_t bytes, errors;
 
 // The one connection that there is.
 struct {
@@ -60,25 +53,12 @@ struct {
   std::uint32_t host_buffer, host_forwarded;
 } connection;
 
-void Publish(PolledRing& ring, unsigned queue) {
-  if (ring.Publish()) {
-    ++kicks;
-    vsock.Kick(queue);
-  }
-}
-
-void Reclaim() {
-  for (PolledRing::Used used; transmit.Take(used);) {
-    idle[idle_count++] = static_cast<std::uint16_t>(used.id);
-  }
-}
-
 Outgoing& NextOutgoing() {
-  while (idle_count == 0) {
-    Publish(transmit, kTransmitQueue);
-    Reclaim();
+  while (!vsock.has_idle()) {
+    vsock.PublishTransmit();
+    vsock.Reclaim();
   }
-  return outgoing[idle[--idle_count]];
+  return outgoing[vsock.TakeIdle()];
 }
 
 // `payload`: where `size` bytes are.
@@ -102,11 +82,12 @@ void Send(Outgoing& to, std::uint16_t op, std::uint32_t port, std::uint64_t payl
                  .flags = more ? PolledRing::kNext : std::uint16_t{0},
                  .next = 1};
   to.table[1] = {.address = payload, .size = size, .flags = 0, .next = 0};
-  transmit.descriptors[index] = {.address = AddressOf(to.table),
-                                 .size = static_cast<std::uint32_t>(sizeof(to.table[0])) * (more ? 2 : 1),
-                                 .flags = PolledRing::kIndirect,
-                                 .next = 0};
-  transmit.Offer(index);
+  vsock.transmit.descriptors[index] = {
+      .address = AddressOf(to.table),
+      .size = static_cast<std::uint32_t>(sizeof(to.table[0])) * (more ? 2 : 1),
+      .flags = PolledRing::kIndirect,
+      .next = 0};
+  vsock.transmit.Offer(index);
 }
 
 void Tell(std::uint16_t op, std::uint32_t port) { Send(NextOutgoing(), op, port, 0, 0); }
@@ -178,17 +159,17 @@ bool TakePacket(std::uint64_t at, Operation operation) {
 
 bool Receive(Operation operation) {
   bool goes_on = true;
-  for (PolledRing::Used used; goes_on && receive.Take(used);) {
+  for (PolledRing::Used used; goes_on && vsock.receive.Take(used);) {
     goes_on = TakePacket(kBuffers + kBufferSize * used.id, operation);
-    receive.Offer(used.id);
+    vsock.receive.Offer(used.id);
   }
-  Publish(transmit, kTransmitQueue);
-  Publish(receive, kReceiveQueue);
+  vsock.PublishTransmit();
+  vsock.PublishReceive();
   return goes_on;
 }
 
 void SendData() {
-  while (connection.open && idle_count != 0) {
+  while (connection.open && vsock.has_idle()) {
     const std::uint32_t in_flight = connection.sent - connection.host_forwarded;
     const std::uint32_t room = connection.host_buffer > in_flight ? connection.host_buffer - in_flight : 0;
     if (room == 0) {
@@ -198,7 +179,7 @@ void SendData() {
     bytes += size;
     Send(NextOutgoing(), kData, connection.host_port, kPayload, size);
   }
-  Publish(transmit, kTransmitQueue);
+  vsock.PublishTransmit();
 }
 
 void Start() {
@@ -206,43 +187,29 @@ void Start() {
     Fail("vsock_bench", "there is no socket device");
   }
   vsock.Negotiate(0);
-  vsock.AddRing(kReceiveQueue, receive);
-  vsock.AddRing(kTransmitQueue, transmit);
+  vsock.AddRings();
   vsock.AddRing(kEventQueue, event);
   if (!vsock.Start()) {
     Fail("vsock_bench", "the socket device does not come up");
   }
   cid = vsock.Config(0);
-  for (std::uint64_t at = kPayload; at < kPayload + kPacket; at += 4096) {
-    Write<std::uint8_t>(at, 1);  // the host has pages there
-  }
-  for (unsigned i = 0; i < PolledRing::kEntries; ++i) {
-    idle[idle_count++] = static_cast<std::uint16_t>(i);
-    Write<std::uint8_t>(kBuffers + kBufferSize * i, 0);
-    receive.descriptors[i] = {
-        .address = kBuffers + kBufferSize * i, .size = kBufferSize, .flags = PolledRing::kWrite, .next = 0};
-    receive.Offer(i);
-  }
-  if (receive.Publish()) {
-    vsock.Kick(kReceiveQueue);
-  }
+  TouchPayload(kPacket);
+  vsock.Fill();
 }
 
 }  // namespace
 
 void GuestMain(const BootInfo& boot) {
-  const Operation operation = StartsWith(boot.cmdline, "send")   ? Operation::kSend
-                              : StartsWith(boot.cmdline, "echo") ? Operation::kEcho
-                                                                 : Operation::kReceive;
+  const Operation operation = ParseOperation(boot.cmdline);
   Start();
   Print("begin\n");
   while (Receive(operation)) {
-    Reclaim();
+    vsock.Reclaim();
     if (operation == Operation::kSend) {
       SendData();
     }
     Pause();
   }
-  Print("phase ", bytes, " ", kicks, " ", errors, "\n");
+  Print("phase ", bytes, " ", vsock.kicks(), " ", errors, "\n");
   Pass("vsock_bench");
 }

@@ -2,7 +2,7 @@
 // split rings (2.7), takes no interrupt, and kicks where the device asks for that.
 #pragma once
 
-#include "guest.h"
+#include "virtio.h"
 
 namespace guest {
 
@@ -10,11 +10,7 @@ class PolledRing {
  public:
   static constexpr unsigned kEntries = 256;
   static constexpr std::uint16_t kNext = 1, kWrite = 2, kIndirect = 4;
-  struct Descriptor {
-    std::uint64_t address;
-    std::uint32_t size;
-    std::uint16_t flags, next;
-  };
+  using Descriptor = VirtioQueue::Descriptor;
   struct Used {
     std::uint32_t id, written;
   };
@@ -65,9 +61,10 @@ class PolledDevice {
 
   // The first device of that kind (virtio 1.2, 5), in any slot; false if there is none.
   bool Find(std::uint32_t id) {
-    for (unsigned slot = 0; slot < kSlotCount; ++slot) {
-      base_ = kSlots + kSlotSize * slot;
-      if (Get(kMagic) == 0x74726976 && Get(kDeviceId) == id) {
+    constexpr unsigned kSlots = 24;
+    for (unsigned slot = 0; slot < kSlots; ++slot) {
+      device_ = VirtioDevice(slot);
+      if (device_.Is(id)) {
         return true;
       }
     }
@@ -76,48 +73,34 @@ class PolledDevice {
   // From reset to FEATURES_OK. `features`: those of the device's own kind.
   void Negotiate(std::uint32_t features) const {
     constexpr std::uint32_t kIndirectDescriptors = 1U << 28, kEventIndex = 1U << 29;
-    Set(kStatus, 0);
-    Set(kStatus, 1);
-    Set(kStatus, 3);
-    Set(kDriverFeaturesSel, 0);
-    Set(kDriverFeatures, features | kIndirectDescriptors | kEventIndex);
-    Set(kDriverFeaturesSel, 1);
-    Set(kDriverFeatures, 1);
-    Set(kStatus, 11);
+    device_.Set(VirtioDevice::kStatus, 0);
+    device_.Set(VirtioDevice::kStatus, 1);
+    device_.Set(VirtioDevice::kStatus, 3);
+    device_.Set(VirtioDevice::kDriverFeaturesSel, 0);
+    device_.Set(VirtioDevice::kDriverFeatures, features | kIndirectDescriptors | kEventIndex);
+    device_.Set(VirtioDevice::kDriverFeaturesSel, 1);
+    device_.Set(VirtioDevice::kDriverFeatures, 1);
+    device_.Set(VirtioDevice::kStatus, 11);
   }
   void AddRing(unsigned index, PolledRing& ring) const {
-    Set(kQueueSel, index);
-    Set(kQueueNum, PolledRing::kEntries);
-    SetAddress(kQueueDesc, ring.descriptors);
-    SetAddress(kQueueDriver, &ring.available);
-    SetAddress(kQueueDevice, &ring.used);
-    Set(kQueueReady, 1);
+    device_.Set(VirtioDevice::kQueueSel, index);
+    device_.Set(VirtioDevice::kQueueNum, PolledRing::kEntries);
+    device_.SetAddress(VirtioDevice::kQueueDesc, ring.descriptors);
+    device_.SetAddress(VirtioDevice::kQueueDriver, &ring.available);
+    device_.SetAddress(VirtioDevice::kQueueDevice, &ring.used);
+    device_.Set(VirtioDevice::kQueueReady, 1);
     ring.available.used_event = PolledRing::FarFrom(0);
   }
   // To DRIVER_OK; false if the device does not come up, with these features or at all.
   bool Start() const {
-    Set(kStatus, 15);
-    return Get(kStatus) == 15;
+    device_.Set(VirtioDevice::kStatus, 15);
+    return device_.Get(VirtioDevice::kStatus) == 15;
   }
-  void Kick(unsigned queue) const { Set(kQueueNotify, queue); }
-  std::uint32_t Config(std::uint64_t offset) const { return Get(kConfig + offset); }
+  void Kick(unsigned queue) const { device_.Set(VirtioDevice::kQueueNotify, queue); }
+  std::uint32_t Config(std::uint64_t offset) const { return device_.Get(kConfig + offset); }
 
  private:
-  static constexpr std::uint64_t kSlots = 0xfeb00000, kSlotSize = 0x200;
-  static constexpr unsigned kSlotCount = 24;
-  static constexpr std::uint64_t kMagic = 0x0, kDeviceId = 0x8, kDriverFeatures = 0x20,
-                                 kDriverFeaturesSel = 0x24, kQueueSel = 0x30, kQueueNum = 0x38,
-                                 kQueueReady = 0x44, kQueueNotify = 0x50, kStatus = 0x70, kQueueDesc = 0x80,
-                                 kQueueDriver = 0x90, kQueueDevice = 0xa0;
-
-  std::uint32_t Get(std::uint64_t offset) const { return Read<std::uint32_t>(base_ + offset); }
-  void Set(std::uint64_t offset, std::uint32_t value) const { Write<std::uint32_t>(base_ + offset, value); }
-  void SetAddress(std::uint64_t offset, const volatile void* what) const {
-    Set(offset, static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(what)));
-    Set(offset + 4, 0);
-  }
-
-  std::uint64_t base_ = 0;
+  VirtioDevice device_{0};
 };
 
 inline std::uint64_t AddressOf(const volatile void* what) { return reinterpret_cast<std::uint64_t>(what); }

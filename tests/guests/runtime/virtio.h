@@ -47,9 +47,10 @@ class VirtioQueue {
 class VirtioDevice {
  public:
   static constexpr std::uint64_t kMagic = 0x0, kDeviceId = 0x8, kDriverFeatures = 0x20,
-                                 kDriverFeaturesSel = 0x24, kQueueNum = 0x38, kQueueReady = 0x44,
-                                 kQueueNotify = 0x50, kInterruptStatus = 0x60, kInterruptAck = 0x64,
-                                 kStatus = 0x70, kQueueDesc = 0x80, kQueueDriver = 0x90, kQueueDevice = 0xa0;
+                                 kDriverFeaturesSel = 0x24, kQueueSel = 0x30, kQueueNum = 0x38,
+                                 kQueueReady = 0x44, kQueueNotify = 0x50, kInterruptStatus = 0x60,
+                                 kInterruptAck = 0x64, kStatus = 0x70, kQueueDesc = 0x80, kQueueDriver = 0x90,
+                                 kQueueDevice = 0xa0;
 
   constexpr explicit VirtioDevice(unsigned slot) : base_(kVirtioBase + kVirtioSize * slot) {}
 
