@@ -206,16 +206,22 @@ void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_
                       .offset = offset});
 }
 
-void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
+void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
+                          Durability durability) {
   CHECK(!pending());
-  if (from.size() == 1) {
-    return Write(file, Bytes(from[0]), offset);  // the kernel copies no vector
+  Operation operation{.kind = OpKind::kWriteVector,
+                      .offset = offset,
+                      .flags = durability == Durability::kAtOnce ? RWF_DSYNC : 0};
+  if (from.size() == 1) {  // the kernel copies no vector
+    operation.kind = OpKind::kWrite;
+    operation.memory = from[0].iov_base;
+    operation.size = Length(from[0].iov_len);
+  } else {
+    impl_->vectors.assign(from.begin(), from.end());
+    operation.memory = impl_->vectors.data();
+    operation.size = Length(from.size());
   }
-  impl_->vectors.assign(from.begin(), from.end());
-  impl_->Start(file, {.kind = OpKind::kWriteVector,
-                      .memory = impl_->vectors.data(),
-                      .size = Length(from.size()),
-                      .offset = offset});
+  impl_->Start(file, operation);
 }
 
 void AsyncOp::Sync(FileRef file) { impl_->Start(file, {.kind = OpKind::kSync}); }

@@ -283,6 +283,8 @@ void Ring::Start(Token token, const Operation& operation) {
     sqe->addr = operation.length;
   } else if (operation.kind == OpKind::kSend) {
     sqe->msg_flags = MSG_NOSIGNAL;
+  } else if (operation.flags != 0) {
+    sqe->rw_flags = operation.flags;
   }
   io_uring_sqe_set_data64(sqe, token);
 }

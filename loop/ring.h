@@ -50,6 +50,7 @@ struct Operation {
   std::uint32_t size = 0;             // of it: bytes, or vectors
   std::uint64_t offset = 0;           // in the file
   std::uint64_t length = 0;           // of kAllocate
+  int flags = 0;                      // of a read or write: those of preadv2(2)
 };
 
 // A small ring is made faster; a large one takes more completions before the kernel has to keep them itself.

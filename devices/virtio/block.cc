@@ -113,22 +113,9 @@ class Block final : public VirtioDevice {
   // All operations that one batch starts are handed to the kernel in one call, by the loop. Where that has
   // the answers at once, the driver works on them while the next batch is carried out.
   Served Serve(unsigned index, Queue& queue) override {
-    Pool& pool = pools_[index];
-    unsigned started = 0;
-    while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
-      if (started++ == kBatch) {
-        ServeAfterCompletions(index);
-        return Served::kLater;
-      }
-      auto chain = queue.Pop();
-      if (!chain) {
-        return Served::kAll;
-      }
-      pool.idle.pop_back();
-      task->Start(std::move(*chain), *lanes_[index]);
-    }
-    pool.waiting = true;
-    return Served::kLater;
+    const Served served = TakeBatch(index, queue);
+    lanes_[index]->CloseRun();
+    return served;
   }
   void OnRemoveQueue(unsigned index) override { pools_[index].Clear(); }
   void GiveBack(unsigned index) override { lanes_[index]->GiveBack(); }
@@ -154,6 +141,24 @@ class Block final : public VirtioDevice {
       waiting = false;
     }
   };
+  Served TakeBatch(unsigned index, Queue& queue) {
+    Pool& pool = pools_[index];
+    unsigned started = 0;
+    while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
+      if (started++ == kBatch) {
+        ServeAfterCompletions(index);
+        return Served::kLater;
+      }
+      auto chain = queue.Pop();
+      if (!chain) {
+        return Served::kAll;
+      }
+      pool.idle.pop_back();
+      task->Start(std::move(*chain), *lanes_[index]);
+    }
+    pool.waiting = true;
+    return Served::kLater;
+  }
   void Quiesce(const std::function<void()>& change) {
     if (transport() == nullptr) {
       change();  // not plugged in yet

@@ -30,6 +30,12 @@ void BlockLane::Retry(ThrottleGroup::Way way) {
   }
 }
 
+void BlockLane::CloseRun() {
+  if (BlockTask* const first = std::exchange(run_, nullptr)) {
+    first->Launch();
+  }
+}
+
 void BlockLane::GiveBack() {
   for (const auto way : {ThrottleGroup::Way::kRead, ThrottleGroup::Way::kWrite}) {
     Line& line = lines_.at(static_cast<std::size_t>(way));

@@ -38,6 +38,14 @@ class BlockLane {
     auto& line = lines_.at(static_cast<std::size_t>(way));
     return !group_ || (line.tasks.empty() && !group_->limited()) || AdmitLimited(task, way, bytes);
   }
+  // The transfers of a batch that make one operation so far, by the first of them; null if there is none.
+  BlockTask* run() const { return run_; }
+  // Those of the run before are handed over.
+  void OpenRun(BlockTask& first) {
+    CloseRun();
+    run_ = &first;
+  }
+  void CloseRun();
   // What waits goes back to the queue.
   void GiveBack();
 
@@ -60,6 +68,7 @@ class BlockLane {
   BlockStats stats_;
   std::shared_ptr<ThrottleGroup> group_;
   std::array<Line, 2> lines_;  // by way
+  BlockTask* run_ = nullptr;
 };
 
 }  // namespace gyre::virtio

@@ -27,6 +27,7 @@ class BlockStats {
     Add(of_.at(Index(op)).time_ns, took_ns);
   }
   void Invalid(DiskOp op) { Add(of_.at(Index(op)).invalid, 1); }
+  void Merged(DiskOp op) { Add(of_.at(Index(op)).merged, 1); }
   void Wrote(std::uint64_t end) {
     if (end > highest_.load(std::memory_order_relaxed)) {
       highest_.store(end, std::memory_order_relaxed);
@@ -42,6 +43,7 @@ class BlockStats {
       to.time_ns += get(from.time_ns);
       to.failed += get(from.failed);
       to.invalid += get(from.invalid);
+      to.merged += get(from.merged);
       const HistogramCounts counts = from.latency.Read();
       to.latency.count += counts.count;
       to.latency.most = std::max(to.latency.most, counts.most);
@@ -58,7 +60,7 @@ class BlockStats {
  private:
   using Counter = std::atomic<std::uint64_t>;
   struct Of {
-    Counter operations{0}, bytes{0}, time_ns{0}, failed{0}, invalid{0};
+    Counter operations{0}, bytes{0}, time_ns{0}, failed{0}, invalid{0}, merged{0};
     Histogram latency;
   };
   static std::size_t Index(DiskOp op) { return static_cast<std::size_t>(op); }

@@ -33,7 +33,7 @@ BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
     : disk_(disk),
       files_(files),
       idle_(std::move(idle)),
-      op_(loop, nullptr, [this](std::int32_t result) { Done(result); }) {}
+      op_(loop, nullptr, [this](std::int32_t result) { RunDone(result); }) {}
 
 BlockTask::~BlockTask() { CHECK(!chain_ && !op_.pending()); }
 
@@ -46,7 +46,7 @@ void BlockTask::Start(Chain chain, BlockLane& lane) {
   const auto answer = Prepare();
   if (!answer) {
     if (Admitted()) {
-      Issue();
+      Offer();
     }
     return;
   }
@@ -183,7 +183,8 @@ void BlockTask::Issue() {
   switch (step_) {
     case Step::kRead:
     case Step::kWrite:
-      return IssueTransfer();
+      PrepareVectors();
+      return Launch();
     case Step::kSync:
       return IssueSync();
     case Step::kAllocate:
@@ -208,15 +209,19 @@ bool BlockTask::FitsDirect() const {
          });
 }
 
-void BlockTask::IssueTransfer() {
+void BlockTask::PrepareVectors() {
   vectors_.clear();
   AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
               std::min(left_, kMaxPiece), vectors_);
-  const bool direct = files_.direct && FitsDirect();
-  const loop::RegisteredFile& file = direct ? *files_.direct : files_.cached;
+  direct_ = files_.direct && FitsDirect();
+}
+
+void BlockTask::Launch() {
+  const loop::RegisteredFile& file = direct_ ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
-    NoteCached(!direct);
-    op_.WriteVector(file, vectors_, offset_);
+    NoteCached(!direct_);
+    op_.WriteVector(file, vectors_, offset_,
+                    disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
   } else {
     op_.ReadVector(file, vectors_, offset_);
   }
@@ -270,7 +275,11 @@ void BlockTask::NoteCached(bool cached) {
 
 std::int32_t BlockTask::Injected(std::int32_t result) const {
   static constexpr std::array<std::string_view, 5> kNames = {"read", "write", "sync", "allocate", "write"};
-  return disk_.fault ? disk_.fault(kNames.at(static_cast<std::size_t>(step_)), offset_, result) : result;
+  if (!disk_.fault) {
+    return result;
+  }
+  const bool durable = step_ == Step::kWrite && disk_.sync_each;
+  return disk_.fault(durable ? "durable write" : kNames.at(static_cast<std::size_t>(step_)), offset_, result);
 }
 
 void BlockTask::Done(std::int32_t result) {
@@ -286,12 +295,7 @@ void BlockTask::Done(std::int32_t result) {
       }
       data_written_ += step_ == Step::kRead ? static_cast<std::uint64_t>(result) : 0;
       Advance(static_cast<std::uint64_t>(result));
-      if (left_ == 0 && step_ == Step::kWrite && disk_.sync_each) {
-        step_ = Step::kSync;
-      } else if (left_ == 0) {
-        return Finish();
-      }
-      return Continue();
+      return left_ == 0 ? Finish() : Continue();
     case Step::kSync:
       if (result >= 0) {
         return Finish();

@@ -57,6 +57,8 @@ class BlockTask {
 
   // May answer before it returns. `lane` outlives it.
   void Start(Chain chain, BlockLane& lane);
+  // Of the first of its lane's run: hands the run over.
+  void Launch();
   // Of one that has waited in its lane: it begins, or goes back to its queue.
   void Resume() { Issue(); }
   void GiveBack();
@@ -71,14 +73,18 @@ class BlockTask {
   std::optional<BlockStatus> PrepareTransfer(std::uint64_t sector);
   std::optional<BlockStatus> PrepareRanges();
   BlockStatus GetId();
+  void Offer();
+  bool CanTake(const BlockTask& next) const;
+  void Take(BlockTask& next);
   void Issue();
   void Continue();
-  void IssueTransfer();
+  void PrepareVectors();
   void IssueRange();
   void IssueZeros();
   bool Punches(const BlockRange& range) const;
   void IssueSync();
   std::int32_t Injected(std::int32_t result) const;
+  void RunDone(std::int32_t result);
   void Done(std::int32_t result);
   void RangeDone(std::int32_t result);
   void Advance(std::uint64_t bytes);
@@ -106,7 +112,11 @@ class BlockTask {
   std::uint64_t left_ = 0;          // bytes
   std::uint64_t data_offset_ = 0;   // within the chain's readable or writable part, of what is left
   std::uint64_t data_written_ = 0;  // into guest memory
-  std::vector<iovec> vectors_;
+  std::vector<iovec> vectors_;      // of its run, if it is the first
+  bool direct_ = false;             // past the page cache
+  BlockTask* next_ = nullptr;       // in its run
+  BlockTask* last_ = nullptr;       // of its run, if it is the first of several
+  std::uint64_t run_end_ = 0;       // bytes in the image
   std::array<BlockRange, Disk::kMaxRanges> ranges_;
   std::size_t range_count_ = 0;
   std::size_t range_ = 0;

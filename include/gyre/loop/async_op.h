@@ -60,6 +60,12 @@ class FileRef {
   const RegisteredFile::Impl* registered_ = nullptr;
 };
 
+// When a write's data have to be on the medium.
+enum class Durability : std::uint8_t {
+  kBySync,  // when a sync after it is done
+  kAtOnce,  // when it is done: as if it were followed by an fdatasync of what it has written
+};
+
 class AsyncOp {
  public:
   // What the system call would have returned: a count or an fd, which the callback owns; or -errno:
@@ -78,7 +84,8 @@ class AsyncOp {
   void Read(FileRef file, std::span<std::byte> into, std::uint64_t offset);
   void Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset);
   void ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset);
-  void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset);
+  void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
+                   Durability durability = Durability::kBySync);
   void Sync(FileRef file);                                                          // fsync
   void DataSync(FileRef file);                                                      // fdatasync
   void Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate

@@ -113,10 +113,7 @@ Json StatsJson(const virtio::DiskStats& stats, std::int64_t now_ns) {
   Json json{{"wr_highest_offset", stats.highest_offset},
             {"account_invalid", true},
             {"account_failed", true},
-            {"timed_stats", Json::array()},
-            {"rd_merged", 0},
-            {"wr_merged", 0},
-            {"unmap_merged", 0}};
+            {"timed_stats", Json::array()}};
   static constexpr std::array<std::string_view, virtio::kDiskOps> kNames = {"rd", "wr", "flush", "unmap"};
   for (std::size_t i = 0; i < virtio::kDiskOps; ++i) {
     const auto& of = stats.of.at(i);
@@ -127,6 +124,7 @@ Json StatsJson(const virtio::DiskStats& stats, std::int64_t now_ns) {
     json["invalid_" + name + "_operations"] = of.invalid;
     if (static_cast<DiskOp>(i) != DiskOp::kFlush) {
       json[name + "_bytes"] = of.bytes;
+      json[name + "_merged"] = of.merged;
     }
     if (of.latency.count != 0) {
       json[name + "_latency_histogram"] = LatencyJson(of.latency);

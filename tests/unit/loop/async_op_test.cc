@@ -1,11 +1,16 @@
 // Asynchronous operations: what they do, how they end early, and that the kernel
 // never meets memory or a file that is gone.
 #include <gmock/gmock.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "async_op_fixture.h"
 #include "counting_new.h"
@@ -58,6 +63,39 @@ TEST_F(AsyncOpTest, Vectors_AreCopiedWhenTheOperationStarts) {
   op->ReadVector(file.get(), vectors, 0);
   EXPECT_EQ(Finish(), 5);
   EXPECT_EQ(ToText(in), "abcde");
+}
+
+// Whether the file system has yet to find a place for what was written; nothing where it does not tell.
+std::optional<bool> WaitsForItsPlace(int file) {
+  std::array<fiemap, 3> room{};  // the extent stands behind the first
+  fiemap& map = room.front();
+  map.fm_length = FIEMAP_MAX_OFFSET;
+  map.fm_extent_count = 1;
+  if (::ioctl(file, FS_IOC_FIEMAP, &map) != 0 || map.fm_mapped_extents != 1) {
+    return std::nullopt;
+  }
+  fiemap_extent extent{};
+  std::memcpy(&extent, &room.at(1), sizeof(extent));
+  return (extent.fe_flags & FIEMAP_EXTENT_DELALLOC) != 0;
+}
+
+TEST_F(AsyncOpTest, AWriteThatIsDurableAtOnce_IsOnTheMediumWhenItIsDone) {
+  const Bytes out(4096);
+  std::array<iovec, 2> vectors = {iovec{const_cast<std::byte*>(out.data()), 4000},
+                                  iovec{const_cast<std::byte*>(out.data()) + 4000, 96}};
+  for (const std::size_t count : {1U, 2U}) {
+    const UniqueFd later = TemporaryFile();
+    const UniqueFd at_once = TemporaryFile();
+    const auto op = NewOp();
+    op->WriteVector(later.get(), std::span(vectors).first(count), 0);
+    EXPECT_GE(Finish(), 4000);
+    if (WaitsForItsPlace(later.get()) != true) {
+      GTEST_SKIP() << "the file system of temporary files does not tell what it has yet to write";
+    }
+    op->WriteVector(at_once.get(), std::span(vectors).first(count), 0, Durability::kAtOnce);
+    EXPECT_GE(Finish(), 4000);
+    EXPECT_EQ(WaitsForItsPlace(at_once.get()), false);
+  }
 }
 
 TEST_F(AsyncOpTest, ConnectAcceptSendReceive_TheBytesArrive) {

@@ -52,6 +52,7 @@ struct DiskStats {
     std::uint64_t time_ns = 0;  // from the queue to the answer, all together
     std::uint64_t failed = 0;   // by the host, and answered so
     std::uint64_t invalid = 0;  // not what a driver sends
+    std::uint64_t merged = 0;   // carried out as a part of another's operation
     HistogramCounts latency;    // ns
   };
   std::array<Of, kDiskOps> of{};
@@ -106,8 +107,8 @@ class DiskControl {
   virtual Status ChangeImage(const std::string& path) = 0;
   // Of all disks in the group; an empty name: the group it is in, or one of its own.
   virtual void SetLimits(const DiskLimits& limits, const std::string& group) = 0;
-  // For tests: sees what the host answered to each step, "read", "write", "sync", "allocate", and
-  // says what it is to be taken for. The queue's loop.
+  // For tests: sees what the host answered to each step, "read", "write", "durable write", "sync",
+  // "allocate", and says what it is to be taken for. The queue's loop.
   using Fault = std::function<std::int32_t(std::string_view step, std::uint64_t offset, std::int32_t result)>;
   virtual void SetFault(Fault fault) = 0;
 };

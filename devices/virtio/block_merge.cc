@@ -1,0 +1,64 @@
+// Transfers of one batch that follow each other in the image are one operation: a run, whose first
+// task has the operation. What it does not carry out, each of them tries alone, so that an error or
+// a short image is met, told and answered by the request that it concerns, and by no other.
+#include <algorithm>
+#include <utility>
+
+#include "devices/virtio/block_task.h"
+
+namespace gyre::virtio {
+namespace {
+
+// An operation of this size takes long enough that another one's own cost does not matter.
+constexpr std::uint64_t kMaxRun = 128 * kKiB;
+
+}  // namespace
+
+// Its lane hands the run over when the batch, or what follows without a gap, has ended.
+void BlockTask::Offer() {
+  if (step_ != Step::kRead && step_ != Step::kWrite) {
+    return Issue();
+  }
+  PrepareVectors();
+  run_end_ = offset_ + left_;
+  if (BlockTask* const first = lane_->run(); first != nullptr && first->CanTake(*this)) {
+    first->Take(*this);
+  } else {
+    lane_->OpenRun(*this);
+  }
+}
+
+bool BlockTask::CanTake(const BlockTask& next) const {
+  return next.step_ == step_ && next.direct_ == direct_ && next.offset_ == run_end_ &&
+         next.run_end_ - offset_ <= kMaxRun &&
+         vectors_.size() + next.vectors_.size() <= memory::DmaMapping::kMaxPieces;
+}
+
+void BlockTask::Take(BlockTask& next) {
+  (last_ != nullptr ? last_ : this)->next_ = &next;
+  last_ = &next;
+  run_end_ = next.run_end_;
+  vectors_.insert(vectors_.end(), next.vectors_.begin(), next.vectors_.end());
+  lane_->stats().Merged(step_ == Step::kRead ? DiskOp::kRead : DiskOp::kWrite);
+}
+
+void BlockTask::RunDone(std::int32_t result) {
+  if (next_ == nullptr) {
+    return Done(result);
+  }
+  last_ = nullptr;
+  std::uint64_t rest = result > 0 ? static_cast<std::uint64_t>(result) : 0;
+  for (BlockTask* task = this; task != nullptr;) {
+    BlockTask* const next = std::exchange(task->next_, nullptr);
+    const std::uint64_t share = std::min(rest, task->left_);
+    rest -= share;
+    if (share != 0) {
+      task->Done(static_cast<std::int32_t>(share));
+    } else {
+      task->Continue();
+    }
+    task = next;
+  }
+}
+
+}  // namespace gyre::virtio
