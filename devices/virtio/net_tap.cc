@@ -178,6 +178,13 @@ class TapSink final : public NetSink {
   std::vector<Sending*> idle_;
 };
 
+// Asked for once, by the way of setting it on a tap: each change of an interface's offloads is told to all
+// that listen in the kernel, which takes longer than making the tap.
+bool KernelHasUso(int tap) {
+  static const bool has = ::ioctl(tap, TUNSETOFFLOAD, TunOffloads(kNetGuestOffloads)) == 0;
+  return has;
+}
+
 class Tap final : public NetBackend {
  public:
   Tap(loop::EventLoop& main, std::string name, std::vector<UniqueFd> fds) {
@@ -191,10 +198,10 @@ class Tap final : public NetBackend {
     });
   }
 
-  // Whether the kernel knows of USO; as a side effect, no offloads for now.
-  void Probe() {
+  // No offloads for now: an interface that outlives its users has those of its last one.
+  void Begin() {
     const int fd = shared_.fds.front().get();
-    has_uso_ = ::ioctl(fd, TUNSETOFFLOAD, TunOffloads(kNetGuestOffloads)) == 0;
+    has_uso_ = KernelHasUso(fd);
     (void)::ioctl(fd, TUNSETOFFLOAD, 0U);
   }
   std::uint64_t offloads() const override {
@@ -271,7 +278,7 @@ Result<std::unique_ptr<NetBackend>> OpenTap(loop::EventLoop& main, const std::st
     fds.push_back(TRY(Attach(name, true)));
   }
   auto tap = std::make_unique<Tap>(main, name, std::move(fds));
-  tap->Probe();
+  tap->Begin();
   return tap;
 }
 
@@ -291,7 +298,7 @@ Result<std::unique_ptr<NetBackend>> AdoptTap(loop::EventLoop& main, int fd) {
   }
   TRY(SetHeader(fd, request.ifr_name));
   auto tap = std::make_unique<Tap>(main, request.ifr_name, std::move(fds));
-  tap->Probe();
+  tap->Begin();
   return tap;
 }
 
