@@ -1,14 +1,19 @@
 #include "gyre/base/open_files.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
+
+#include "gyre/base/unique_fd.h"
 
 namespace gyre {
 namespace {
 
 constexpr rlim_t kLastFiles = 64;
+constexpr rlim_t kUsualFiles = 1024;  // 8 KiB of the kernel's
 
 // The soft limit that the process was started with; none: it was not changed.
 std::optional<rlim_t> at_start;
@@ -33,6 +38,15 @@ void RaiseOpenFileLimit() {
   if (SetSoftLimit(limit.rlim_max)) {
     at_start = limit.rlim_cur;
   }
+}
+
+void MakeRoomForFiles() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == 0) {
+    return;
+  }
+  const auto last = static_cast<int>(std::min(kUsualFiles, limit.rlim_cur) - 1);
+  const UniqueFd copy(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, last));
 }
 
 OpenFileLimitForChildren::OpenFileLimitForChildren() {

@@ -117,6 +117,8 @@ void Daemon::AdoptControl(PassedFd& passed) {
 }
 
 Status Daemon::InitSubsystems() {
+  RaiseOpenFileLimit();
+  MakeRoomForFiles();
   log::SetLevel(options_.log_level);
   TRY(log::Open(options_.log_file, options_.name));
   if (!options_.trace_file.empty()) {
@@ -129,7 +131,6 @@ Status Daemon::InitSubsystems() {
   // glibc would give each vCPU's thread a heap of its own, five calls and some pages, for a handful of
   // allocations.
   (void)::mallopt(M_ARENA_MAX, 1 + static_cast<int>(options_.machine.io_threads.size()));
-  RaiseOpenFileLimit();
   // Written to by peers that have gone: an error, never an end.
   (void)std::signal(SIGPIPE, SIG_IGN);
   return {};
