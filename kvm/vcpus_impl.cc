@@ -59,6 +59,7 @@ Vcpus::Impl::Impl(const Environment& environment, unsigned count, UniqueFd event
   for (std::uint32_t i = 0; i < count; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(VcpuIndex(i), shared_));
     seats_.push_back(std::make_unique<Seat>());
+    wakes_.emplace_back();
   }
 }
 
@@ -97,9 +98,11 @@ Status Vcpus::Impl::Begin(const VcpuParts& parts) {
   shared_.ext_int = parts.ext_int;
   shared_.bus_errors = parts.bus_errors;
   vm_.SetVcpuHolder(this);
-  const MutexLock lock(mutex_);
-  begun_ = true;
-  progress_.NotifyAll();
+  {
+    const MutexLock lock(mutex_);
+    begun_ = true;
+  }
+  progress_.NotifyAll();  // without the lock: whoever wakes up would find it taken, and sleep again
   return {};
 }
 
@@ -126,8 +129,8 @@ void Vcpus::Impl::ThreadMain(std::size_t index) {
     seat.creation = std::move(creation);
     seat.thread_id = ::gettid();
     seat.ready = true;
-    progress_.NotifyAll();
   }
+  progress_.NotifyAll();
   Vcpu& vcpu = *vcpus_[index];
   while (AwaitRun(index)) {
     if (!usable) {
@@ -202,13 +205,12 @@ bool Vcpus::Impl::AwaitRun(std::size_t index) {
 
 bool Vcpus::Impl::ServeOne(std::size_t index) {
   Vcpu& vcpu = *vcpus_[index];
-  Seat& seat = *seats_[index];
   const std::uint32_t requests = vcpu.requests();
   if ((requests & kRequestQuit) != 0) {
     return true;
   }
   if ((requests & kRequestHold) != 0) {
-    seat.wake.Wait(mutex_);
+    wakes_[index].Wait(mutex_);
     return true;
   }
   if ((requests & (kRequestWork | kRequestStop | kRequestPark)) != 0 && vcpu.needs_completion()) {
@@ -248,14 +250,14 @@ void Vcpus::Impl::Park(std::size_t index, bool stops) {
       progress_.NotifyAll();
     }
   }
-  seat.wake.Wait(mutex_);
+  wakes_[index].Wait(mutex_);
   seat.parked = (vcpus_[index]->requests() & (kRequestStop | kRequestPark)) != 0;
 }
 
 void Vcpus::Impl::AwaitRequest(std::size_t index) {
   const MutexLock lock(mutex_);
   while (vcpus_[index]->requests() == 0) {
-    seats_[index]->wake.Wait(mutex_);
+    wakes_[index].Wait(mutex_);
   }
 }
 
@@ -297,7 +299,7 @@ void Vcpus::Impl::AskAll(std::uint32_t request) {
   for (std::size_t i = 0; i < seats_.size(); ++i) {
     if ((vcpus_[i]->requests() & request) == 0) {
       vcpus_[i]->Ask(request);
-      seats_[i]->wake.NotifyAll();
+      wakes_[i].NotifyAll();
     }
   }
 }
@@ -337,13 +339,15 @@ void Vcpus::Impl::PauseAll() {
 
 void Vcpus::Impl::ResumeAll() {
   big_lock_.AssertHeld();
-  const MutexLock lock(mutex_);
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    seats_[i]->paused = false;
-    vcpus_[i]->NoteStarted();
-    vcpus_[i]->Clear(kRequestStop);
-    seats_[i]->wake.NotifyAll();
+  {
+    const MutexLock lock(mutex_);
+    for (std::size_t i = 0; i < seats_.size(); ++i) {
+      seats_[i]->paused = false;
+      vcpus_[i]->NoteStarted();
+      vcpus_[i]->Clear(kRequestStop);
+    }
   }
+  std::ranges::for_each(wakes_, &CondVar::NotifyAll);
   progress_.NotifyAll();
 }
 
@@ -380,7 +384,7 @@ std::shared_ptr<Vcpus::Impl::Work> Vcpus::Impl::Enqueue(VcpuIndex vcpu,
   Seat& seat = *seats_.at(vcpu.value());
   seat.work.push_back(work);
   vcpus_[vcpu.value()]->Ask(kRequestWork);
-  seat.wake.NotifyAll();
+  wakes_.at(vcpu.value()).NotifyAll();
   progress_.NotifyAll();  // it may itself be waiting there
   return work;
 }
@@ -442,7 +446,7 @@ void Vcpus::Impl::RunExclusive(std::move_only_function<void()> function) {
   if (--exclusive_ == 0) {
     for (std::size_t i = 0; i < seats_.size(); ++i) {
       vcpus_[i]->Clear(kRequestPark);
-      seats_[i]->wake.NotifyAll();
+      wakes_[i].NotifyAll();
     }
   }
 }
@@ -454,9 +458,11 @@ void Vcpus::Impl::StopCurrent() {
 }
 
 void Vcpus::Impl::AskAndWake(VcpuIndex vcpu, std::uint32_t requests) {
-  const MutexLock lock(mutex_);
-  vcpus_.at(vcpu.value())->Ask(requests);
-  seats_.at(vcpu.value())->wake.NotifyAll();
+  {
+    const MutexLock lock(mutex_);
+    vcpus_.at(vcpu.value())->Ask(requests);
+  }
+  wakes_.at(vcpu.value()).NotifyAll();
 }
 
 int Vcpus::Impl::ThreadId(VcpuIndex vcpu) {
@@ -478,11 +484,11 @@ void Vcpus::Impl::HoldVcpus() {
 }
 
 void Vcpus::Impl::ReleaseVcpus() {
-  const MutexLock lock(mutex_);
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    vcpus_[i]->Clear(kRequestHold);
-    seats_[i]->wake.NotifyAll();
+  {
+    const MutexLock lock(mutex_);
+    std::ranges::for_each(vcpus_, [](const auto& vcpu) { vcpu->Clear(kRequestHold); });
   }
+  std::ranges::for_each(wakes_, &CondVar::NotifyAll);
 }
 
 }  // namespace gyre::kvm

@@ -67,7 +67,6 @@ struct Vcpus::Impl final : VcpuHolder {
     State state = State::kQueued;
   };
   struct Seat {
-    CondVar wake;  // its thread sleeps here
     std::deque<std::shared_ptr<Work>> work;
     bool paused = true;
     bool parked = false;   // asleep because of a request to stop or to park
@@ -117,6 +116,7 @@ struct Vcpus::Impl final : VcpuHolder {
   CpuidPlan plan_;
 
   Mutex mutex_;
+  std::deque<CondVar> wakes_;  // by vCPU, constant: its thread sleeps here
   CondVar progress_;  // a pause, an end of work, a readiness, a new work, a resume, the beginning
   bool begun_ GUARDED_BY(mutex_) = false;
   bool quitting_ GUARDED_BY(mutex_) = false;
