@@ -117,7 +117,7 @@ struct Vcpus::Impl final : VcpuHolder {
 
   Mutex mutex_;
   std::deque<CondVar> wakes_;  // by vCPU, constant: its thread sleeps here
-  CondVar progress_;  // a pause, an end of work, a readiness, a new work, a resume, the beginning
+  CondVar progress_;           // a pause, an end of work, a readiness, a new work, a resume, the beginning
   bool begun_ GUARDED_BY(mutex_) = false;
   bool quitting_ GUARDED_BY(mutex_) = false;
   unsigned exclusive_ GUARDED_BY(mutex_) = 0;  // who is in RunExclusive, or waits there

@@ -81,8 +81,9 @@ std::string WriteEvent(std::string_view name, const Json& data, std::int64_t wal
     line += ", \"data\": ";
     AppendJson(line, data);
   }
-  line += format(", \"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}}}", wall_ns / kNsPerSecond,
-                 wall_ns % kNsPerSecond / 1000);
+  const bool known = wall_ns >= 0;
+  line += format(", \"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}}}",
+                 known ? wall_ns / kNsPerSecond : -1, known ? wall_ns % kNsPerSecond / 1000 : -1);
   line += kEndOfLine;
   return line;
 }

@@ -24,6 +24,7 @@ std::expected<Request, CommandError> ReadRequest(Json message, bool oob_enabled,
 
 // One line, CRLF included.
 std::string WriteReply(const Outcome& outcome, const std::optional<Json>& id);
+// `wall_ns`: less than 0 if the clock has failed, which is told as -1 and -1.
 std::string WriteEvent(std::string_view name, const Json& data, std::int64_t wall_ns);
 std::string WriteGreeting();
 

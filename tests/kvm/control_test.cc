@@ -276,7 +276,8 @@ TEST_F(Control, GoQemu_IsAClient) {
   const std::string client = TempPath("qmp_client");
   const auto built =
       RunProcess({"env", "GO111MODULE=off", "GOPATH=" GYRE_GO_PATH, "GOCACHE=" + TempPath("go-cache"), "go",
-                  "build", "-o", client, GYRE_TRANSCRIPTS "/../qmp_client.go"});
+                  "build", "-o", client, GYRE_TRANSCRIPTS "/../qmp_client.go"},
+                 {}, std::chrono::minutes(2));  // it makes Go's own library first
   ASSERT_EQ(built.exit_status, 0) << built.Describe();
   auto process = StartGuest("echo", With({"--paused", "--name", "vm", "--memory", "64M", "--disk",
                                           WriteTempFile("disk", std::string(kDiskSize, 'd'))}));

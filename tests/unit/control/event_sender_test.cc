@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gyre/devices/virtio/registry.h"
+#include "src/control/request.h"
 #include "src/control/services.h"
 #include "tests/unit/loop/fixture.h"
 
@@ -32,6 +33,11 @@ void ExpectAllKnown(std::index_sequence<I...> /*each*/) {
     EXPECT_TRUE(known(event)) << Name(event);
     EXPECT_TRUE(EventData(event).is_object());
   }());
+}
+
+TEST(Events, Time_IsThatOfTheHostsClockOrMinusOneIfThatHasFailed) {
+  EXPECT_THAT(WriteEvent("STOP", {}, 12'345'678'901), HasSubstr(R"("seconds": 12, "microseconds": 345678)"));
+  EXPECT_THAT(WriteEvent("STOP", {}, -1), HasSubstr(R"("seconds": -1, "microseconds": -1)"));
 }
 
 // One that was not in the table ended gyred.

@@ -19,6 +19,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <tuple>
 
 namespace gyre::control {
 namespace {
@@ -90,6 +92,21 @@ TEST_F(Listening, Socket_HasItsModeAndGoesWithTheObject) {
     EXPECT_TRUE(Connects(Path()));
   }
   EXPECT_FALSE(std::filesystem::exists(Path()));
+}
+
+TEST_F(Listening, Socket_IsItsOwners) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root gives files away";
+  }
+  struct stat file = {};
+  for (const auto& [owner, uid, gid] :
+       {std::tuple{"12:34", 12U, 34U}, {"12", 12U, ::getegid()}, {":34", 0U, 34U}}) {
+    const auto socket = ListeningSocket::Open(Spec(std::string(",owner=") + owner));
+    ASSERT_TRUE(socket) << socket.error().message();
+    ASSERT_EQ(::lstat(Path().c_str(), &file), 0);
+    EXPECT_EQ(file.st_uid, uid) << owner;
+    EXPECT_EQ(file.st_gid, gid) << owner;
+  }
 }
 
 TEST_F(Listening, StaleSocket_IsReplaced) {
