@@ -195,8 +195,8 @@ def _check_network(case, facts):
 
 def _check_vsock(facts):
     told = f"300 talked, {24 * MIB} bytes same"
-    wanted = [f"guest {told}", f"host {told}"]
-    return [] if facts.get("peer") == wanted else [f"peer: {facts.get('peer')}, not {wanted}"]
+    messages = "60 talked, all messages, same"
+    return _wrong(facts, {"peer": [f"guest {told}", f"host {told}"], "messages": [f"guest {messages}", f"host {messages}"]})
 
 
 def _wrong(facts, wanted):
