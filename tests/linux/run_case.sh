@@ -258,7 +258,7 @@ until [ -e "$work/status" ]; do
   fi
   if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
     talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
-    messages=$(timeout 100 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 60 8 2>&1)
+    messages=$(timeout 100 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 20 2 2>&1)
     printf 'talked\n' >&3
   fi
   if [ -z "$answered" ] && grep -q '^gyre-guest: talk on the port' "$work/out"; then
