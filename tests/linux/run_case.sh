@@ -116,6 +116,8 @@ serve() {
   mkfifo "$work/idle"
   busybox nc -l -p 5077 <>"$work/idle" >"$work/upload" 2>/dev/null &
   servers="$servers $!"
+  TMPDIR=$work iperf3 -s -B 10.77.0.1 >"$work/iperf3" 2>&1 &
+  servers="$servers $!"
 }
 
 # start_peer COMMAND...: the second VM.
