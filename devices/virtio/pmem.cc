@@ -147,9 +147,9 @@ Status MapInto(DeviceSpace& space, const Options& options, const BlockImage& ima
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  Options options{.id = context.id,
-                  .path = std::string(properties.Get("path").value_or("")),
-                  .packed = TRY(properties.OnOff("packed", false))};
+  const bool packed = TRY(properties.OnOff("packed", false));  // g++ loses what stands before a TRY within braces
+  Options options{
+      .id = context.id, .path = std::string(properties.Get("path").value_or("")), .packed = packed};
   const bool readonly = TRY(properties.OnOff("readonly", false));
   auto image =
       TRY(BlockImage::Open({.path = options.path, .readonly = readonly, .cache = CacheMode::kWriteback}));

@@ -1,5 +1,7 @@
-// The socket device (virtio 1.2, 5.10): stream sockets between the guest and Unix sockets
-// of the host.
+// The socket device (virtio 1.2, 5.10): sockets of streams and of messages between the guest
+// and Unix sockets of the host.
+
+#include <sys/socket.h>
 
 #include <array>
 #include <cstring>
@@ -19,6 +21,7 @@ constexpr std::uint64_t kMostCid = 0xffff'fffe;
 constexpr std::uint64_t kConnections = 4096;
 constexpr std::uint64_t kMostConnections = 65'536;
 constexpr std::size_t kLongestSuffix = 11;  // "_4294967295"
+constexpr const char* kMessagesSuffix = ".seqpacket";
 
 constexpr unsigned kReceive = 0;
 constexpr unsigned kTransmit = 1;
@@ -40,17 +43,18 @@ struct TransportReset {
 // Its three queues belong to one loop, for they share all connections.
 class VsockDevice final : public VirtioDevice, public Vsock {
  public:
-  VsockDevice(const DeviceContext& context, VsockSwitch::Config config, UnixListener listener, bool packed)
-      : VirtioDevice(context,
-                     {.name = "vsock",
-                      .id = 19,  // 5
-                      .features = kVsockFeatureStream | kFeatureInOrder | (packed ? kFeaturePacked : 0),
-                      .queues = 3,
-                      .config_size = sizeof(Le64)}),
+  VsockDevice(const DeviceContext& context, VsockSwitch::Config config, VsockSwitch::Listeners listeners,
+              bool packed)
+      : VirtioDevice(context, {.name = "vsock",
+                               .id = 19,  // 5
+                               .features = kVsockFeatureStream | kVsockFeatureSequenced | kFeatureInOrder |
+                                           (packed ? kFeaturePacked : 0),
+                               .queues = 3,
+                               .config_size = sizeof(Le64)}),
         cid_(config.cid),
         path_(config.path) {
     OnLoop(kReceive, [&] {
-      switch_ = std::make_unique<VsockSwitch>(loop(kReceive), std::move(config), std::move(listener), meter_,
+      switch_ = std::make_unique<VsockSwitch>(loop(kReceive), std::move(config), std::move(listeners), meter_,
                                               VsockSwitch::Hooks{.give = [this] { ServeAgain(kReceive); },
                                                                  .take = [this] { ServeAgain(kTransmit); }});
     });
@@ -96,6 +100,12 @@ class VsockDevice final : public VirtioDevice, public Vsock {
       ServeAgain(index);
     }
     return turn == VsockTurn::kNeedsChains ? Served::kAll : Served::kLater;
+  }
+  void OnActivate(std::uint64_t driver_features) override {
+    OnLoop(kReceive, [&] { switch_->SetSequenced((driver_features & kVsockFeatureSequenced) != 0); });
+  }
+  void OnDeactivate() override {
+    OnLoop(kReceive, [this] { switch_->SetSequenced(false); });
   }
   void OnRemoveQueue(unsigned index) override {
     if (index == kEvent) {
@@ -144,9 +154,14 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
     return Fail(Error::Usage(
         format("uds={}: must be a path of 1 to {} characters", config.path, kMaxUnixPath - kLongestSuffix)));
   }
-  auto listener =
-      TRY(UnixListener::Open({.path = config.path, .who = "uds=" + config.path, .backlog = 1024}));
-  return std::make_unique<VsockDevice>(context, std::move(config), std::move(listener), packed);
+  const auto listen = [&](const std::string& path, int type) {
+    return UnixListener::Open({.path = path, .who = "uds=" + path, .backlog = 1024, .type = type});
+  };
+  // Each by itself: what is left in the midst of an initializer destroys nothing of it.
+  auto streams = TRY(listen(config.path, SOCK_STREAM));
+  auto messages = TRY(listen(config.path + kMessagesSuffix, SOCK_SEQPACKET));
+  VsockSwitch::Listeners listeners{.streams = std::move(streams), .messages = std::move(messages)};
+  return std::make_unique<VsockDevice>(context, std::move(config), std::move(listeners), packed);
 }
 
 }  // namespace

@@ -9,7 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "devices/virtio/vsock_messages.h"
+#include "devices/virtio/vsock_stream.h"
 #include "gyre/base/format.h"
+#include "gyre/base/log.h"
 #include "gyre/base/unix_listener.h"
 
 namespace gyre::virtio {
@@ -23,8 +26,9 @@ constexpr std::int64_t kCloseTimeout = 8 * kSecond;   // as Linux's own
 
 }  // namespace
 
-VsockConnection::VsockConnection(Owner& owner, VsockMeter& meter, VsockPorts ports, std::uint32_t buffer)
-    : owner_(owner), meter_(meter), ports_(ports), buffer_(buffer) {}
+VsockConnection::VsockConnection(Owner& owner, VsockMeter& meter, VsockPorts ports, std::uint16_t type,
+                                 std::uint32_t buffer)
+    : owner_(owner), meter_(meter), ports_(ports), type_(type), buffer_(buffer) {}
 
 void VsockConnection::Request(UniqueFd client) {
   fd_ = std::move(client);
@@ -35,7 +39,7 @@ void VsockConnection::Request(UniqueFd client) {
 
 bool VsockConnection::Connect(const std::string& path) {
   if (!fd_) {
-    auto fd = NewUnixSocket();
+    auto fd = NewUnixSocket(sequenced() ? SOCK_SEQPACKET : SOCK_STREAM);
     if (!fd) {
       return false;
     }
@@ -57,10 +61,15 @@ void VsockConnection::Establish(UniqueFd fd) {
   established_ = true;
   owner_.Limit(*this, 0);
   meter_.opened.fetch_add(1, std::memory_order_relaxed);
-  VsockStream::Owner& self = *this;
-  stream_ = std::make_unique<VsockStream>(owner_.loop(), std::move(fd), self);
-  stream_->SetRoom(buffer_);
-  stream_->AwaitRead();
+  VsockSocket::Owner& self = *this;
+  if (sequenced()) {
+    socket_ = std::make_unique<VsockMessages>(owner_.loop(), std::move(fd), self);
+    socket_->SetRoom(buffer_ + VsockMessages::kOverhead);
+  } else {
+    socket_ = std::make_unique<VsockStream>(owner_.loop(), std::move(fd), self);
+    socket_->SetRoom(buffer_);
+  }
+  socket_->AwaitRead();
 }
 
 void VsockConnection::TakeCredit(const VsockHeader& header) {
@@ -107,7 +116,7 @@ void VsockConnection::Accepted() {
   Establish(std::move(fd_));
   std::string answer = format("OK {}\n", ports_.host);
   const iovec vector{.iov_base = answer.data(), .iov_len = answer.size()};
-  if (!stream_->Send(std::span(&vector, 1)) || stream_->kept() != 0) {
+  if (!socket_->Send(std::span(&vector, 1), true) || socket_->kept() != 0) {
     Reset();
   }
 }
@@ -121,7 +130,8 @@ void VsockConnection::ReceiveData(const VsockHeader& header, const Chain& chain)
   received_ += size;
   meter_.from_guest.fetch_add(size, std::memory_order_relaxed);
   std::vector<iovec> vectors;
-  if (AppendSlice(chain.readable(), sizeof(header), size, vectors) && !stream_->Send(vectors)) {
+  const bool ends = sequenced() && (header.flags & kVsockEndOfMessage) != 0;
+  if (AppendSlice(chain.readable(), sizeof(header), size, vectors) && !socket_->Send(vectors, ends)) {
     HostEnded(kVsockNoReceive);
   }
   CheckForwarded();
@@ -131,13 +141,13 @@ void VsockConnection::ReceiveShutdown(std::uint32_t flags) {
   const std::uint32_t more = flags & kVsockNothing & ~guest_flags_;
   guest_flags_ |= more;
   if ((more & kVsockNoSend) != 0) {
-    stream_->EndSending();
+    socket_->EndSending();
   }
   if (guest_flags_ == kVsockNothing) {
     return Reset();  // 5.10.6.5: the answer to a clean disconnect
   }
   if ((more & kVsockNoReceive) != 0) {
-    stream_->EndReceiving();
+    socket_->EndReceiving();
     Await();
   }
 }
@@ -161,11 +171,11 @@ void VsockConnection::Reset() {
   reset_ = true;
   connecting_ = false;
   fd_.Reset();
-  if (stream_ && stream_->kept() == 0) {
-    stream_.reset();
-  } else if (stream_) {
-    stream_->AwaitNothing();
-    stream_->EndSending();
+  if (socket_ && socket_->kept() == 0) {
+    socket_.reset();
+  } else if (socket_) {
+    socket_->AwaitNothing();
+    socket_->EndSending();
   }
   owner_.Limit(*this, 0);
   pending_ = 0;
@@ -184,8 +194,8 @@ void VsockConnection::Tell(unsigned pending) {
 
 // --- The host's side.
 
-void VsockConnection::StreamReady(bool readable, bool gone) {
-  if (stream_->broken()) {
+void VsockConnection::SocketReady(bool readable, bool gone) {
+  if (socket_->broken()) {
     HostEnded(kVsockNoReceive);
   }
   if (gone) {
@@ -201,18 +211,20 @@ void VsockConnection::StreamReady(bool readable, bool gone) {
 // To be read, or else to see the other end go.
 void VsockConnection::Await() {
   if (((host_flags_ & kVsockNoSend) | (guest_flags_ & kVsockNoReceive)) == 0) {
-    return stream_->AwaitRead();
+    return socket_->AwaitRead();
   }
-  stream_->AwaitNothing();
+  socket_->AwaitNothing();
   readable_ = false;
   if (host_flags_ != kVsockNothing) {
-    stream_->AwaitHangUp();
+    socket_->AwaitHangUp();
   }
 }
 
-// Told in large steps: a guest that waits for credit has seen less than three quarters of it.
+// Told in large steps: a guest that waits for credit has seen less than three quarters of it. One that wants
+// to send a message may wait for all that this takes: it is told at once.
 void VsockConnection::CheckForwarded() {
-  if (!reset_ && forwarded() - told_ >= std::max(buffer_ / 4, 1U)) {
+  const bool wanted = !reset_ && (guest_flags_ & kVsockNoSend) == 0;
+  if (wanted && forwarded() - told_ >= (sequenced() ? 1U : std::max(buffer_ / 4, 1U))) {
     Tell(kCreditUpdate);
   }
 }
@@ -224,7 +236,7 @@ VsockHeader VsockConnection::Header(VsockOp op) const {
   header.src_cid = kVsockHostCid;
   header.src_port = ports_.host;
   header.dst_port = ports_.guest;
-  header.type = kVsockStream;
+  header.type = type_;
   header.op = static_cast<std::uint16_t>(op);
   header.buf_alloc = buffer_;
   header.fwd_cnt = forwarded();
@@ -264,33 +276,45 @@ std::size_t VsockConnection::Read(std::span<const iovec> into) {
   for (const iovec& piece : into) {
     room += piece.iov_len;
   }
-  const ssize_t got = stream_->Receive(into);
+  const auto [got, left] = socket_->Receive(into, guest_buffer_);
   readable_ = got > 0;
-  if (got > 0) {
-    const auto size = static_cast<std::size_t>(got);
-    expected_ = std::clamp(size == room ? 2 * size : size, kLeastAtOnce, kMostAtOnce);
-    sent_ += static_cast<std::uint32_t>(size);
-    meter_.to_guest.fetch_add(size, std::memory_order_relaxed);
-    // What does not fill the room was all: no need to ask.
-    if (size < room) {
-      readable_ = false;
-      stream_->AwaitRead();
-    }
-    return size;
+  if (got <= 0) {
+    NothingRead(got);
+    return 0;
   }
-  if (got == -EAGAIN) {
-    stream_->AwaitRead();
-  } else if (got == 0) {
-    HostEnded(stream_->HungUp() ? kVsockNothing : kVsockNoSend);
-  } else {
-    HostEnded(kVsockNothing);
+  const auto size = static_cast<std::size_t>(got);
+  message_left_ = left;
+  const std::size_t next = left != 0 ? left : size == room ? 2 * size : size;
+  expected_ = std::clamp(next, kLeastAtOnce, kMostAtOnce);
+  sent_ += static_cast<std::uint32_t>(size);
+  meter_.to_guest.fetch_add(size, std::memory_order_relaxed);
+  // What does not fill the room was all: no need to ask.
+  if (size < room && !sequenced()) {
+    readable_ = false;
+    socket_->AwaitRead();
   }
-  return 0;
+  return size;
 }
 
-VsockHeader VsockConnection::DataPacket(std::uint32_t size) {
+void VsockConnection::NothingRead(ssize_t result) {
+  if (result == -EAGAIN) {
+    return socket_->AwaitRead();
+  }
+  if (result == -EMSGSIZE) {
+    static log::RateLimit limit;
+    if (std::uint64_t others = 0; limit.Allow(&others)) {
+      log::Warning("vsock: port {}: a client's message is longer than the guest's buffer, {} bytes: reset",
+                   ports_.guest, guest_buffer_);
+    }
+    return Reset();
+  }
+  HostEnded(result == 0 && !socket_->HungUp() ? kVsockNoSend : kVsockNothing);
+}
+
+VsockHeader VsockConnection::DataPacket(std::uint32_t size, bool last) {
   VsockHeader header = Header(VsockOp::kData);
   header.len = size;
+  header.flags = sequenced() && last && message_left_ == 0 ? kVsockEndOfMessage : 0;
   told_ = header.fwd_cnt;
   pending_ &= ~unsigned{kCreditUpdate};
   return header;

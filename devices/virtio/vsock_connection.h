@@ -9,7 +9,7 @@
 #include <string>
 
 #include "devices/virtio/vsock_packet.h"
-#include "devices/virtio/vsock_stream.h"
+#include "devices/virtio/vsock_socket.h"
 #include "gyre/devices/virtio/queue.h"
 
 namespace gyre::virtio {
@@ -21,7 +21,7 @@ struct VsockPorts {
   std::uint64_t Key() const { return std::uint64_t{host} << 32 | guest; }
 };
 
-class VsockConnection final : private VsockStream::Owner {
+class VsockConnection final : private VsockSocket::Owner {
  public:
   class Owner {
    public:
@@ -36,12 +36,15 @@ class VsockConnection final : private VsockStream::Owner {
   };
   using List = std::list<VsockConnection*>;
 
-  // `buffer`: bytes that the guest may send before the host has taken them.
-  VsockConnection(Owner& owner, VsockMeter& meter, VsockPorts ports, std::uint32_t buffer);
+  // `type`: kVsockStream or kVsockSequenced. `buffer`: bytes that the guest may send before the host has
+  // taken them; no message of its is longer.
+  VsockConnection(Owner& owner, VsockMeter& meter, VsockPorts ports, std::uint16_t type,
+                  std::uint32_t buffer);
   VsockConnection(const VsockConnection&) = delete;
   VsockConnection& operator=(const VsockConnection&) = delete;
 
   VsockPorts ports() const { return ports_; }
+  std::uint16_t type() const { return type_; }
   std::uint32_t buffer() const { return buffer_; }
 
   // A client's wish; it is told its host port once the guest has answered.
@@ -71,12 +74,13 @@ class VsockConnection final : private VsockStream::Owner {
   void AskForCredit();
   // Into the guest's memory, Readable() bytes at most: what was read. 0 if there is nothing now.
   std::size_t Read(std::span<const iovec> into);
-  VsockHeader DataPacket(std::uint32_t size);
+  // `last`: of what was read.
+  VsockHeader DataPacket(std::uint32_t size, bool last);
   // Bytes that are likely to be there.
   std::size_t expected() const { return expected_; }
 
   // What the host has not taken, after the end.
-  std::unique_ptr<VsockStream> TakeStream() { return std::move(stream_); }
+  std::unique_ptr<VsockSocket> TakeSocket() { return std::move(socket_); }
 
   // The switch's: the next three.
   List::iterator place{};  // where it is among those that are ready
@@ -93,7 +97,8 @@ class VsockConnection final : private VsockStream::Owner {
     kCreditRequest = 16,
     kShutdown = 32,
   };
-  void StreamReady(bool readable, bool gone) override;
+  bool sequenced() const { return type_ == kVsockSequenced; }
+  void SocketReady(bool readable, bool gone) override;
   void Tell(unsigned pending);
   void Establish(UniqueFd fd);
   void Accepted();
@@ -101,20 +106,22 @@ class VsockConnection final : private VsockStream::Owner {
   void ReceiveShutdown(std::uint32_t flags);
   // The host's side has ended in these directions.
   void HostEnded(std::uint32_t flags);
+  void NothingRead(ssize_t result);
   void Await();
   void CheckForwarded();
   std::uint32_t Credit() const;
   std::uint32_t forwarded() const {
-    return received_ - static_cast<std::uint32_t>(stream_ ? stream_->kept() : 0);
+    return received_ - static_cast<std::uint32_t>(socket_ ? socket_->kept() : 0);
   }
   VsockHeader Header(VsockOp op) const;
 
   Owner& owner_;
   VsockMeter& meter_;
   const VsockPorts ports_;
+  const std::uint16_t type_;
   const std::uint32_t buffer_;
   UniqueFd fd_;  // until it is connected
-  std::unique_ptr<VsockStream> stream_;
+  std::unique_ptr<VsockSocket> socket_;
   unsigned pending_ = 0;
   bool connecting_ = false;
   bool requested_ = false;
@@ -130,6 +137,7 @@ class VsockConnection final : private VsockStream::Owner {
   std::uint32_t sent_ = 0;
   std::uint32_t guest_buffer_ = 0;
   std::uint32_t guest_forwarded_ = 0;
+  std::uint32_t message_left_ = 0;  // of the host's, that the guest has a part of
   std::size_t expected_ = 4096;
 };
 

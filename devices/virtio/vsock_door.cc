@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "devices/virtio/vsock_packet.h"
 #include "gyre/base/log.h"
 
 namespace gyre::virtio {
@@ -48,9 +49,10 @@ VsockDoor::Client::Client(loop::EventLoop& loop, UniqueFd socket, std::int64_t l
           loop, fd.get(), loop::Watch::kRead, [this, &door](unsigned) { door.Serve(*this); },
           loop::Tier::kIo) {}
 
-VsockDoor::VsockDoor(loop::EventLoop& loop, UnixListener listener, Owner& owner)
+VsockDoor::VsockDoor(loop::EventLoop& loop, UnixListener listener, std::uint16_t type, Owner& owner)
     : loop_(loop),
       listener_(std::move(listener)),
+      type_(type),
       owner_(owner),
       timer_(
           loop, loop::ClockType::kRealtime, [this] { Tick(); }, loop::Tier::kIo),
@@ -88,7 +90,7 @@ void VsockDoor::Pause(std::int64_t now) {
 }
 
 // Not a byte beyond the line: what is behind it is for the guest.
-bool VsockDoor::ReadLine(Client& client) const {
+bool VsockDoor::ReadLine(Client& client) {
   std::array<char, kMostLine> bytes;
   const std::size_t room = kMostLine - client.line.size();
   const ssize_t seen = ::recv(client.fd.get(), bytes.data(), room, MSG_DONTWAIT | MSG_PEEK);
@@ -105,8 +107,22 @@ bool VsockDoor::ReadLine(Client& client) const {
   return end == std::string_view::npos && client.line.size() < kMostLine;
 }
 
+// One that is too long is none.
+bool VsockDoor::ReadMessage(Client& client) {
+  std::array<char, kMostLine> bytes;
+  const ssize_t size = ::recv(client.fd.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_TRUNC);
+  if (size < 0) {
+    return errno == EAGAIN || errno == EINTR;
+  }
+  if (static_cast<std::size_t>(size) <= bytes.size()) {
+    client.line.assign(bytes.data(), static_cast<std::size_t>(size));
+    client.line += client.line.ends_with('\n') ? "" : "\n";
+  }
+  return false;
+}
+
 void VsockDoor::Serve(Client& client) {
-  if (ReadLine(client)) {
+  if (type_ == kVsockStream ? ReadLine(client) : ReadMessage(client)) {
     return;
   }
   const auto port = client.line.ends_with('\n') ? ParsePort(client.line) : std::nullopt;
@@ -117,7 +133,7 @@ void VsockDoor::Serve(Client& client) {
     timer_.Advance(resume_);
   }
   if (port) {
-    owner_.Enter(std::move(fd), *port);
+    owner_.Enter(std::move(fd), type_, *port);
   }
 }
 

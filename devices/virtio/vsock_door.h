@@ -1,5 +1,6 @@
-// Where the host's clients come in: each says "CONNECT port\n" to the device's socket and
-// is handed on. Private; the device's loop.
+// Where the host's clients come in: each says "CONNECT port\n" to a socket of the device's
+// and is handed on. Where there are messages, that is the first one, with the newline or
+// without. Private; the device's loop.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,13 @@ class VsockDoor {
   class Owner {
    public:
     virtual bool HasRoom() = 0;
-    virtual void Enter(UniqueFd client, std::uint32_t port) = 0;
+    virtual void Enter(UniqueFd client, std::uint16_t type, std::uint32_t port) = 0;
 
    protected:
     ~Owner() = default;
   };
-  VsockDoor(loop::EventLoop& loop, UnixListener listener, Owner& owner);
+  // `type`: of the connections, as in packets.
+  VsockDoor(loop::EventLoop& loop, UnixListener listener, std::uint16_t type, Owner& owner);
   VsockDoor(const VsockDoor&) = delete;
   VsockDoor& operator=(const VsockDoor&) = delete;
 
@@ -37,13 +39,15 @@ class VsockDoor {
   void Accept();
   void Pause(std::int64_t now);
   // True while there is more to come.
-  bool ReadLine(Client& client) const;
+  static bool ReadLine(Client& client);
+  static bool ReadMessage(Client& client);
   void Serve(Client& client);
   void Tick();
   std::int64_t Now() const { return loop_.Now(loop::ClockType::kRealtime); }
 
   loop::EventLoop& loop_;
   UnixListener listener_;
+  const std::uint16_t type_;
   Owner& owner_;
   std::list<Client> clients_;  // by their deadlines
   std::int64_t resume_ = 0;    // when to listen again; 0: it listens

@@ -33,13 +33,20 @@ enum class VsockOp : std::uint16_t {
   kCreditUpdate = 6,
   kCreditRequest = 7,
 };
-inline constexpr std::uint16_t kVsockStream = 1;  // a type
+// Types: bytes, or messages (SOCK_SEQPACKET).
+inline constexpr std::uint16_t kVsockStream = 1;
+inline constexpr std::uint16_t kVsockSequenced = 2;
 inline constexpr std::uint64_t kVsockHostCid = 2;
-inline constexpr std::uint64_t kVsockFeatureStream = 1;  // 5.10.3
+// 5.10.3.
+inline constexpr std::uint64_t kVsockFeatureStream = 1;
+inline constexpr std::uint64_t kVsockFeatureSequenced = 2;
 // 5.10.6.5: flags of kShutdown, which last.
 inline constexpr std::uint32_t kVsockNoReceive = 1;
 inline constexpr std::uint32_t kVsockNoSend = 2;
 inline constexpr std::uint32_t kVsockNothing = kVsockNoReceive | kVsockNoSend;
+// 5.10.6.6: flags of kData, where there are messages: the last packet of one, and that of a record.
+inline constexpr std::uint32_t kVsockEndOfMessage = 1;
+inline constexpr std::uint32_t kVsockEndOfRecord = 2;
 
 // Written on the device's loop, read anywhere.
 struct VsockMeter {

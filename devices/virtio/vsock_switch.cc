@@ -21,6 +21,8 @@ constexpr std::uint64_t kBudget = 64 * kMiB;
 constexpr std::uint64_t kShare = 64;
 constexpr std::uint64_t kLeastBuffer = 16 * kKiB;
 constexpr std::uint64_t kMostBuffer = 512 * kKiB;
+// Of messages: one is to fit into the host's socket as a whole.
+constexpr std::uint64_t kMostMessageBuffer = 256 * kKiB;
 
 constexpr std::uint32_t kFirstPort = 1U << 30;  // of those that clients are given
 constexpr std::int64_t kMillisecond = 1'000'000;
@@ -31,7 +33,7 @@ constexpr std::size_t kMostRetries = 64;
 
 }  // namespace
 
-VsockSwitch::VsockSwitch(loop::EventLoop& loop, Config config, UnixListener listener, VsockMeter& meter,
+VsockSwitch::VsockSwitch(loop::EventLoop& loop, Config config, Listeners listeners, VsockMeter& meter,
                          Hooks hooks)
     : loop_(loop),
       config_(std::move(config)),
@@ -42,16 +44,18 @@ VsockSwitch::VsockSwitch(loop::EventLoop& loop, Config config, UnixListener list
           loop, loop::ClockType::kVirtual, [this] { Tick(); }, loop::Tier::kIo),
       retry_(
           loop, loop::ClockType::kVirtual, [this] { Retry(); }, loop::Tier::kIo),
-      door_(loop, std::move(listener), *this) {}
+      stream_door_(loop, std::move(listeners.streams), kVsockStream, *this),
+      message_door_(loop, std::move(listeners.messages), kVsockSequenced, *this) {}
 
 // --- Connections.
 
-VsockConnection& VsockSwitch::Add(VsockPorts ports) {
+VsockConnection& VsockSwitch::Add(VsockPorts ports, std::uint16_t type) {
   const std::uint64_t left = kBudget - std::min(kBudget, promised_);
-  const auto buffer = static_cast<std::uint32_t>(std::clamp(left / kShare, kLeastBuffer, kMostBuffer));
+  const std::uint64_t most = type == kVsockStream ? kMostBuffer : kMostMessageBuffer;
+  const auto buffer = static_cast<std::uint32_t>(std::clamp(left / kShare, kLeastBuffer, most));
   promised_ += buffer;
   VsockConnection::Owner& self = *this;
-  auto connection = std::make_unique<VsockConnection>(self, meter_, ports, buffer);
+  auto connection = std::make_unique<VsockConnection>(self, meter_, ports, type, buffer);
   VsockConnection& added = *connection;
   connections_.emplace(ports.Key(), std::move(connection));
   CountConnections();
@@ -62,11 +66,11 @@ void VsockSwitch::Erase(VsockConnection& connection) {
   if (connection.queued) {
     ready_.erase(connection.place);
   }
-  auto stream = connection.TakeStream();
-  if (stream && stream->kept() != 0) {
-    auto& rest = rests_.emplace_back(*this, std::move(stream), connection.buffer(), Now() + kRestTimeout);
+  auto socket = connection.TakeSocket();
+  if (socket && socket->kept() != 0) {
+    auto& rest = rests_.emplace_back(*this, std::move(socket), connection.buffer(), Now() + kRestTimeout);
     rest.self = std::prev(rests_.end());
-    rest.stream->SetOwner(rest);
+    rest.socket->SetOwner(rest);
     timer_.Advance(Now() + kTick);
   } else {
     promised_ -= connection.buffer();
@@ -75,8 +79,8 @@ void VsockSwitch::Erase(VsockConnection& connection) {
   CountConnections();
 }
 
-void VsockSwitch::Rest::StreamReady(bool /*readable*/, bool /*gone*/) {
-  if (stream->kept() == 0) {
+void VsockSwitch::Rest::SocketReady(bool /*readable*/, bool /*gone*/) {
+  if (socket->kept() == 0) {
     return parent.EndRest(self);
   }
   deadline = parent.Now() + kRestTimeout;  // it gets on
@@ -161,7 +165,11 @@ void VsockSwitch::Tick() {
 
 // --- From the host.
 
-void VsockSwitch::Enter(UniqueFd client, std::uint32_t port) {
+void VsockSwitch::Enter(UniqueFd client, std::uint16_t type, std::uint32_t port) {
+  if (!Knows(type)) {
+    meter_.refused.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
   if (!HasRoom()) {
     return;
   }
@@ -170,7 +178,7 @@ void VsockSwitch::Enter(UniqueFd client, std::uint32_t port) {
     ports.host = std::max(ports.host + 1, kFirstPort);
   }
   next_port_ = std::max(ports.host + 1, kFirstPort);
-  Add(ports).Request(std::move(client));
+  Add(ports, type).Request(std::move(client));
 }
 
 std::string VsockSwitch::PathOf(std::uint32_t port) const { return format("{}_{}", config_.path, port); }
@@ -226,10 +234,8 @@ void VsockSwitch::TakePacket(const Chain& chain) {
     return;  // there is nobody to answer to
   }
   const VsockPorts ports{.host = header.dst_port, .guest = header.src_port};
-  const auto found = header.dst_cid == kVsockHostCid && header.type == kVsockStream
-                         ? connections_.find(ports.Key())
-                         : connections_.end();
-  if (found == connections_.end()) {
+  const auto found = header.dst_cid == kVsockHostCid ? connections_.find(ports.Key()) : connections_.end();
+  if (found == connections_.end() || header.type != found->second->type()) {
     return TakeForNone(header, ports);
   }
   VsockConnection& connection = *found->second;
@@ -240,10 +246,12 @@ void VsockSwitch::TakePacket(const Chain& chain) {
   }
 }
 
-// 5.10.6.4.2, 5.10.6.5: what is of an unknown type, or of no connection, is reset.
+// 5.10.6.4.2, 5.10.6.5: what is of an unknown type, or of no connection, is reset. Ports are those of one
+// connection, whatever its type.
 void VsockSwitch::TakeForNone(const VsockHeader& header, VsockPorts ports) {
   const auto op = static_cast<VsockOp>(header.op.value());
-  if (op == VsockOp::kRequest && header.dst_cid == kVsockHostCid && header.type == kVsockStream) {
+  if (op == VsockOp::kRequest && header.dst_cid == kVsockHostCid && Knows(header.type) &&
+      !connections_.contains(ports.Key())) {
     return Open(header, ports);
   }
   if (op != VsockOp::kReset) {
@@ -254,7 +262,7 @@ void VsockSwitch::TakeForNone(const VsockHeader& header, VsockPorts ports) {
 
 void VsockSwitch::Open(const VsockHeader& header, VsockPorts ports) {
   if (HasRoom()) {
-    VsockConnection& connection = Add(ports);
+    VsockConnection& connection = Add(ports, header.type);
     connection.TakeCredit(header);
     if (connection.Connect(PathOf(ports.host))) {
       if (connection.connecting()) {
@@ -266,7 +274,7 @@ void VsockSwitch::Open(const VsockHeader& header, VsockPorts ports) {
     meter_.refused.fetch_add(1, std::memory_order_relaxed);
     Erase(connection);
   }
-  replies_.push_back({.from_cid = kVsockHostCid, .ports = ports, .type = kVsockStream});
+  replies_.push_back({.from_cid = kVsockHostCid, .ports = ports, .type = header.type});
   AskToGive();
 }
 
@@ -388,7 +396,7 @@ bool VsockSwitch::GiveData(Queue& queue, VsockConnection& connection) {
     Chain& chain = taken_.front();
     const auto part =
         static_cast<std::uint32_t>(std::min<std::size_t>(got, chain.writable_size() - sizeof(VsockHeader)));
-    VsockHeader header = connection.DataPacket(part);
+    VsockHeader header = connection.DataPacket(part, part == got);
     header.dst_cid = config_.cid;
     chain.Write(0, std::as_bytes(std::span(&header, 1)));
     chain.Complete(static_cast<std::uint32_t>(sizeof(header)) + part);

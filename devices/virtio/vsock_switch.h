@@ -36,10 +36,17 @@ class VsockSwitch final : private VsockConnection::Owner, private VsockDoor::Own
     std::function<void()> give;
     std::function<void()> take;
   };
-  VsockSwitch(loop::EventLoop& loop, Config config, UnixListener listener, VsockMeter& meter, Hooks hooks);
+  // Where clients come in, for either type of connection.
+  struct Listeners {
+    UnixListener streams;
+    UnixListener messages;
+  };
+  VsockSwitch(loop::EventLoop& loop, Config config, Listeners listeners, VsockMeter& meter, Hooks hooks);
   VsockSwitch(const VsockSwitch&) = delete;
   VsockSwitch& operator=(const VsockSwitch&) = delete;
 
+  // Whether the driver knows connections of messages.
+  void SetSequenced(bool known) { sequenced_ = known; }
   VsockTurn Give(Queue& receive);   // to the guest
   VsockTurn Take(Queue& transmit);  // from it
   // The guest knows of no connection any more.
@@ -53,12 +60,12 @@ class VsockSwitch final : private VsockConnection::Owner, private VsockDoor::Own
     std::uint16_t type = 0;
   };
   // What the host has not taken of a connection that is over.
-  struct Rest final : VsockStream::Owner {
-    Rest(VsockSwitch& owner, std::unique_ptr<VsockStream> from, std::uint32_t size, std::int64_t limit)
-        : parent(owner), stream(std::move(from)), buffer(size), deadline(limit) {}
-    void StreamReady(bool /*readable*/, bool /*gone*/) override;
+  struct Rest final : VsockSocket::Owner {
+    Rest(VsockSwitch& owner, std::unique_ptr<VsockSocket> from, std::uint32_t size, std::int64_t limit)
+        : parent(owner), socket(std::move(from)), buffer(size), deadline(limit) {}
+    void SocketReady(bool /*readable*/, bool /*gone*/) override;
     VsockSwitch& parent;
-    std::unique_ptr<VsockStream> stream;
+    std::unique_ptr<VsockSocket> socket;
     std::uint32_t buffer;
     std::int64_t deadline;
     std::list<Rest>::iterator self;
@@ -68,12 +75,15 @@ class VsockSwitch final : private VsockConnection::Owner, private VsockDoor::Own
   void Ready(VsockConnection& connection) override;
   void Limit(VsockConnection& connection, std::int64_t timeout_ns) override;
   bool HasRoom() override;
-  void Enter(UniqueFd client, std::uint32_t port) override;
+  void Enter(UniqueFd client, std::uint16_t type, std::uint32_t port) override;
 
   void TakePacket(const Chain& chain);
+  bool Knows(std::uint16_t type) const {
+    return type == kVsockStream || (type == kVsockSequenced && sequenced_);
+  }
   void TakeForNone(const VsockHeader& header, VsockPorts ports);
   void Open(const VsockHeader& header, VsockPorts ports);
-  VsockConnection& Add(VsockPorts ports);
+  VsockConnection& Add(VsockPorts ports, std::uint16_t type);
   void Erase(VsockConnection& connection);
   void EndRest(std::list<Rest>::iterator rest);
   void CountConnections();
@@ -112,7 +122,9 @@ class VsockSwitch final : private VsockConnection::Owner, private VsockDoor::Own
   std::uint64_t given_ = 0;
   loop::Timer timer_;
   loop::Timer retry_;
-  VsockDoor door_;
+  bool sequenced_ = false;
+  VsockDoor stream_door_;
+  VsockDoor message_door_;
 };
 
 }  // namespace gyre::virtio

@@ -40,14 +40,14 @@ Status RemoveStale(const UnixListener::Config& config, const UnixAddress& addres
   if (!S_ISSOCK(status.st_mode)) {
     return Fail(Error::Usage(format("{}: exists and is not a socket", config.who)));
   }
-  UniqueFd probe = TRY(NewUnixSocket());
+  UniqueFd probe = TRY(NewUnixSocket(config.type));
   while (::connect(probe.get(), address.get(), address.size()) == 0) {
     if (!IsBeingTakenDown(probe.get())) {
       return Fail(Error::Usage(format("{}: somebody else listens on it", config.who)));
     }
-    probe = TRY(NewUnixSocket());
+    probe = TRY(NewUnixSocket(config.type));
   }
-  if (errno == EAGAIN) {
+  if (errno == EAGAIN || errno == EPROTOTYPE) {
     return Fail(Error::Usage(format("{}: somebody else listens on it", config.who)));
   }
   if (errno != ECONNREFUSED) {
@@ -94,7 +94,7 @@ Result<UniqueFd> Bind(const UnixListener::Config& config) {
   if (!abstract) {
     TRY(RemoveStale(config, address));
   }
-  UniqueFd fd = TRY(NewUnixSocket());
+  UniqueFd fd = TRY(NewUnixSocket(config.type));
   TRY(BindTo(fd, config, address, abstract));
   if (!abstract) {
     if (auto done = SetOwner(config); !done) {
@@ -121,8 +121,8 @@ UnixAddress::UnixAddress(const std::string& path) {
   }
 }
 
-Result<UniqueFd> NewUnixSocket() {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+Result<UniqueFd> NewUnixSocket(int type) {
+  UniqueFd fd(::socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) {
     return Fail(Error::Sys("socket", errno));
   }

@@ -37,16 +37,19 @@ struct World : FuzzWorld {
     CHECK(::ftruncate(image.get(), kImageSize) == 0);
     CHECK(::ftruncate(persistent.get(), 2 * kMiB) == 0);
   }
-  // In a directory of this process's, with a service for the guest beside it.
+  // In a directory of this process's, with a service of either type for the guest beside it.
   std::string SocketPath() {
-    if (!service) {
+    if (!streams) {
       std::string name = "/tmp/gyre-fuzz.XXXXXX";
       CHECK(::mkdtemp(name.data()) != nullptr);
       socket = name + "/v";
-      service.emplace(UnixListener::Open({.path = socket + "_0", .who = "service"}).value());
+      streams.emplace(UnixListener::Open({.path = socket + "_0", .who = "service"}).value());
+      messages.emplace(
+          UnixListener::Open({.path = socket + "_1", .who = "service", .type = SOCK_SEQPACKET}).value());
       static World& self = *this;
       std::atexit([] {
-        self.service.reset();
+        self.streams.reset();
+        self.messages.reset();
         (void)::rmdir(self.socket.substr(0, self.socket.rfind('/')).c_str());
       });
     }
@@ -54,15 +57,22 @@ struct World : FuzzWorld {
   }
   // Takes what the guest has connected, and ends it, with some bytes before.
   void ServeGuest() const {
-    while (const UniqueFd fd = AcceptFrom(service->fd())) {
+    while (const UniqueFd fd = AcceptFrom(streams->fd())) {
       (void)::send(fd.get(), "0123456789", 10, MSG_NOSIGNAL);
+    }
+    while (const UniqueFd fd = AcceptFrom(messages->fd())) {
+      static const std::string many(20'000, 'm');
+      (void)::send(fd.get(), "0123456789", 10, MSG_NOSIGNAL);
+      (void)::send(fd.get(), "", 0, MSG_NOSIGNAL);
+      (void)::send(fd.get(), many.data(), many.size(), MSG_NOSIGNAL);
     }
   }
 
   UniqueFd image;
   UniqueFd persistent;
   std::string socket;
-  std::optional<UnixListener> service;
+  std::optional<UnixListener> streams;
+  std::optional<UnixListener> messages;
 };
 
 // A network that brings back what it was sent.

@@ -44,6 +44,7 @@ class Guest {
         mmio_(*world.space, kBase),
         features_(kind == Kind::kNet ? kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlMac | kNetCtrlVlan
                   : kind == Kind::kBalloon ? kBalloonFeatures
+                  : kind == Kind::kVsock   ? kVsockFeatureStream | kVsockFeatureSequenced
                                            : 0) {
     std::memset(world.block->host(), 0, World::kRamSize);
     auto device = NewDevice(world, kind, chardevs_, memory_);
@@ -271,7 +272,12 @@ class Guest {
     header.src_port = script.Byte() % 4;
     header.dst_port = script.Byte() % 2;
     header.op = script.Byte() % 9;
-    header.type = script.Byte() == 255 ? 2 : kVsockStream;
+    // Port 0 is a service of streams, port 1 one of messages.
+    const unsigned type = script.Byte();
+    header.type =
+        static_cast<std::uint16_t>(type == 255                                            ? 3
+                                   : type >= 224 || (type >= 128 && header.dst_port == 1) ? kVsockSequenced
+                                                                                          : kVsockStream);
     header.flags = script.Byte() % 4;
     header.len = static_cast<std::uint32_t>(script.Byte() % 8 == 0 ? script.Number(4) : script.Number(1));
     header.buf_alloc = static_cast<std::uint32_t>(script.Number(2));

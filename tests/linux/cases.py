@@ -6,6 +6,7 @@ SERIES = ("6.1", "6.12")
 DISK = "@disk@"  # in an option: an image of run_case.sh's making
 TOOLS = "@tools@"  # in an option: an image with mke2fs and e2fsck, of the runner's making
 FIO = "@fio@"  # in an option: an image with fio, of the runner's making
+IPERF = "@iperf3@"  # in an option: the same with iperf3
 QMP = "@qmp@"  # in an option: a socket of the VMM's, by which run_case.sh does what the guest asks for (answers.sh)
 PMEM = "@pmem@"  # in an option: an image of 16 MiB of run_case.sh's making, whose sum is told at the end
 PRESSURE = "@pressure@"  # in an option: a file like /proc/pressure/memory, of run_case.sh's making
@@ -119,7 +120,7 @@ def all_cases():
                           (*more, "--disk", f"path={TOOLS},readonly=on", "--disk", disk)))
     for series, mtu, more in (("6.1", 1500, ""), ("6.12", 1400, ",mtu=1400,packed=on,queues=2")):
         cases.append(Case(f"{series}-network", series, "bzImage", "auto", 1, 256, "network", f"reboot=k gyre.mtu={mtu}",
-                          ("--net", f"tap={TAP},mac={MAC}{more}")))
+                          ("--disk", f"path={IPERF},readonly=on", "--net", f"tap={TAP},mac={MAC}{more}")))
         cases.append(Case(f"{series}-user", series, "bzImage", "auto", 1, 256, "user", f"reboot=k gyre.port={HOST_PORT}",
                           ("--net", f"user,hostfwd=tcp:127.0.0.1:{HOST_PORT}-:80")))
     cases.append(Case("6.12-readme", "6.12", "bzImage", "auto", 1, 512, "readme"))

@@ -116,6 +116,8 @@ serve() {
   mkfifo "$work/idle"
   busybox nc -l -p 5077 <>"$work/idle" >"$work/upload" 2>/dev/null &
   servers="$servers $!"
+  TMPDIR=$work iperf3 -s -B 10.77.0.1 >"$work/iperf3" 2>&1 &
+  servers="$servers $!"
 }
 
 # start_peer COMMAND...: the second VM.
@@ -194,6 +196,8 @@ fi
 if [ -n "$uds" ]; then
   "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
   servers=$!
+  "$GYRE_VSOCK_PEER" serve-messages "$uds" 5001 &
+  servers="$servers $!"
 fi
 block_server=''
 if [ -n "$blocks" ]; then
@@ -218,7 +222,7 @@ exec 3<>"$work/in"
   mv "$work/status.part" "$work/status"
 } | tee "$work/out" &
 # The guest may end without asking; the VMM's bound is ours too.
-killed='' typed='' answered='' pressed='' told='' fetched='' resized='' talked='' asked=0 follower=''
+killed='' typed='' answered='' pressed='' told='' fetched='' resized='' talked='' messages='' asked=0 follower=''
 until [ -e "$work/status" ]; do
   [ -z "$tap" ] || [ -n "$peer" ] || [ -n "$servers" ] || [ ! -e "/sys/class/net/$tap" ] || serve
   [ -z "$peer" ] || [ -n "$joined" ] || [ ! -e "/sys/class/net/$tap" ] || [ ! -e "/sys/class/net/${tap}p" ] || join_peers
@@ -256,6 +260,7 @@ until [ -e "$work/status" ]; do
   fi
   if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
     talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
+    messages=$(timeout 100 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 20 2 2>&1)
     printf 'talked\n' >&3
   fi
   if [ -z "$answered" ] && grep -q '^gyre-guest: talk on the port' "$work/out"; then
@@ -294,7 +299,7 @@ for server in $servers $follower $block_server; do kill "$server" 2>/dev/null; d
 wait
 exec 3>&-
 [ -z "$answered" ] || { echo; echo "gyre-guest: answered $answered"; }
-[ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; }
+[ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; echo "gyre-guest: messages host $messages"; }
 [ -z "$servers$directory" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$directory" ] && echo "$work/www/up" || echo "$work/upload")")"; }
 if [ -n "$blocks" ]; then
   magic=$(head -c 3 "$work/qcow2") size=$(wc -c <"$work/qcow2")

@@ -2,6 +2,8 @@
 // the rest and its end. vsock_peer drive SIDE PORT COUNT MIB: opens so many connections to such a one at a
 // time, talks on each and ends each by halves, then sends so much by one and compares what comes back. SIDE
 // is "guest" (AF_VSOCK, to the host) or the path of a VM's --vsock socket (to the guest, from the host).
+// serve-messages and drive-messages do the same by sockets of type SOCK_SEQPACKET: what is sent are messages
+// of many sizes, each of which has to come back as it was.
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -10,16 +12,19 @@
 #include <linux/vm_sockets.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <vector>
 
 namespace {
 
 constexpr std::size_t kPiece = 64 << 10;
+constexpr std::size_t kLongest = 100'000;  // of messages; less than what any socket holds
 constexpr int kPatienceMs = 60'000;
 
 [[noreturn]] void Die(const char* what) {
@@ -54,13 +59,13 @@ Address Unix(const std::string& path) {
 
 bool InGuest(const std::string& side) { return side == "guest"; }
 
-int Socket(const std::string& side) {
-  const int fd = ::socket(InGuest(side) ? AF_VSOCK : AF_UNIX, SOCK_STREAM, 0);
+int Socket(const std::string& side, int type) {
+  const int fd = ::socket(InGuest(side) ? AF_VSOCK : AF_UNIX, type, 0);
   return fd < 0 ? (Die("socket"), -1) : fd;
 }
 
-int Listen(const std::string& side, unsigned port) {
-  const int fd = Socket(side);
+int Listen(const std::string& side, unsigned port, int type) {
+  const int fd = Socket(side, type);
   const Address address =
       InGuest(side) ? Vsock(VMADDR_CID_ANY, port) : Unix(side + "_" + std::to_string(port));
   if (::bind(fd, address.get(), address.size) != 0 || ::listen(fd, 64) != 0) {
@@ -70,26 +75,31 @@ int Listen(const std::string& side, unsigned port) {
 }
 
 // As a client of the host's socket says it.
-bool ShakeHands(int fd, unsigned port) {
+bool ShakeHands(int fd, unsigned port, int type) {
   const std::string line = "CONNECT " + std::to_string(port) + "\n";
   std::string answer;
   char byte = 0;
   if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
     return false;
   }
-  while (byte != '\n' && ::read(fd, &byte, 1) == 1) {
+  if (type == SOCK_SEQPACKET) {
+    answer.resize(100);
+    answer.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(fd, answer.data(), answer.size()), 0)));
+  }
+  while (type == SOCK_STREAM && byte != '\n' && ::read(fd, &byte, 1) == 1) {
     answer += byte;
   }
   return answer.starts_with("OK ") && answer.ends_with('\n');
 }
 
-int Connect(const std::string& side, unsigned port) {
-  const int fd = Socket(side);
-  const Address address = InGuest(side) ? Vsock(VMADDR_CID_HOST, port) : Unix(side);
+int Connect(const std::string& side, unsigned port, int type) {
+  const int fd = Socket(side, type);
+  const Address address = InGuest(side) ? Vsock(VMADDR_CID_HOST, port)
+                                        : Unix(side + (type == SOCK_SEQPACKET ? ".seqpacket" : ""));
   if (::connect(fd, address.get(), address.size) != 0) {
     Die("connect");
   }
-  if (!InGuest(side) && !ShakeHands(fd, port)) {
+  if (!InGuest(side) && !ShakeHands(fd, port, type)) {
     Die("no OK from the guest");
   }
   return fd;
@@ -99,25 +109,28 @@ int Connect(const std::string& side, unsigned port) {
 
 struct Echo {
   int fd = -1;
+  int type = SOCK_STREAM;
   std::vector<char> kept;
 };
 
 // False at its end.
 bool Serve(Echo& echo) {
   if (echo.kept.empty()) {
-    echo.kept.resize(kPiece);
-    const ssize_t got = ::recv(echo.fd, echo.kept.data(), kPiece, MSG_DONTWAIT);
+    echo.kept.resize(echo.type == SOCK_STREAM ? kPiece : kLongest);
+    const ssize_t got = ::recv(echo.fd, echo.kept.data(), echo.kept.size(), MSG_DONTWAIT);
     echo.kept.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
     if (got <= 0) {
-      return false;
+      return got < 0 && errno == EAGAIN;
     }
   }
-  const ssize_t sent = ::send(echo.fd, echo.kept.data(), echo.kept.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  // Linux, when it does not wait, leaves a part of a message behind.
+  const int wait = echo.type == SOCK_STREAM ? MSG_DONTWAIT : 0;
+  const ssize_t sent = ::send(echo.fd, echo.kept.data(), echo.kept.size(), wait | MSG_NOSIGNAL);
   echo.kept.erase(echo.kept.begin(), echo.kept.begin() + std::max<ssize_t>(sent, 0));
   return true;
 }
 
-void ServeAll(int listener) {
+void ServeAll(int listener, int type) {
   std::vector<Echo> echoes;
   for (;;) {
     std::vector<pollfd> waits = {{.fd = listener, .events = POLLIN, .revents = 0}};
@@ -136,7 +149,7 @@ void ServeAll(int listener) {
       }
     }
     if (waits[0].revents != 0) {
-      echoes.push_back({.fd = ::accept(listener, nullptr, nullptr), .kept = {}});
+      echoes.push_back({.fd = ::accept(listener, nullptr, nullptr), .type = type, .kept = {}});
     }
   }
 }
@@ -155,10 +168,10 @@ std::string ReadSome(int fd, std::size_t most) {
 }
 
 // How many said what they were told, and ended once they were to.
-unsigned TalkOnMany(const std::string& side, unsigned port, unsigned count) {
+unsigned TalkOnMany(const std::string& side, unsigned port, unsigned count, int type) {
   std::vector<int> all;
   for (unsigned i = 0; i < count; ++i) {
-    all.push_back(Connect(side, port));
+    all.push_back(Connect(side, port, type));
   }
   unsigned good = 0;
   for (unsigned i = 0; i < count; ++i) {
@@ -179,6 +192,16 @@ unsigned TalkOnMany(const std::string& side, unsigned port, unsigned count) {
   return good;
 }
 
+struct Numbers {
+  std::uint64_t state = 0x9e37'79b9'7f4a'7c15;
+  std::uint64_t Next() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+  }
+};
+
 struct Sum {
   std::uint64_t value = 0xcbf2'9ce4'8422'2325;
   void Add(const char* bytes, std::size_t size) {
@@ -193,7 +216,7 @@ void SendMuch(int fd, std::uint64_t size) {
   Sum got;
   std::uint64_t to_send = size;
   std::uint64_t received = 0;
-  std::uint64_t state = 0x9e37'79b9'7f4a'7c15;
+  Numbers numbers;
   std::vector<char> piece(kPiece);
   for (std::size_t start = kPiece;;) {
     pollfd wait{.fd = fd, .events = static_cast<short>(POLLIN | (to_send != 0 ? POLLOUT : 0)), .revents = 0};
@@ -211,10 +234,7 @@ void SendMuch(int fd, std::uint64_t size) {
     if ((wait.revents & POLLOUT) != 0 && to_send != 0) {
       if (start == kPiece) {
         for (char& byte : piece) {
-          state ^= state << 13;
-          state ^= state >> 7;
-          state ^= state << 17;
-          byte = static_cast<char>(state);
+          byte = static_cast<char>(numbers.Next());
         }
         sent.Add(piece.data(), kPiece);
         start = 0;
@@ -231,19 +251,73 @@ void SendMuch(int fd, std::uint64_t size) {
               sent.value == got.value ? "same" : "differ");
 }
 
+std::string Message(Numbers& numbers) {
+  const std::uint64_t choice = numbers.Next();
+  std::string message(1 + choice % (choice >> 32 & 3 ? 5000 : kLongest), '\0');
+  for (std::size_t i = 0; i < message.size(); i += 100) {
+    message[i] = static_cast<char>(numbers.Next());
+  }
+  message.back() = static_cast<char>(numbers.Next());
+  return message;
+}
+
+// Sends until so much has gone, with some messages under way at a time: no more than all on the way can hold,
+// for neither side reads while it sends.
+void SendMessages(int fd, std::uint64_t size) {
+  constexpr std::size_t kUnderWay = 3;
+  Numbers numbers;
+  std::deque<std::string> sent;
+  std::uint64_t to_send = size;
+  std::uint64_t received = 0;
+  unsigned count = 0;
+  unsigned differ = 0;
+  for (;;) {
+    while (to_send != 0 && sent.size() < kUnderWay) {
+      const std::string& message = sent.emplace_back(Message(numbers));
+      if (::send(fd, message.data(), message.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(message.size())) {
+        Die("send");
+      }
+      to_send -= std::min<std::uint64_t>(to_send, message.size());
+      if (to_send == 0) {
+        ::shutdown(fd, SHUT_WR);
+      }
+    }
+    const std::string got = ReadSome(fd, kLongest + 1);
+    if (got.empty()) {
+      break;
+    }
+    received += got.size();
+    ++count;
+    differ += sent.empty() || got != sent.front() ? 1U : 0U;
+    if (!sent.empty()) {
+      sent.pop_front();
+    }
+  }
+  std::printf("%s, %s\n", received >= size && sent.empty() ? "all messages" : "too few messages",
+              differ == 0 ? "same" : "differ");
+  if (differ != 0 || received < size) {
+    std::printf("%u messages, %u differ, %llu bytes\n", count, differ,
+                static_cast<unsigned long long>(received));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.size() == 3 && words[0] == "serve") {
-    ServeAll(Listen(words[1], static_cast<unsigned>(std::stoul(words[2]))));
+  const bool messages = !words.empty() && words[0].ends_with("-messages");
+  const int type = messages ? SOCK_SEQPACKET : SOCK_STREAM;
+  if (words.size() == 3 && words[0].starts_with("serve")) {
+    ServeAll(Listen(words[1], static_cast<unsigned>(std::stoul(words[2])), type), type);
   }
-  if (words.size() == 5 && words[0] == "drive") {
+  if (words.size() == 5 && words[0].starts_with("drive")) {
     const auto port = static_cast<unsigned>(std::stoul(words[2]));
-    std::printf("%u talked, ", TalkOnMany(words[1], port, static_cast<unsigned>(std::stoul(words[3]))));
-    SendMuch(Connect(words[1], port), std::stoull(words[4]) << 20);
+    std::printf("%u talked, ", TalkOnMany(words[1], port, static_cast<unsigned>(std::stoul(words[3])), type));
+    const int fd = Connect(words[1], port, type);
+    const std::uint64_t size = std::stoull(words[4]) << 20;
+    messages ? SendMessages(fd, size) : SendMuch(fd, size);
     return 0;
   }
-  std::fputs("usage: vsock_peer serve SIDE PORT | drive SIDE PORT COUNT MIB\n", stderr);
+  std::fputs("usage: vsock_peer serve[-messages] SIDE PORT | drive[-messages] SIDE PORT COUNT MIB\n", stderr);
   return 2;
 }

@@ -1,4 +1,4 @@
-// Unix stream sockets by their names: the address of one, who is at its other end, and a
+// Unix sockets by their names: the address of one, who is at its other end, and a
 // listening socket that takes its name safely. Any thread.
 #pragma once
 
@@ -31,8 +31,8 @@ class UnixAddress {
   socklen_t size_ = 0;
 };
 
-// Stream, non-blocking, close-on-exec.
-Result<UniqueFd> NewUnixSocket();
+// Non-blocking, close-on-exec; SOCK_STREAM, or SOCK_SEQPACKET.
+Result<UniqueFd> NewUnixSocket(int type = SOCK_STREAM);
 
 // Who is at the other end, as it was when it connected.
 struct Peer {
@@ -62,6 +62,7 @@ class UnixListener {
     std::optional<uid_t> owner = {};
     std::optional<gid_t> group = {};
     int backlog = 64;
+    int type = SOCK_STREAM;
   };
   // Replaces a socket that a dead process has left, and nothing else. `bound`: one that an earlier process of
   // ours has bound to that name, and that listens still.

@@ -1,12 +1,14 @@
 """The case "systemd": a Debian with systemd as its first process runs VMs by gyre@.service, in the nested machine."""
 import os
 import pathlib
+import re
 import shutil
 
-from gyre_tools import build, debianroot, kernels, nested
+from gyre_tools import build, debianroot, kernels, nested, util
 
 NAME = "systemd"
 GYRECTL = "tools/gyrectl/gyrectl"
+VIRTIOFSD = pathlib.Path("/usr/lib/qemu/virtiofsd")
 LIMIT = 1200        # seconds in all; 150 are usual on a busy machine
 START_LIMIT = 420   # of it, to the test's start
 MEMORY = 1024       # MiB of the machine
@@ -29,6 +31,16 @@ def missing():
     return None
 
 
+def virtiofsd_files():
+    """virtiofsd with the libraries that it needs, where it is installed."""
+    if not VIRTIOFSD.exists():
+        return {}
+    listed = util.run(["ldd", VIRTIOFSD]).stdout
+    paths = [pathlib.Path(path) for path in re.findall(r"=> (/\S+) \(0x", listed)]
+    # /lib is a link there.
+    return {str(VIRTIOFSD): VIRTIOFSD, **{f"/usr/lib/{path.parent.name}/{path.name}": path for path in paths}}
+
+
 def run(gyred):
     """Returns (outcome, reason, output)."""
     kernel = kernels.default()
@@ -43,6 +55,10 @@ def run(gyred):
         "/usr/local/etc/gyre/example.conf": HERE.parents[2] / "tools/systemd/example.conf",
         "/gyre/tap.conf": HERE.parents[2] / "tools/systemd/tap.conf",
         "/gyre/user-network.conf": HERE.parents[2] / "tools/systemd/user-network.conf",
+        "/gyre/share.conf": HERE.parents[2] / "tools/systemd/share.conf",
+        **{f"/etc/systemd/system/gyre-share@.{kind}": HERE.parents[2] / f"tools/systemd/gyre-share@.{kind}"
+           for kind in ("service", "socket")},
+        **virtiofsd_files(),
         "/gyre/button": path / "tests/guests/button",
         "/gyre/outb": build.helper("outb"),
         "/gyre/runner": HERE / "runner",

@@ -128,4 +128,36 @@ systemctl stop gyre@tap gyre@user || fail "the stop of those with networks"
 has Result gyre@user success || fail "user ended by $(property Result gyre@user)"
 ! listens || fail "passt has outlived its VM"
 say "a tap and passt carry two"
+
+# A directory: virtiofsd beside the VM, whose confinement is what it was.
+if [ -x /usr/lib/qemu/virtiofsd ]; then
+  cat >$conf/dir.conf <<END
+kernel=/gyre/button
+cmdline=sleep
+memory=16M
+serial="unix:/run/gyre/dir/serial.sock"
+log-level=info
+share="socket=/run/gyre-share/dir.sock,tag=home"
+END
+  mkdir -p /srv/gyre/dir
+  drop_in dir /gyre/share.conf
+  systemctl daemon-reload
+  socket=/run/gyre-share/dir.sock
+  systemctl start gyre@dir || fail "the start with a directory"
+  has SubState gyre-share@dir running || fail "virtiofsd does not run"
+  user=$(stat -c %u /proc/"$(property MainPID gyre@dir)")
+  [ "$user" != 0 ] || fail "dir runs as root"
+  [ "$(stat -c %a:%u $socket)" = "600:$user" ] || fail "not dir's alone is the directory: $(stat -c %a:%u $socket), not $user's"
+  main=$(property MainPID gyre-share@dir)
+  kill -KILL "$main"
+  # sh's own.
+  # shellcheck disable=SC2016
+  until_true 60 sh -c 'now=$(systemctl show -P MainPID gyre-share@dir); [ "$now" != 0 ] && [ "$now" != "$0" ]' "$main"
+  gyrectl --timeout 60 dir status >/dev/null || fail "gyrectl dir status"
+  systemctl stop gyre@dir || fail "the stop of the one with a directory"
+  has Result gyre@dir success || fail "dir ended by $(property Result gyre@dir)"
+  until_true 60 has ActiveState gyre-share@dir inactive
+  [ "$(stat -c %a:%u $socket)" = 600:0 ] || fail "the socket is still $(stat -c %u $socket)'s"
+  say "virtiofsd serves one, and again after its death"
+fi
 echo "PASS systemd"

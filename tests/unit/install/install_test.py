@@ -72,6 +72,21 @@ class Install(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_systemd_finds_no_fault_in_the_units_of_a_shared_directory(self):
+        with tempfile.TemporaryDirectory(prefix="gyre-units-") as name:
+            directory = pathlib.Path(name)
+            service, socket = self.units(directory)
+            drop_ins = directory / "gyre@vm.service.d"
+            drop_ins.mkdir()
+            shutil.copy(self.found("share.conf"), drop_ins)
+            for kind in ("service", "socket"):
+                text = self.found(f"gyre-share@.{kind}").read_text()
+                (directory / f"gyre-share@vm.{kind}").write_text(text.replace("/usr/lib/qemu/virtiofsd", "/bin/true"))
+            result = run("systemd-analyze", "verify", "--man=no", service, socket, directory / "gyre-share@vm.service",
+                         directory / "gyre-share@vm.socket")
+        self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     def test_service_is_hardened(self):
         with tempfile.TemporaryDirectory(prefix="gyre-units-") as directory:
             service, _ = self.units(pathlib.Path(directory))

@@ -63,7 +63,7 @@ class VsockTest : public DeviceTest {
   }
   // Ready, with so many receive buffers.
   void Begin(unsigned buffers = 16, bool packed = false, std::uint32_t room = kRoom) {
-    Bring(packed ? kFeaturePacked : 0, 64);
+    Bring((packed ? kFeaturePacked : 0) | (type == kVsockSequenced ? kVsockFeatureSequenced : 0), 64);
     places_.clear();
     next_place_ = 0;
     room_ = room;
@@ -78,13 +78,13 @@ class VsockTest : public DeviceTest {
   }
 
   // --- The guest.
-  static VsockHeader HeaderOf(VsockOp op, std::uint32_t host_port, std::uint32_t guest_port) {
+  VsockHeader HeaderOf(VsockOp op, std::uint32_t host_port, std::uint32_t guest_port) const {
     VsockHeader header;
     header.src_cid = kCid;
     header.dst_cid = kVsockHostCid;
     header.src_port = guest_port;
     header.dst_port = host_port;
-    header.type = kVsockStream;
+    header.type = type;
     header.op = static_cast<std::uint16_t>(op);
     header.buf_alloc = kBuffer;
     return header;
@@ -109,8 +109,10 @@ class VsockTest : public DeviceTest {
     header.flags = flags;
     Send(header);
   }
-  void SendData(std::uint32_t host_port, std::uint32_t guest_port, std::string_view data) {
+  void SendData(std::uint32_t host_port, std::uint32_t guest_port, std::string_view data,
+                std::uint32_t flags = 0) {
     VsockHeader header = HeaderOf(VsockOp::kData, host_port, guest_port);
+    header.flags = flags;
     header.len = static_cast<std::uint32_t>(data.size());
     Send(header, data);
   }
@@ -153,11 +155,14 @@ class VsockTest : public DeviceTest {
   }
 
   // --- The host.
+  int SocketType() const { return type == kVsockSequenced ? SOCK_SEQPACKET : SOCK_STREAM; }
   UniqueFd Client(std::string_view words = {}) {
-    UniqueFd fd = NewUnixSocket().value();
-    const UnixAddress address(path.string());
+    UniqueFd fd = NewUnixSocket(SocketType()).value();
+    const UnixAddress address(path.string() + (type == kVsockSequenced ? ".seqpacket" : ""));
     EXPECT_EQ(::connect(fd.get(), address.get(), address.size()), 0);
-    HostSend(fd, words);
+    if (!words.empty()) {
+      HostSend(fd, words);
+    }
     Settle();
     return fd;
   }
@@ -181,8 +186,10 @@ class VsockTest : public DeviceTest {
   }
   // A service of the host's, for the guest.
   UnixListener Service(std::uint32_t port, int backlog = 64) const {
-    return UnixListener::Open(
-               {.path = path.string() + "_" + std::to_string(port), .who = "service", .backlog = backlog})
+    return UnixListener::Open({.path = path.string() + "_" + std::to_string(port),
+                               .who = "service",
+                               .backlog = backlog,
+                               .type = SocketType()})
         .value();
   }
   // A connection that the guest has made to `service`.
@@ -214,6 +221,7 @@ class VsockTest : public DeviceTest {
   std::filesystem::path directory;
   std::filesystem::path path;
   const Vsock* vsock = nullptr;
+  std::uint16_t type = kVsockStream;  // of all connections
 
  private:
   std::map<std::uint16_t, std::uint64_t> places_;  // by chain

@@ -13,7 +13,7 @@ TEST_P(VsockRings, S_5_10_4_TellsItsCid) {
   EXPECT_EQ(mmio.Read(test::MmioDriver::kDeviceId), 19U);
   EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(0), kCid);
   EXPECT_EQ(mmio.ReadConfig<std::uint32_t>(4), 0U);
-  EXPECT_EQ(mmio.Features() & 3, 1U) << "5.10.3: streams, and no sequenced packets";
+  EXPECT_EQ(mmio.Features() & 3, 3U) << "5.10.3: streams, and messages";
 }
 
 TEST_P(VsockRings, S_5_10_6_5_AClientConnectsToTheGuest) {
