@@ -198,7 +198,7 @@ def _check_network(case, facts):
 def _check_vhost(case, facts):
     pairs = 2 if case.uses("queues=2") else 1
     who, threads = ("kernel", f"{pairs} busy") if case.uses("vhost=on") else ("gyred", "0 idle")
-    return _wrong(facts, {"driver": ["virtio_net"], "queues": [str(pairs)], "ping": ["5"], "downloads": [f"{6 // pairs} 1"], "checksums": ["0"],
+    return _wrong(facts, {"driver": ["virtio_net"], "queues": [str(pairs)], "ping": ["5"], "downloads": [f"{2 // pairs} 1"], "checksums": ["0"],
                           "serves": [who, who, "gyred", who], "paused": ["gyred"], "threads": [threads]}) + _check_files(facts)
 
 
