@@ -23,13 +23,16 @@ struct VirtioDevice::Runner {
 
   void Add(const QueueLayout& layout, RingFeatures features, QueuePosition position);
   void Remove();
+  void Watch();
+  void Lend();
+  void TakeBack(QueuePosition position);
   void SetRunning(bool now);
   void Stop();
   void Serve();
   void Flush();
   bool Look();
   bool StopLooking();
-  bool MayServe() const { return queue && !stopped && !held && running; }
+  bool MayServe() const { return queue && !stopped && !held && !lent && running; }
   // Asked with the big lock held, under which alone queues come and go.
   bool Idle() const { return !queue || queue->in_flight() == 0; }
 
@@ -45,12 +48,13 @@ struct VirtioDevice::Runner {
   bool running = false;
   bool stopped = false;
   bool held = false;
+  bool lent = false;
   bool serving = false;
   bool looking = false;  // the driver does not kick: the poller sees what it offers
 };
 
 void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features, QueuePosition position) {
-  stopped = held = false;
+  stopped = held = lent = false;
   running = device.running_;
   queue.emplace(device.context_.memory, layout, features,
                 Queue::Owner{.broken = [this](Violation violation) { device.Broken(index, violation); },
@@ -61,6 +65,10 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
                                    }
                                  }},
                 position);
+  Watch();
+}
+
+void VirtioDevice::Runner::Watch() {
   watch.emplace(device.loop(index), kick.get(), [this] { Serve(); });
   looking = false;
   if (device.loop(index).polls()) {
@@ -78,6 +86,22 @@ void VirtioDevice::Runner::Remove() {
     device.OnRemoveQueue(index);
   }
   queue.reset();
+}
+
+// What is completed has been shown: the drain before it has done so.
+void VirtioDevice::Runner::Lend() {
+  lent = true;
+  poller.reset();
+  watch.reset();
+  serve_later.Cancel();
+  serve.Cancel();
+  device.OnRemoveQueue(index);
+}
+
+void VirtioDevice::Runner::TakeBack(QueuePosition position) {
+  lent = false;
+  queue->Resume(position);
+  Watch();
 }
 
 void VirtioDevice::Runner::SetRunning(bool now) {
@@ -229,6 +253,7 @@ void VirtioDevice::AddQueue(unsigned index, const QueueLayout& layout, QueuePosi
                               .event_index = (driver_features_ & kFeatureEventIndex) != 0,
                               .in_order = (driver_features_ & kFeatureInOrder) != 0};
   OnLoop(index, [&] { runners_.at(index)->Add(layout, features, position); });
+  OnAddQueue(index);
 }
 
 bool VirtioDevice::LoadParked(unsigned index, std::span<const ParkedChain> chains) {
@@ -236,10 +261,12 @@ bool VirtioDevice::LoadParked(unsigned index, std::span<const ParkedChain> chain
 }
 
 void VirtioDevice::StopQueue(unsigned index) {
+  Reclaim();
   OnLoop(index, [&] { runners_.at(index)->Stop(); });
 }
 
 void VirtioDevice::StopQueues() {
+  Reclaim();
   OnLoops([](Runner& runner) { runner.Stop(); });
 }
 
@@ -250,10 +277,12 @@ bool VirtioDevice::Idle() const {
 }
 
 void VirtioDevice::RemoveQueue(unsigned index) {
+  Reclaim();
   OnLoop(index, [&] { runners_.at(index)->Remove(); });
 }
 
 void VirtioDevice::RemoveQueues() {
+  Reclaim();
   OnLoops([](Runner& runner) { runner.Remove(); });
 }
 
@@ -267,12 +296,32 @@ void VirtioDevice::SetRunning(bool running) {
   running_ = running;
   if (running) {
     OnStart();
+  } else {
+    Reclaim();
   }
   OnLoops([running](Runner& runner) { runner.SetRunning(running); });
 }
 
 void VirtioDevice::FlushQueues() {
   OnLoops([](Runner& runner) { runner.Flush(); });
+}
+
+bool VirtioDevice::CanLend(unsigned index) const {
+  bool can = false;
+  OnLoop(index, [&] {
+    const Runner& runner = *runners_.at(index);
+    can = runner.queue && !runner.stopped && !runner.held && !runner.lent && !runner.queue->broken() &&
+          runner.queue->parked() == 0;
+  });
+  return can;
+}
+
+void VirtioDevice::Lend(unsigned index) {
+  OnLoop(index, [&] { runners_.at(index)->Lend(); });
+}
+
+void VirtioDevice::TakeBack(unsigned index, QueuePosition position) {
+  OnLoop(index, [&] { runners_.at(index)->TakeBack(position); });
 }
 
 void VirtioDevice::ServeAgain(unsigned index) { runners_.at(index)->serve.Schedule(); }

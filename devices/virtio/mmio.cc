@@ -57,7 +57,7 @@ Result<std::unique_ptr<MmioTransport>> MmioTransport::Create(loop::MainLoop& loo
   TRY(transport->device_->Connect(*transport));
   // What the driver has not acknowledged it may not have heard of.
   line.SetResend([raw = transport.get()] {
-    if (raw->interrupt_status_.load() != 0) {
+    if (raw->ShownInterruptStatus() != 0) {
       raw->line_.Trigger();
     }
   });
@@ -87,7 +87,7 @@ memory::RegionPtr MmioTransport::NewRegion(memory::Topology& topology) {
 
 std::uint64_t MmioTransport::DataPath::Read(std::uint64_t offset, unsigned size) {
   (void)size;
-  return offset + kDataPath == VIRTIO_MMIO_INTERRUPT_STATUS ? owner_.interrupt_status_.load() : 0;
+  return offset + kDataPath == VIRTIO_MMIO_INTERRUPT_STATUS ? owner_.ShownInterruptStatus() : 0;
 }
 
 void MmioTransport::DataPath::Write(std::uint64_t offset, unsigned size, std::uint64_t value) {

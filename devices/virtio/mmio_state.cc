@@ -1,5 +1,6 @@
 // What the transport does with the VM: stop, reset, save and load; what it has counted.
 #include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
 
 #include "gyre/base/endian.h"
 #include "gyre/devices/virtio/mmio.h"
@@ -136,6 +137,25 @@ void MmioTransport::Quiesce(const std::function<void()>& change) {
   if (running) {
     Start();
   }
+}
+
+// Who serves queues elsewhere makes edges and cannot set the status. So as long as that is so, each may be
+// for a queue, and the status says so: what is spurious of it a driver has to take (2.7.7.1). The last edges
+// may meet a driver that reads the status afterwards, or have met a masked pin: what they said stands from
+// then on as our own.
+std::uint32_t MmioTransport::ShownInterruptStatus() const {
+  const std::uint32_t elsewhere = served_elsewhere_.load() ? VIRTIO_MMIO_INT_VRING : 0U;
+  return interrupt_status_.load() | elsewhere;
+}
+
+void MmioTransport::SetServedElsewhere(bool elsewhere) {
+  if (elsewhere) {
+    served_elsewhere_.store(true);
+    return;
+  }
+  interrupt_status_.fetch_or(VIRTIO_MMIO_INT_VRING);
+  served_elsewhere_.store(false);
+  line_.Trigger();
 }
 
 void MmioTransport::MemoryChanged() {

@@ -10,12 +10,14 @@
 #include "devices/virtio/net_receive.h"
 #include "devices/virtio/net_saved.h"
 #include "devices/virtio/net_transmit.h"
+#include "devices/virtio/net_vhost.h"
 #include "devices/virtio/vhost_user_net.h"
 
 namespace gyre::virtio {
 namespace {
 
 constexpr std::uint32_t kQueueSize = 256;
+constexpr std::int64_t kCheckInterval = 1'000'000'000;
 
 std::uint64_t Features(const NetOptions& options, const NetBackend& backend) {
   std::uint64_t features = kNetMac | kNetStatus | kNetMergeable | kNetCtrlQueue | kNetCtrlRx | kNetCtrlVlan |
@@ -29,19 +31,25 @@ std::uint64_t Features(const NetOptions& options, const NetBackend& backend) {
 
 // Queue 2i receives for pair i, as the guest sees it, and 2i + 1 sends; behind the pairs that
 // the driver knows of is the control queue (5.1.2).
-class Net final : public VirtioDevice, public Nic {
+class Net final : public VhostDevice, public Nic {
  public:
-  Net(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend)
-      : VirtioDevice(context, {.name = options.id,
-                               .id = 1,
-                               .features = Features(options, *backend),
-                               .queues = 2 * backend->pairs() + 1,
-                               .queue_size = kQueueSize,
-                               .config_size = sizeof(NetConfig)}),
+  Net(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend,
+      VhostKernels kernels)
+      : VhostDevice(context,
+                    {.name = options.id,
+                     .id = 1,
+                     .features = Features(options, *backend),
+                     .queues = 2 * backend->pairs() + 1,
+                     .queue_size = kQueueSize,
+                     .config_size = sizeof(NetConfig)},
+                    std::move(kernels)),
+        context_(context),
         options_(options),
         changed_(context.net_changed),
         state_(std::move(backend), options.mac, options.to_guest, options.from_guest),
         link_(options.link),
+        change_pairs_(context.loop, [this] { ChangePairs(); }),
+        check_(context.loop, loop::ClockType::kRealtime, [this] { CheckBackend(); }),
         receivers_(state_.backend->pairs()),
         transmitters_(state_.backend->pairs()) {
     state_.carrier = link_ && state_.backend->up();
@@ -69,6 +77,7 @@ class Net final : public VirtioDevice, public Nic {
   }
   bool link() const override { return link_; }
   NetFilter filter() const override { return state_.filter(); }
+  bool served_by_kernel() const override { return kernel_serves(); }
   NetCounters counters() const override {
     return {.received = state_.to_guest.Read(), .sent = state_.from_guest.Read()};
   }
@@ -93,8 +102,38 @@ class Net final : public VirtioDevice, public Nic {
     }
     return served == NetServed::kNeedsChains ? Served::kAll : Served::kLater;
   }
-  void OnActivate(std::uint64_t driver_features) override { state_.Reset(driver_features); }
-  void OnDeactivate() override { state_.Reset(0); }
+  void OnActivate(std::uint64_t driver_features) override {
+    state_.Reset(driver_features);
+    VhostDevice::OnActivate(driver_features);
+  }
+  void OnDeactivate() override {
+    state_.Reset(0);
+    pairs_change_ = false;
+  }
+  // The pairs that are in use: a tap's other queues are not attached.
+  std::vector<Part> KernelParts() const override {
+    const std::uint64_t features = state_.features;
+    if (!state_.carrier || pairs_change_ || (features & kFeaturePacked) != 0 ||
+        (features & kVhostNetNeeds) != kVhostNetNeeds) {
+      return {};
+    }
+    std::vector<Part> parts;
+    for (unsigned pair = 0; pair < std::min(state_.pairs.load(), KnownPairs()); ++pair) {
+      const int fd = state_.backend->kernel_fd(pair);
+      parts.push_back({.queue = 2 * pair, .kernel = pair, .ring = 0, .fd = fd});
+      parts.push_back({.queue = 2 * pair + 1, .kernel = pair, .ring = 1, .fd = fd});
+    }
+    return parts;
+  }
+  std::uint64_t KernelFeatures() const override { return state_.features & kVhostNetFeatures; }
+  // Of a back end that goes the kernel tells nobody.
+  void OnKernelServes(bool serves) override {
+    if (serves) {
+      check_.Set(context_.loop.Now(loop::ClockType::kRealtime) + kCheckInterval);
+    } else {
+      check_.Cancel();
+    }
+  }
   void OnRemoveQueue(unsigned index) override {
     if (index / 2 < receivers_.size()) {
       index % 2 == 0 ? receivers_[index / 2].reset() : transmitters_[index / 2].reset();
@@ -118,14 +157,40 @@ class Net final : public VirtioDevice, public Nic {
   }
   Served ServeControl(Queue& queue) {
     while (auto chain = queue.Pop()) {
+      const bool changes_pairs = ChangesPairs(*chain);
+      if (changes_pairs && kernel_serves()) {
+        pairs_change_ = true;
+        chain->Park();
+        change_pairs_.Schedule();
+        return Served::kLater;
+      }
       const unsigned pairs = state_.pairs;
       const std::byte answer{RunNetControl(state_, *chain) ? kControlOk : kControlError};
       chain->Complete(static_cast<std::uint32_t>(chain->Write(0, std::span(&answer, 1))));
       if (state_.pairs != pairs) {
         ServeAll();
       }
+      if (changes_pairs || state_.pairs != pairs) {
+        pairs_change_ = false;
+        change_pairs_.Schedule();  // a driver may have changed the command in the meantime
+      }
     }
     return Served::kAll;
+  }
+  static bool ChangesPairs(const Chain& chain) {
+    NetControlHeader header;
+    return chain.Read(0, std::as_writable_bytes(std::span(&header, 1))) == sizeof(header) &&
+           header.type == static_cast<std::uint8_t>(NetControl::kMq);
+  }
+  // A tap's queues come and go while they are ours. The control queue's loop may not wait for that.
+  void ChangePairs() {
+    Reclaim();
+    ServeAgain(ControlIndex());
+    UpdateKernel();
+  }
+  void CheckBackend() {
+    state_.backend->CheckUp();
+    OnKernelServes(kernel_serves());
   }
   void ServeAll() {
     for (unsigned i = 0; i < traits().queues; ++i) {
@@ -140,7 +205,12 @@ class Net final : public VirtioDevice, public Nic {
   }
   void UpdateCarrier() {
     const bool carrier = link_ && state_.backend->up();
-    if (state_.carrier.exchange(carrier) != carrier && transport() != nullptr) {
+    const bool changed = state_.carrier.exchange(carrier) != carrier;
+    if (!carrier) {
+      Reclaim();
+    }
+    UpdateKernel();
+    if (changed && transport() != nullptr) {
       // Who was away may be looked for elsewhere.
       state_.announce = carrier && (state_.features & kNetGuestAnnounce) != 0;
       transport()->ConfigChanged();
@@ -148,10 +218,14 @@ class Net final : public VirtioDevice, public Nic {
     ServeAll();
   }
 
+  const DeviceContext context_;
   const NetOptions options_;
   const std::function<void(std::string_view id, bool up)> changed_;
   NetState state_;
   bool link_;
+  std::atomic<bool> pairs_change_{false};  // the driver waits for that, and the kernel is not to serve
+  loop::BottomHalf change_pairs_;
+  loop::Timer check_;
   std::vector<std::unique_ptr<NetReceiver>> receivers_;
   std::vector<std::unique_ptr<NetTransmitter>> transmitters_;
 };
@@ -162,13 +236,15 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   }
   const NetOptions options = TRY(ParseNetOptions(context, properties));
   auto backend = TRY(OpenNetBackend(context, properties));
-  return MakeNet(context, options, std::move(backend)).device;
+  auto kernels = TRY(OpenVhostNet(properties, options, *backend));
+  return MakeNet(context, options, std::move(backend), std::move(kernels)).device;
 }
 
 }  // namespace
 
-NewNic MakeNet(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend) {
-  auto net = std::make_unique<Net>(context, options, std::move(backend));
+NewNic MakeNet(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend,
+               VhostKernels kernels) {
+  auto net = std::make_unique<Net>(context, options, std::move(backend), std::move(kernels));
   Nic* const nic = net.get();
   return {.device = std::move(net), .nic = nic};
 }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "devices/virtio/net_options.h"
+#include "devices/virtio/vhost_device.h"
 #include "gyre/devices/virtio/device.h"
 #include "gyre/devices/virtio/net.h"
 
@@ -13,6 +14,8 @@ struct NewNic {
   std::unique_ptr<VirtioDevice> device;
   Nic* nic = nullptr;  // the same
 };
-NewNic MakeNet(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend);
+// `kernels`: of each of the back end's pairs, or none.
+NewNic MakeNet(const DeviceContext& context, const NetOptions& options, std::unique_ptr<NetBackend> backend,
+               VhostKernels kernels = {});
 
 }  // namespace gyre::virtio

@@ -63,6 +63,13 @@ class NetBackend {
   // held, whenever that is another.
   virtual bool up() const = 0;
   virtual void OnChange(std::function<void()> changed) = 0;
+  // Looks whether it is still there, where no source or sink does. Main loop's thread.
+  virtual void CheckUp() {}
+  // What the kernel's vhost can carry the pair's frames by, instead of its source and sink; -1: it cannot.
+  virtual int kernel_fd(unsigned pair) const {
+    (void)pair;
+    return -1;
+  }
   // What of kNetGuestOffloads packets to the guest may have. Any thread.
   virtual void SetOffloads(std::uint64_t offloads) = 0;
   // Pairs from 0 on that are in use. Any thread.

@@ -14,7 +14,7 @@ namespace gyre::virtio {
 
 inline constexpr unsigned kMaxPairs = 16;
 
-inline constexpr std::array<PropertySpec, 18> kNetProperties = {{
+inline constexpr std::array<PropertySpec, 19> kNetProperties = {{
     {.name = "tap", .values = "NAME"},
     {.name = "fd", .values = "N"},
     {.name = "user", .values = {}},
@@ -32,6 +32,7 @@ inline constexpr std::array<PropertySpec, 18> kNetProperties = {{
     {.name = "tx-rate", .values = "BYTES a second"},
     {.name = "tx-packets", .values = "N a second"},
     {.name = "packed", .values = "on|off"},
+    {.name = "vhost", .values = "auto|on|off"},
     kIoThreadProperty,
 }};
 

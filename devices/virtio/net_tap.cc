@@ -212,6 +212,8 @@ class Tap final : public NetBackend {
   std::string description() const override { return format("tap,ifname={}", shared_.name); }
   bool up() const override { return !shared_.gone.load(std::memory_order_relaxed); }
   void OnChange(std::function<void()> changed) override { shared_.changed = std::move(changed); }
+  void CheckUp() override { shared_.CheckGone(); }
+  int kernel_fd(unsigned pair) const override { return shared_.fds.at(pair).get(); }
   void SetOffloads(std::uint64_t offloads) override {
     (void)::ioctl(shared_.fds.front().get(), TUNSETOFFLOAD, TunOffloads(offloads));
   }

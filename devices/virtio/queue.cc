@@ -324,6 +324,18 @@ bool Queue::Flush() {
   return interrupt;
 }
 
+void Queue::Resume(QueuePosition position) {
+  CHECK(in_flight_ == 0 && parked_.empty());
+  ring_ = features_.packed ? NewPackedRing(layout_, features_, position)
+                           : NewSplitRing(layout_, features_, position);
+  dma_.Refresh();
+  attached_ = ring_->Attach(dma_);
+  flush_due_ = false;
+  if (!attached_) {
+    Break(Violation::kRingAddress);
+  }
+}
+
 QueuePosition Queue::position() const { return ring_->position(); }
 
 }  // namespace gyre::virtio

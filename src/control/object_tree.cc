@@ -52,6 +52,13 @@ void AddMemory(const machine::VirtioBus::Plugged& plugged, Object& device) {
   }
 }
 
+// Who serves its queues: gyred, or the kernel's vhost.
+void AddNetwork(const machine::VirtioBus::Plugged& plugged, Object& device) {
+  if (const auto* const nic = dynamic_cast<const virtio::Nic*>(&plugged.transport.device())) {
+    device.properties.push_back(Text("served-by", nic->served_by_kernel() ? "kernel" : "gyred"));
+  }
+}
+
 void AddDevices(const machine::VirtioBus& bus, Object& board) {
   for (const auto& plugged : bus.plugged()) {
     const auto& [id, config, where, transport] = plugged;
@@ -65,6 +72,7 @@ void AddDevices(const machine::VirtioBus& bus, Object& board) {
         device.properties.push_back(Text(property, value));
       }
     }
+    AddNetwork(plugged, device);
     AddMemory(plugged, device);
     Add(Container(board, config.module->option), std::move(device));
   }

@@ -28,6 +28,7 @@ class IrqFdLine final : public EdgeLine {
   void Connect() override;
   void Trigger() override;
   void SetResend(std::function<void()> resend) override;
+  int fd() const override { return fd_.get(); }
 
  private:
   devices::IoApic& ioapic_;

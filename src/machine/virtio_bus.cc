@@ -206,9 +206,9 @@ std::string VirtioBus::Report() const {
     }
     if (const auto* const nic = dynamic_cast<const virtio::Nic*>(device)) {
       const auto carried = nic->counters();
-      text += format("  {}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
-                     carried.received.packets, carried.received.dropped, carried.sent.packets,
-                     carried.sent.dropped);
+      text += format("  {}{}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
+                     nic->served_by_kernel() ? ", served by the kernel" : "", carried.received.packets,
+                     carried.received.dropped, carried.sent.packets, carried.sent.dropped);
     }
     if (const auto* const client = dynamic_cast<const virtio::VhostUserClient*>(device)) {
       const auto info = client->info();

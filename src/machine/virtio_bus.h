@@ -45,7 +45,7 @@ class VirtioBus {
   struct Board {
     memory::Topology& topology;
     memory::MemoryRegion& root;
-    const memory::AddressSpace& memory;
+    memory::AddressSpace& memory;
     loop::MainLoop& loop;
     const IoThreads& io_threads;
     devices::Chardevs& chardevs;

@@ -89,3 +89,30 @@ have_way_out() {
   busybox ip link set out0 up
   busybox ip route add default via 10.88.0.1
 }
+
+# serves WHO: who serves the network device's queues, which is that one soon.
+server() { qmp '{"execute": "qom-get", "arguments": {"path": "/machine/net/net0", "property": "served-by"}}' | grep -o 'kernel\|gyred' | tail -n 1; }
+is_served_by() { [ "$(server)" = "$1" ]; }
+answer_serves() {
+  until_true is_served_by "$1"
+  echo "serves $(server)"
+}
+# pause WHO: for two seconds; who serves meanwhile and, soon, afterwards.
+answer_pause() {
+  sleep 0.3
+  qmp '{"execute": "stop"}' >/dev/null
+  sleep 2
+  echo "paused $(server)"
+  qmp '{"execute": "cont"}' >/dev/null
+  answer_serves "$1"
+}
+# The kernel's threads that serve this VMM's, by whose number they are named, and whether they have done anything.
+answer_threads() {
+  threads=0 ticks=0 pid=$(cat "$work/pid")
+  for task in /proc/[0-9]* "/proc/$pid"/task/*; do
+    [ "$(cat "$task/comm" 2>/dev/null)" = "vhost-$pid" ] || continue
+    threads=$((threads + 1))
+    ticks=$((ticks + $(cut -d' ' -f15 "$task/stat")))
+  done
+  echo "threads $threads $([ $ticks -gt 0 ] && echo busy || echo idle)"
+}

@@ -120,9 +120,15 @@ def all_cases():
                           (*more, "--disk", f"path={TOOLS},readonly=on", "--disk", disk)))
     for series, mtu, more in (("6.1", 1500, ""), ("6.12", 1400, ",mtu=1400,packed=on,queues=2")):
         cases.append(Case(f"{series}-network", series, "bzImage", "auto", 1, 256, "network", f"reboot=k gyre.mtu={mtu}",
-                          ("--disk", f"path={IPERF},readonly=on", "--net", f"tap={TAP},mac={MAC}{more}")))
+                          ("--disk", f"path={IPERF},readonly=on", "--net", f"tap={TAP},mac={MAC},vhost=off{more}")))
         cases.append(Case(f"{series}-user", series, "bzImage", "auto", 1, 256, "user", f"reboot=k gyre.port={HOST_PORT}",
                           ("--net", f"user,hostfwd=tcp:127.0.0.1:{HOST_PORT}-:80")))
+    # By the kernel's vhost, and the same without.
+    for series, cpus, more in (("6.1", 1, ""), ("6.12", 2, ",queues=2")):
+        cases.append(Case(f"{series}-vhost-net", series, "bzImage", "auto", cpus, 256, "vhost", "reboot=k gyre.vhost",
+                          ("--qmp", f"unix:{QMP}", "--net", f"tap={TAP},mac={MAC},vhost=on{more}")))
+    cases.append(Case("6.1-vhost-off", "6.1", "bzImage", "auto", 1, 256, "vhost", "reboot=k",
+                      ("--qmp", f"unix:{QMP}", "--net", f"tap={TAP},mac={MAC},vhost=off")))
     cases.append(Case("6.12-readme", "6.12", "bzImage", "auto", 1, 512, "readme"))
     # Two VMs that talk to each other.
     for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):

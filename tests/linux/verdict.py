@@ -127,6 +127,8 @@ def _check_facts(case, record, facts):
         problems += _check_disk(facts)
     if case.then == "network":
         problems += _check_network(case, facts)
+    if case.then == "vhost":
+        problems += _check_vhost(case, facts)
     if case.then == "pair":
         problems += _wrong(facts, {"ping": ["5"], "checksums": ["0"]}) + _check_files(facts)
     if case.then in ("balloon", "reporting", "mem", "pmem"):
@@ -200,6 +202,13 @@ def _check_iperf3(facts):
     least = {"tcp-out": 3 * MIB, "tcp-in": 3 * MIB, "udp-out": 10 * 65000, "udp-in": 10 * 65000}
     return [f"iperf3 {name}: {got.get(name)} bytes, not {wanted} at least" for name, wanted in least.items()
             if not got.get(name, "").isdigit() or int(got[name]) < wanted]
+
+
+def _check_vhost(case, facts):
+    pairs = 2 if case.uses("queues=2") else 1
+    who, threads = ("kernel", f"{pairs} busy") if case.uses("vhost=on") else ("gyred", "0 idle")
+    return _wrong(facts, {"driver": ["virtio_net"], "queues": [str(pairs)], "ping": ["5"], "downloads": [f"{2 // pairs} 1"], "checksums": ["0"],
+                          "serves": [who, who, "gyred", who], "paused": ["gyred"], "threads": [threads]}) + _check_files(facts)
 
 
 def _check_vsock(facts):

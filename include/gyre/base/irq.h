@@ -35,6 +35,9 @@ class EdgeLine {
   virtual void Trigger() = 0;
   // Called when that ends: who still has something to say triggers again. Big lock held.
   virtual void SetResend(std::function<void()> resend) = 0;
+  // An eventfd each write to which is one edge, for who makes them without us; -1: there is none. Once
+  // connected.
+  virtual int fd() const { return -1; }
 };
 
 // A message-signalled interrupt as it stands on the bus (SDM vol. 3, 11.11).

@@ -55,6 +55,12 @@ class Transport {
   virtual void Quiesce(const std::function<void()>& change) = 0;
   // A queue that was stopped has nothing in flight any more. Its loop.
   virtual void QueueDrained() = 0;
+  // An eventfd each write to which is an interrupt for queues, for who serves them without us; -1: there is
+  // none. Of an active device.
+  virtual int interrupt_fd() const { return -1; }
+  // Whether somebody has that eventfd. When that ends the driver is told to look at its queues once more. Big
+  // lock held.
+  virtual void SetServedElsewhere(bool elsewhere) { (void)elsewhere; }
 };
 
 class DeviceSpace;
@@ -62,7 +68,7 @@ class Disks;
 
 struct DeviceContext {
   loop::MainLoop& loop;
-  const memory::AddressSpace& memory;
+  memory::AddressSpace& memory;
   // Queue i is served by the thread i modulo their number; without any by the main loop. They
   // outlive the device, and nothing on them ever waits for the big lock.
   std::vector<loop::IoThread*> threads = {};
@@ -173,13 +179,25 @@ class VirtioDevice {
   virtual Served Serve(unsigned index, Queue& queue) = 0;
   virtual void OnActivate(std::uint64_t driver_features) { (void)driver_features; }
   virtual void OnDeactivate() {}
-  // The queue goes: so does all that the device has on its loop. On that loop.
+  virtual void OnAddQueue(unsigned index) { (void)index; }
+  // The queue goes, or is lent: so goes all that the device has on its loop. On that loop.
   virtual void OnRemoveQueue(unsigned index) { (void)index; }
   // The VM is about to run.
   virtual void OnStart() {}
   // The VM or the queue is about to stop: what the device has taken of it and not begun, it parks
   // (Chain::Park). On the queue's loop.
   virtual void GiveBack(unsigned index) { (void)index; }
+  // The VM or a queue is about to stop or to go: what is lent is taken back before this returns. Big lock
+  // held.
+  virtual void Reclaim() {}
+  // Whether the queue can be lent to somebody else, who then serves its ring in guest memory as we would:
+  // there is one, it is neither stopped nor broken, and nothing is parked in it. Big lock held, as for the
+  // next two.
+  bool CanLend(unsigned index) const;
+  // While nothing is in flight. From then on nothing is taken of it here, and its kicks are not looked at.
+  void Lend(unsigned index);
+  // The other one has stopped at that position, and has nothing in flight. It is served with ServeAgain.
+  void TakeBack(unsigned index, QueuePosition position);
   void ServeAgain(unsigned index);  // any thread
   // The same, once what the kernel has done by then is completed and shown.
   void ServeAfterCompletions(unsigned index);

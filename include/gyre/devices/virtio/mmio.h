@@ -109,6 +109,8 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   void NeedsReset() override;
   void Quiesce(const std::function<void()>& change) override;
   void QueueDrained() override { drain_.Schedule(); }
+  int interrupt_fd() const override { return line_.fd(); }
+  void SetServedElsewhere(bool elsewhere) override;
 
   struct Counters {
     std::uint64_t refused_writes = 0;  // that the state, or the specification, forbids
@@ -165,6 +167,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
   Setup* selected();
   const Setup* selected() const;
   void Interrupt(std::uint32_t cause);
+  std::uint32_t ShownInterruptStatus() const;
 
   loop::MainLoop& loop_;
   const std::unique_ptr<VirtioDevice> device_;
@@ -189,6 +192,7 @@ class MmioTransport final : public Transport, public devices::Device, public mem
 
   std::atomic<bool> needs_reset_{false};
   std::atomic<std::uint32_t> interrupt_status_{0};
+  std::atomic<bool> served_elsewhere_{false};
   std::atomic<bool> driver_ok_{false};
   std::atomic<std::uint64_t> refused_writes_{0};
   std::atomic<std::uint64_t> needs_reset_count_{0};

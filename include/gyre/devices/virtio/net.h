@@ -50,6 +50,8 @@ class Nic {
   virtual bool link() const = 0;
   virtual NetFilter filter() const = 0;
   virtual NetCounters counters() const = 0;
+  // Its frames go by the kernel's vhost at the moment, which counts and filters none.
+  virtual bool served_by_kernel() const { return false; }
 
  protected:
   ~Nic() = default;

@@ -179,6 +179,9 @@ class Queue {
   // The same, but shows nothing: the queue is about to go.
   void DropCompleted() { flush_due_ = false; }
 
+  // Goes on from there: somebody else has served it meanwhile. Nothing is in flight or parked.
+  void Resume(QueuePosition position);
+
   const QueueLayout& layout() const { return layout_; }
   QueuePosition position() const;
   bool broken() const { return broken_; }

@@ -38,6 +38,8 @@ struct FakeNetwork {
   unsigned pairs_in_use = 0;
   bool up = true;
   bool has_room = true;
+  int kernel_fd = -1;  // of the first pair; the others' are behind it
+  int checks = 0;      // whether it is still there
   std::function<void()> changed;
 };
 
@@ -49,6 +51,10 @@ class FakeNetBackend final : public NetBackend {
   std::string description() const override { return "fake"; }
   bool up() const override { return network_.up; }
   void OnChange(std::function<void()> changed) override { network_.changed = std::move(changed); }
+  void CheckUp() override { ++network_.checks; }
+  int kernel_fd(unsigned pair) const override {
+    return network_.kernel_fd < 0 ? -1 : network_.kernel_fd + static_cast<int>(pair);
+  }
   void SetOffloads(std::uint64_t offloads) override { network_.offloads.push_back(offloads); }
   void SetPairs(unsigned pairs) override { network_.pairs_in_use = pairs; }
   std::unique_ptr<NetSource> NewSource(unsigned pair, loop::EventLoop& /*loop*/,
@@ -122,6 +128,8 @@ class NetTest : public DeviceTest {
   explicit NetTest(const loop::TimeSource* time = nullptr) : DeviceTest(time) {}
   ~NetTest() override { Unplug(); }
 
+  // The kernel's devices for it, if it is to have some.
+  virtual VhostKernels NewKernels(unsigned /*pairs*/) { return {}; }
   static NetOptions Options() {
     NetOptions options;
     options.id = "net0";
@@ -136,7 +144,7 @@ class NetTest : public DeviceTest {
     with.net_changed = [this](std::string_view id, bool up) {
       events.push_back(std::string(id) + (up ? " up" : " down"));
     };
-    auto made = MakeNet(with, options, std::make_unique<FakeNetBackend>(*network));
+    auto made = MakeNet(with, options, std::make_unique<FakeNetBackend>(*network), NewKernels(pairs));
     nic = made.nic;
     Plug(std::move(made.device));
   }

@@ -20,7 +20,9 @@ class FakeEdgeLine final : public EdgeLine {
   void Connect() override { ++connects; }
   void Trigger() override { ++edges; }
   void SetResend(std::function<void()> function) override { resend = std::move(function); }
+  int fd() const override { return event_fd; }
   int connects = 0;
+  int event_fd = -1;
   std::atomic<int> edges = 0;
   std::function<void()> resend;
 };
