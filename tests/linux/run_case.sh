@@ -235,7 +235,7 @@ until [ -e "$work/status" ]; do
     typed=1
   fi
   if [ -n "$port" ] && [ -z "$fetched" ] && grep -q '^gyre-guest: fetch it' "$work/out"; then
-    timeout 60 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
+    timeout 150 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
     printf 'fetched\n' >&3
     fetched=1
   fi
@@ -259,14 +259,14 @@ until [ -e "$work/status" ]; do
     printf 'done\n' >&3
   fi
   if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
-    talked=$(timeout 100 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
-    messages=$(timeout 100 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 20 2 2>&1)
+    talked=$(timeout 150 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
+    messages=$(timeout 150 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 20 2 2>&1)
     printf 'talked\n' >&3
   fi
   if [ -z "$answered" ] && grep -q '^gyre-guest: talk on the port' "$work/out"; then
     pts=$(sed -n 's|.*\(/dev/pts/[0-9][0-9]*\).*|\1|p' "$work/err" | head -n 1)
     printf 'the host says hello\n' >"$pts"
-    answered=$(timeout 60 head -n 1 <"$pts")
+    answered=$(timeout 150 head -n 1 <"$pts")
   fi
   if [ -n "$blocks" ] && [ -z "$killed" ] && grep -q '^gyre-guest: kill it' "$work/out"; then
     kill -KILL "$block_server"
