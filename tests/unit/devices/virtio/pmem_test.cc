@@ -164,7 +164,7 @@ TEST_F(PmemTest, AResetWithAFlushInFlightWaitsForIt) {
   Bring(0);
   Offer(0);
   mmio.Kick(0);
-  loop_->RunOnce(true);
+  RunPending();
   mmio.Write(test::MmioDriver::kStatus, 0);
   for (int i = 0; status() != 0 && i < 5000; ++i) {
     RunPending();
@@ -182,10 +182,10 @@ TEST_F(PmemTest, AStopWaitsForWhatIsAtWork_AndTheRestIsSaved) {
   Bring(0);
   Offer(0);
   mmio.Kick(0);
-  loop_->RunOnce(true);
+  RunPending();
   Offer(0, 4, 4, kTable + 16);
   mmio.Kick(0);
-  loop_->RunOnce(true);
+  RunPending();
   transport->Stop();
   transport->Drain();
   EXPECT_TRUE(transport->device().Idle());
