@@ -62,7 +62,8 @@ std::vector<VhostRange> FindVhostMemory(const memory::FlatView& view) {
 
 Result<std::unique_ptr<VhostKernel>> VhostKernel::Open(const OpenVhost& open, const std::string& path,
                                                        std::uint64_t needed) {
-  std::unique_ptr<VhostKernel> kernel(new VhostKernel(TRY(open(path)), path));
+  auto calls = TRY(open(path));
+  std::unique_ptr<VhostKernel> kernel(new VhostKernel(std::move(calls), path));
   std::uint64_t features = 0;
   TRY(kernel->Do("VHOST_GET_FEATURES", VHOST_GET_FEATURES, &features));
   if (const std::uint64_t missing = needed & ~features; missing != 0) {
