@@ -73,7 +73,8 @@ bool LoadNet(NetState& state, std::span<const std::byte> bytes) {
   filter.mac = saved.mac;
   for (auto* const table : {&filter.unicast, &filter.multicast}) {
     table->resize(table == &filter.unicast ? saved.unicast : saved.multicast);
-    std::ranges::copy(bytes.first(sizeof(Mac) * table->size()), std::as_writable_bytes(std::span(*table)).begin());
+    std::ranges::copy(bytes.first(sizeof(Mac) * table->size()),
+                      std::as_writable_bytes(std::span(*table)).begin());
     bytes = bytes.subspan(sizeof(Mac) * table->size());
   }
   state.SetFilter(filter);
