@@ -1,8 +1,5 @@
 // Requests of one batch that follow each other in the image.
-#include <sys/resource.h>
-
 #include <cerrno>
-#include <csignal>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -155,24 +152,16 @@ TEST_F(BlockMerge, AnErrorIsThatRequestsWhichMeetsIt) {
 // The host refuses what would make the file longer than it may be.
 TEST_F(BlockMerge, AnOperationThatFailsIsRepeatedPieceByPiece) {
   Start();
-  const auto limit = [](rlim_t bytes) {
-    rlimit now{};
-    EXPECT_EQ(::getrlimit(RLIMIT_FSIZE, &now), 0);
-    now.rlim_cur = bytes;
-    EXPECT_EQ(::setrlimit(RLIMIT_FSIZE, &now), 0);
-  };
-  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   std::filesystem::resize_file(image, kPiece);  // the limit is for what makes a file longer
-  limit(2 * kPiece);
-  for (unsigned i = 0; i < 4; ++i) {
-    Fill(i, 'x');
-    Put(kWrite, std::uint64_t{8} * i);
+  std::vector<int> answers;
+  {
+    const FileSizeLimit limit(2 * kPiece);
+    for (unsigned i = 0; i < 4; ++i) {
+      Fill(i, 'x');
+      Put(kWrite, std::uint64_t{8} * i);
+    }
+    answers = Carry();
   }
-  const std::vector<int> answers = Carry();
-  limit(before.rlim_cur);
-  (void)std::signal(SIGXFSZ, handler);
   EXPECT_EQ(answers, (std::vector<int>{kOk, kOk, kIoError, kIoError}));
   EXPECT_EQ(Content(0, 2 * kPiece), std::string(2 * kPiece, 'x'));
 }

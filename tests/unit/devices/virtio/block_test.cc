@@ -1,11 +1,9 @@
 // The block device (virtio 1.2, 5.2) on real files, by the driver's side of its ring.
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -190,15 +188,10 @@ TEST_F(Block, AnImageThatShrinksGivesAnError) {
 
 TEST_F(Block, AFullHostGivesAnErrorToTheGuest) {
   Make();
-  // The process may not write beyond there: as good as ENOSPC (EFBIG), without a disk to fill.
-  const rlimit small{.rlim_cur = 4096, .rlim_max = RLIM_INFINITY};
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kIoError);
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
-  (void)std::signal(SIGXFSZ, handler);
+  {
+    const FileSizeLimit limit(4096);
+    EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kIoError);
+  }
   EXPECT_EQ(Request(kWrite, 16, std::array{Buffer{kData, 512}}), kOk);
 }
 

@@ -116,6 +116,24 @@ class VsockTest : public DeviceTest {
     header.len = static_cast<std::uint32_t>(data.size());
     Send(header, data);
   }
+  // The guest has taken so much of what was sent to it by now.
+  void SendCredit(std::uint32_t host_port, std::uint32_t guest_port, std::uint32_t buffer,
+                  std::uint32_t forwarded) {
+    VsockHeader update = HeaderOf(VsockOp::kCreditUpdate, host_port, guest_port);
+    update.buf_alloc = buffer;
+    update.fwd_cnt = forwarded;
+    Send(update);
+  }
+  // Another device in the place of this one, with its state; it stands still.
+  void Restore() {
+    transport->Stop();
+    transport->Drain();
+    const MmioState state = transport->Save();
+    auto saved_rings = std::move(rings);
+    Make();
+    ASSERT_TRUE(transport->Load(state));
+    rings = std::move(saved_rings);
+  }
   // The next packet that has come; its buffer is offered again.
   std::optional<Packet> Next(bool offer = true) {
     Settle();
@@ -192,9 +210,12 @@ class VsockTest : public DeviceTest {
                                .type = SocketType()})
         .value();
   }
-  // A connection that the guest has made to `service`.
-  UniqueFd GuestConnects(const UnixListener& service, std::uint32_t host_port, std::uint32_t guest_port) {
-    SendOp(VsockOp::kRequest, host_port, guest_port);
+  // A connection that the guest has made to `service`, with so large a buffer.
+  UniqueFd GuestConnects(const UnixListener& service, std::uint32_t host_port, std::uint32_t guest_port,
+                         std::uint32_t buffer = kBuffer) {
+    VsockHeader request = HeaderOf(VsockOp::kRequest, host_port, guest_port);
+    request.buf_alloc = buffer;
+    Send(request);
     EXPECT_EQ(Expect(VsockOp::kResponse).header.dst_port, guest_port);
     return AcceptFrom(service.fd());
   }

@@ -177,13 +177,7 @@ TEST_F(VsockHostile, S_2_4_AResetOfTheDeviceEndsAllConnections) {
 
 TEST_F(VsockHostile, S_5_10_6_7_ARestoredGuestIsToldThatItsConnectionsAreGone) {
   const Connection connection = ClientConnects(1);
-  transport->Stop();
-  transport->Drain();
-  const MmioState state = transport->Save();
-  auto saved_rings = std::move(rings);
-  Make();
-  ASSERT_TRUE(transport->Load(state));
-  rings = std::move(saved_rings);
+  Restore();
   EXPECT_EQ(HostRead(connection.client), "<end>");
   transport->Start();
   Settle();

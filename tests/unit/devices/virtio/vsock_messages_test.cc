@@ -2,6 +2,7 @@
 // breaks the rules.
 #include <random>
 
+#include "tests/support/fd_passing.h"
 #include "tests/unit/devices/virtio/vsock_fixture.h"
 
 namespace gyre::virtio {
@@ -165,11 +166,7 @@ TEST_F(VsockMessageConnections, AServiceOfTheOtherTypeIsNone) {
 
 TEST_F(VsockMessageConnections, S_5_10_6_3_AMessageWaitsInItsMidstForRoom) {
   const UnixListener service = Service(5000);
-  VsockHeader request = HeaderOf(VsockOp::kRequest, 5000, 1);
-  request.buf_alloc = 10;
-  Send(request);
-  Expect(VsockOp::kResponse);
-  const UniqueFd server = AcceptFrom(service.fd());
+  const UniqueFd server = GuestConnects(service, 5000, 1, 10);
   HostSend(server, "01234567");
   HostSend(server, "abcdefghij");
   HostSend(server, "end");
@@ -182,36 +179,24 @@ TEST_F(VsockMessageConnections, S_5_10_6_3_AMessageWaitsInItsMidstForRoom) {
   part("ab", 0);
   Expect(VsockOp::kCreditRequest);
   EXPECT_FALSE(Next());
-  VsockHeader update = HeaderOf(VsockOp::kCreditUpdate, 5000, 1);
-  update.buf_alloc = 10;
-  update.fwd_cnt = 3;
-  Send(update);
+  SendCredit(5000, 1, 10, 3);
   part("cde", 0);
   Expect(VsockOp::kCreditRequest);
-  update.fwd_cnt = 8;
-  Send(update);
+  SendCredit(5000, 1, 10, 8);
   part("fghij", kEnd);
   Expect(VsockOp::kCreditRequest);
-  update.fwd_cnt = 18;
-  Send(update);
+  SendCredit(5000, 1, 10, 18);
   part("end", kEnd);
 }
 
 TEST_F(VsockMessageConnections, S_5_10_6_3_AClientsMessageThatTheGuestHasNoBufferForEndsItsConnection) {
   const UnixListener service = Service(5000);
-  VsockHeader request = HeaderOf(VsockOp::kRequest, 5000, 1);
-  request.buf_alloc = 10;
-  Send(request);
-  Expect(VsockOp::kResponse);
-  const UniqueFd server = AcceptFrom(service.fd());
+  const UniqueFd server = GuestConnects(service, 5000, 1, 10);
   HostSend(server, "0123456789");
   HostSend(server, "0123456789a");
   EXPECT_EQ(GuestMessage(), "0123456789");
   Expect(VsockOp::kCreditRequest);
-  VsockHeader update = HeaderOf(VsockOp::kCreditUpdate, 5000, 1);
-  update.buf_alloc = 10;
-  update.fwd_cnt = 10;
-  Send(update);
+  SendCredit(5000, 1, 10, 10);
   Expect(VsockOp::kReset);
   EXPECT_EQ(HostMessage(server), "<end>");
   EXPECT_EQ(vsock->counters().connections, 0U);
@@ -371,20 +356,7 @@ TEST_F(VsockMessageConnections, FilesThatAClientSendsAlongAreClosed) {
   const UniqueFd read_end(pipe[0]);
   UniqueFd write_end(pipe[1]);
   for (const std::string text : {"with a file", ""}) {
-    iovec piece{.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()};  // NOLINT
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    const int fd = write_end.get();
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-    ASSERT_EQ(::sendmsg(connection.client.get(), &message, 0), static_cast<ssize_t>(text.size()));
+    gyre::test::SendWithFd(connection.client.get(), text, write_end.get());
   }
   EXPECT_EQ(GuestMessage(), "with a file");
   EXPECT_FALSE(Next());
@@ -396,13 +368,7 @@ TEST_F(VsockMessageConnections, FilesThatAClientSendsAlongAreClosed) {
 TEST_F(VsockMessageConnections, S_5_10_6_7_ARestoredGuestConnectsAnew) {
   const Connection connection = ClientConnects(1);
   SendData(connection.host_port, 1, "a part");
-  transport->Stop();
-  transport->Drain();
-  const MmioState state = transport->Save();
-  auto saved_rings = std::move(rings);
-  Make();
-  ASSERT_TRUE(transport->Load(state));
-  rings = std::move(saved_rings);
+  Restore();
   EXPECT_EQ(HostMessage(connection.client), "<end>");
   transport->Start();
   Settle();
@@ -440,9 +406,7 @@ TEST_F(VsockMessageConnections, AnyMessagesInAnyPartsComeAsTheyWere) {
   std::uint32_t forwarded = 0;
   const auto forward = [&](std::size_t size) {
     forwarded += static_cast<std::uint32_t>(size);
-    VsockHeader update = HeaderOf(VsockOp::kCreditUpdate, connection.host_port, 1);
-    update.fwd_cnt = forwarded;
-    Send(update);
+    SendCredit(connection.host_port, 1, kBuffer, forwarded);
   };
   for (int i = 0; i < 200; ++i) {
     const std::string data(number(i % 10 == 0 ? 60'000 : 6000), static_cast<char>('a' + i % 26));

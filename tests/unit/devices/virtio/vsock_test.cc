@@ -119,29 +119,18 @@ TEST_F(VsockConnections, ClientsThatDoNotSayWhatTheyWantAreEnded) {
 
 TEST_F(VsockConnections, S_5_10_6_3_TheGuestGetsNoMoreThanItHasRoomFor) {
   const UnixListener service = Service(5000);
-  VsockHeader request = HeaderOf(VsockOp::kRequest, 5000, 1);
-  request.buf_alloc = 10;
-  Send(request);
-  Expect(VsockOp::kResponse);
-  const UniqueFd server = AcceptFrom(service.fd());
+  const UniqueFd server = GuestConnects(service, 5000, 1, 10);
   HostSend(server, "0123456789abcdefghijklmno");
   EXPECT_EQ(Expect(VsockOp::kData).data, "0123456789");
   Expect(VsockOp::kCreditRequest);
   EXPECT_FALSE(Next()) << "it is asked once";
-  VsockHeader update = HeaderOf(VsockOp::kCreditUpdate, 5000, 1);
-  update.buf_alloc = 10;
-  update.fwd_cnt = 4;
-  Send(update);
+  SendCredit(5000, 1, 10, 4);
   EXPECT_EQ(Expect(VsockOp::kData).data, "abcd");
   Expect(VsockOp::kCreditRequest);
-  update.buf_alloc = 5;  // a buffer that has become smaller than what is in it
-  Send(update);
-  update.fwd_cnt = 100;  // and more forwarded than was sent
-  Send(update);
+  SendCredit(5000, 1, 5, 4);    // a buffer that has become smaller than what is in it
+  SendCredit(5000, 1, 5, 100);  // and more forwarded than was sent
   EXPECT_FALSE(Next());
-  update.buf_alloc = 100;
-  update.fwd_cnt = 14;
-  Send(update);
+  SendCredit(5000, 1, 100, 14);
   EXPECT_EQ(Expect(VsockOp::kData).data, "efghijklmno");
 }
 
