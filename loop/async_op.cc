@@ -20,10 +20,6 @@ std::uint32_t Length(std::size_t size) {
   return static_cast<std::uint32_t>(std::min<std::size_t>(size, std::size_t{1} << 30));
 }
 
-std::span<std::byte> Bytes(const iovec& vector) {
-  return {static_cast<std::byte*>(vector.iov_base), vector.iov_len};
-}
-
 }  // namespace
 
 struct RegisteredFile::Impl final : RingSource {
@@ -76,6 +72,7 @@ struct AsyncOp::Impl final : RingSource {
         buffers(std::move(memory)),
         done(std::move(function)) {}
   void Start(FileRef file, const Operation& what);
+  void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, Operation what);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
@@ -109,6 +106,21 @@ void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
   state = State::kQueued;
   sources.WantPrepare(*this);
   loop_impl.wakeup.WakeIfAsleep();
+}
+
+// One piece is a plain buffer: the kernel copies no vector.
+void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, Operation what) {
+  CHECK(state == State::kIdle);
+  if (pieces.size() == 1) {
+    what.kind = plain;
+    what.memory = pieces[0].iov_base;
+    what.size = Length(pieces[0].iov_len);
+  } else {
+    vectors.assign(pieces.begin(), pieces.end());
+    what.memory = vectors.data();
+    what.size = Length(pieces.size());
+  }
+  Start(file, what);
 }
 
 void AsyncOp::Impl::Prepare(Ring& ring) {
@@ -195,33 +207,15 @@ void AsyncOp::Write(FileRef file, std::span<const std::byte> from, std::uint64_t
 }
 
 void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset) {
-  CHECK(!pending());
-  if (into.size() == 1) {
-    return Read(file, Bytes(into[0]), offset);  // the kernel copies no vector
-  }
-  impl_->vectors.assign(into.begin(), into.end());
-  impl_->Start(file, {.kind = OpKind::kReadVector,
-                      .memory = impl_->vectors.data(),
-                      .size = Length(into.size()),
-                      .offset = offset});
+  impl_->StartVector(file, into, OpKind::kRead, {.kind = OpKind::kReadVector, .offset = offset});
 }
 
 void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
                           Durability durability) {
-  CHECK(!pending());
-  Operation operation{.kind = OpKind::kWriteVector,
+  impl_->StartVector(file, from, OpKind::kWrite,
+                     {.kind = OpKind::kWriteVector,
                       .offset = offset,
-                      .flags = durability == Durability::kAtOnce ? RWF_DSYNC : 0};
-  if (from.size() == 1) {  // the kernel copies no vector
-    operation.kind = OpKind::kWrite;
-    operation.memory = from[0].iov_base;
-    operation.size = Length(from[0].iov_len);
-  } else {
-    impl_->vectors.assign(from.begin(), from.end());
-    operation.memory = impl_->vectors.data();
-    operation.size = Length(from.size());
-  }
-  impl_->Start(file, operation);
+                      .flags = durability == Durability::kAtOnce ? RWF_DSYNC : 0});
 }
 
 void AsyncOp::Sync(FileRef file) { impl_->Start(file, {.kind = OpKind::kSync}); }

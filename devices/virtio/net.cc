@@ -43,7 +43,6 @@ class Net final : public VhostDevice, public Nic {
                      .queue_size = kQueueSize,
                      .config_size = sizeof(NetConfig)},
                     std::move(kernels)),
-        context_(context),
         options_(options),
         changed_(context.net_changed),
         state_(std::move(backend), options.mac, options.to_guest, options.from_guest),
@@ -129,7 +128,7 @@ class Net final : public VhostDevice, public Nic {
   // Of a back end that goes the kernel tells nobody.
   void OnKernelServes(bool serves) override {
     if (serves) {
-      check_.Set(context_.loop.Now(loop::ClockType::kRealtime) + kCheckInterval);
+      check_.Set(context().loop.Now(loop::ClockType::kRealtime) + kCheckInterval);
     } else {
       check_.Cancel();
     }
@@ -218,7 +217,6 @@ class Net final : public VhostDevice, public Nic {
     ServeAll();
   }
 
-  const DeviceContext context_;
   const NetOptions options_;
   const std::function<void(std::string_view id, bool up)> changed_;
   NetState state_;

@@ -147,8 +147,7 @@ Status MapInto(DeviceSpace& space, const Options& options, const BlockImage& ima
 }
 
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  const bool packed =
-      TRY(properties.OnOff("packed", false));  // g++ loses what stands before a TRY within braces
+  const bool packed = TRY(properties.OnOff("packed", false));
   Options options{
       .id = context.id, .path = std::string(properties.Get("path").value_or("")), .packed = packed};
   const bool readonly = TRY(properties.OnOff("readonly", false));

@@ -28,13 +28,12 @@ void VhostDevice::Listener::LogGlobalStop() {
 
 VhostDevice::VhostDevice(const DeviceContext& context, DeviceTraits traits, VhostKernels kernels)
     : VirtioDevice(context, std::move(traits)),
-      context_(context),
       kernels_(std::move(kernels)),
       update_(context.loop, [this] { Update(); }) {}
 
 VhostDevice::~VhostDevice() {
   if (listening_) {
-    context_.memory.RemoveListener(listener_);
+    context().memory.RemoveListener(listener_);
   }
 }
 
@@ -57,21 +56,24 @@ void VhostDevice::UpdateKernel() {
   }
 }
 
-bool VhostDevice::Possible() const {
-  if (!active() || !running() || tracked_ || given_up_ || kernels_.empty()) {
-    return false;
+// What the kernel is to serve and can be lent now, all of it; else nothing.
+std::vector<VhostDevice::Part> VhostDevice::Lendable() const {
+  if (!active() || tracked_ || given_up_ || kernels_.empty()) {
+    return {};
   }
-  const auto parts = KernelParts();
-  return !parts.empty() &&
-         std::ranges::all_of(parts, [this](const Part& part) { return CanLend(part.queue); });
+  auto parts = KernelParts();
+  const bool all = std::ranges::all_of(parts, [this](const Part& part) { return CanLend(part.queue); });
+  return all ? std::move(parts) : std::vector<Part>();
 }
+
+bool VhostDevice::Possible() const { return running() && !Lendable().empty(); }
 
 void VhostDevice::Update() {
   if (kernel_serves()) {
     return UpdateMemory();
   }
   if (Possible() && !listening_) {
-    if (auto status = context_.memory.AddListener(listener_); !status) {
+    if (auto status = context().memory.AddListener(listener_); !status) {
       return GiveUp(status.error());
     }
     listening_ = true;
@@ -88,12 +90,8 @@ void VhostDevice::Update() {
 
 // Nothing is in flight, and nobody serves; before that the lock may have been given up.
 void VhostDevice::Start() {
-  if (!active() || tracked_ || given_up_ || kernel_serves()) {
-    return;
-  }
-  const auto parts = KernelParts();
-  if (parts.empty() ||
-      !std::ranges::all_of(parts, [this](const Part& part) { return CanLend(part.queue); })) {
+  const auto parts = Lendable();
+  if (kernel_serves() || parts.empty()) {
     return;
   }
   if (auto ready = SetUp(parts); !ready) {
@@ -116,7 +114,7 @@ void VhostDevice::Start() {
     SignalEventFd(kick_fd(lent.part.queue));
   }
   DrainEventFd(error_.get());
-  error_watch_.emplace(context_.loop, error_.get(), [this] { Troubled(); });
+  error_watch_.emplace(context().loop, error_.get(), [this] { Troubled(); });
   OnKernelServes(true);
 }
 
@@ -127,8 +125,8 @@ Status VhostDevice::SetUp(const std::vector<Part>& parts) {
   if (!error_) {
     error_ = TRY(NewEventFd());
   }
-  generation_ = context_.memory.generation();
-  view_ = context_.memory.view();
+  generation_ = context().memory.generation();
+  view_ = context().memory.view();
   memory_ = FindVhostMemory(*view_);
   const VhostKernel* last = nullptr;
   for (const Part& part : parts) {
@@ -150,7 +148,7 @@ Status VhostDevice::SetUp(const std::vector<Part>& parts) {
 Result<VhostKernel::Ring> VhostDevice::FindRing(const Part& part, memory::DmaMapping& keep) const {
   const QueueLayout& layout = queue(part.queue)->layout();
   const std::uint64_t size = layout.size;
-  const memory::Dma dma(context_.memory);
+  const memory::Dma dma(context().memory);
   using enum memory::DmaDirection;
   const bool found = dma.Map(layout.descriptors, 16 * size, kFromGuest, keep) == memory::DmaResult::kOk &&
                      dma.Map(layout.driver, 6 + 2 * size, kFromGuest, keep) == memory::DmaResult::kOk &&
@@ -215,11 +213,11 @@ std::optional<QueuePosition> VhostDevice::PositionOf(const Lent& lent) const {
 
 // What goes of RAM goes while the device stands; what comes is told while the kernel serves.
 void VhostDevice::UpdateMemory() {
-  if (generation_ == context_.memory.generation()) {
+  if (generation_ == context().memory.generation()) {
     return;
   }
-  generation_ = context_.memory.generation();
-  auto view = context_.memory.view();
+  generation_ = context().memory.generation();
+  auto view = context().memory.view();
   auto now = FindVhostMemory(*view);
   const bool same = now == memory_;
   for (const auto& [part, from, ring] : lent_) {
@@ -237,7 +235,7 @@ void VhostDevice::UpdateMemory() {
 // tried once more with what there is now; then we find out what is wrong with the ring, or serve what the
 // kernel does not.
 void VhostDevice::Troubled() {
-  const std::uint64_t now = context_.memory.generation();
+  const std::uint64_t now = context().memory.generation();
   if (std::exchange(trouble_, now) == now) {
     given_up_ = true;
     log::Debug("{}: the kernel cannot go on with a ring; gyred serves the device itself", traits().name);

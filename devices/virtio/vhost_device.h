@@ -71,6 +71,7 @@ class VhostDevice : public VirtioDevice {
   };
 
   void Update();
+  std::vector<Part> Lendable() const;
   bool Possible() const;
   void Start();
   Status SetUp(const std::vector<Part>& parts);
@@ -80,7 +81,6 @@ class VhostDevice : public VirtioDevice {
   void Troubled();
   std::optional<QueuePosition> PositionOf(const Lent& lent) const;
 
-  const DeviceContext context_;
   const VhostKernels kernels_;
   Listener listener_{*this};
   bool listening_ = false;

@@ -71,7 +71,6 @@ struct VhostUserDevice::Lane {
 VhostUserDevice::VhostUserDevice(const DeviceContext& context, DeviceTraits traits, std::string id,
                                  std::unique_ptr<VhostUser> user)
     : VirtioDevice(context, std::move(traits)),
-      context_(context),
       id_(std::move(id)),
       user_(std::move(user)),
       config_(user_->config().begin(), user_->config().end()),
@@ -127,7 +126,7 @@ VirtioDevice::Served VhostUserDevice::Serve(unsigned index, Queue& queue) {
       lane.waiting = true;
       break;
     }
-    if (lane.generation == context_.memory.generation()) {
+    if (lane.generation == context().memory.generation()) {
       chain->Complete(0);  // what is no shared memory never will be
       served = Served::kAll;
       continue;
@@ -165,7 +164,7 @@ void VhostUserDevice::TakeUsed(unsigned index) {
 void VhostUserDevice::GiveBack(unsigned index) {
   Lane& lane = *lanes_[index];
   if (lane.ring && lane.ring->in_flight() != 0) {
-    lane.late.Set(context_.loop.Now(loop::ClockType::kRealtime) + user_->timeout_ns());
+    lane.late.Set(context().loop.Now(loop::ClockType::kRealtime) + user_->timeout_ns());
     if (KeepsBuffers()) {
       halt_.Schedule();
     }
@@ -211,8 +210,8 @@ void VhostUserDevice::StartRings() {
   }
   ring_file_ = std::move(*file);
   ring_memory_ = std::move(*mapping);
-  const std::uint64_t generation = context_.memory.generation();
-  auto all = FindSharedMemory(context_.memory);
+  const std::uint64_t generation = context().memory.generation();
+  auto all = FindSharedMemory(context().memory);
   const auto guest = std::make_shared<const SharedRanges>(all);
   all.push_back({.host = ring_memory_.data(),
                  .size = size,
@@ -320,8 +319,8 @@ void VhostUserDevice::Lost() {
 
 void VhostUserDevice::Tell(bool up) {
   OnConnection();
-  if (context_.vhost_user_changed) {
-    context_.vhost_user_changed(id_, up);
+  if (context().vhost_user_changed) {
+    context().vhost_user_changed(id_, up);
   }
 }
 

@@ -66,7 +66,6 @@ class VhostUserDevice : public VirtioDevice, public VhostUserClient {
   void ServeTrouble();
   void RefreshMemory();
 
-  const DeviceContext context_;
   const std::string id_;
   std::unique_ptr<VhostUser> user_;
   std::uint64_t driver_features_ = 0;

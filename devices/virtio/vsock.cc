@@ -157,7 +157,6 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   const auto listen = [&](const std::string& path, int type) {
     return UnixListener::Open({.path = path, .who = "uds=" + path, .backlog = 1024, .type = type});
   };
-  // Each by itself: what is left in the midst of an initializer destroys nothing of it.
   auto streams = TRY(listen(config.path, SOCK_STREAM));
   auto messages = TRY(listen(config.path + kMessagesSuffix, SOCK_SEQPACKET));
   VsockSwitch::Listeners listeners{.streams = std::move(streams), .messages = std::move(messages)};

@@ -272,10 +272,7 @@ void VsockConnection::AskForCredit() {
 }
 
 std::size_t VsockConnection::Read(std::span<const iovec> into) {
-  std::size_t room = 0;
-  for (const iovec& piece : into) {
-    room += piece.iov_len;
-  }
+  const std::size_t room = SizeOf(into);
   const auto [got, left] = socket_->Receive(into, guest_buffer_);
   readable_ = got > 0;
   if (got <= 0) {

@@ -13,14 +13,6 @@ constexpr unsigned kMostEmpty = 64;         // dropped in one turn
 constexpr std::size_t kMostVectors = 1024;  // IOV_MAX
 constexpr std::uint32_t kShort = 128;
 
-std::size_t SizeOf(std::span<const iovec> vectors) {
-  std::size_t size = 0;
-  for (const iovec& piece : vectors) {
-    size += piece.iov_len;
-  }
-  return size;
-}
-
 void Append(std::span<const iovec> vectors, std::vector<std::byte>& out) {
   for (const iovec& piece : vectors) {
     const auto* const from = static_cast<const std::byte*>(piece.iov_base);

@@ -20,6 +20,14 @@ msghdr MessageOf(std::span<const iovec> vectors) {
 
 }  // namespace
 
+std::size_t SizeOf(std::span<const iovec> vectors) {
+  std::size_t size = 0;
+  for (const iovec& piece : vectors) {
+    size += piece.iov_len;
+  }
+  return size;
+}
+
 VsockSocket::VsockSocket(loop::EventLoop& loop, UniqueFd fd, Owner& owner)
     : fd_(std::move(fd)),
       owner_(&owner),

@@ -14,6 +14,8 @@
 
 namespace gyre::virtio {
 
+std::size_t SizeOf(std::span<const iovec> vectors);  // bytes
+
 class VsockSocket {
  public:
   class Owner {

@@ -176,7 +176,8 @@ bool FindBusErrors(std::span<std::byte> bytes, bool written) {
 }
 
 Result<std::unique_ptr<BusErrors>> BusErrors::Create() {
-  return std::unique_ptr<BusErrors>(new BusErrors(TRY(NewEventFd())));
+  UniqueFd event_fd = TRY(NewEventFd());
+  return std::unique_ptr<BusErrors>(new BusErrors(std::move(event_fd)));
 }
 
 void BusErrors::Post(const BusError& error) {

@@ -59,5 +59,7 @@ inline std::unexpected<Error> Fail(Error error) { return std::unexpected(std::mo
     }                                                  \
     *std::move(name);                                  \
   })
-// The value of a Result, or an early return of its Error from this function.
+// The value of a Result, or an early return of its Error from this function. Not behind what owns something
+// in the same expression (within braces, as an argument of new): compilers destroy nothing of that on the
+// return.
 #define TRY(...) GYRE_TRY(GYRE_CONCAT(gyre_try_, __COUNTER__), __VA_ARGS__)

@@ -163,6 +163,7 @@ class VirtioDevice {
   void OnLoop(unsigned index, const std::function<void()>& callback) const;
 
  protected:
+  const DeviceContext& context() const { return context_; }
   enum class Served : std::uint8_t {
     kAll,    // until Pop gave nothing
     kLater,  // the device cannot take more now; it calls ServeAgain when it can
