@@ -30,6 +30,7 @@ constexpr unsigned kHeaders = 14 + 20 + 20;  // Ethernet, IPv4, TCP
 constexpr unsigned kMarkAt = 14 + 20 + 4;    // TCP's sequence number
 constexpr std::uint32_t kMark = 0x65727967;  // "gyre"
 constexpr unsigned kCountAt = kHeaders;
+constexpr std::uint16_t kFirst = kCountAt + 8;  // of a large frame, in front of its pages
 constexpr std::uint64_t kLast = ~std::uint64_t{0};
 constexpr std::uint16_t kSegment = 1448;
 constexpr std::uint32_t kMostPlain = 1514;
@@ -63,7 +64,7 @@ void Prepare(unsigned index, std::uint32_t size) {
   const bool large = size > kMostPlain;
   to.header = {.flags = kNeedsCsum,
                .gso_type = large ? kGsoTcp4 : std::uint8_t{0},
-               .hdr_len = kHeaders,
+               .hdr_len = large ? kFirst : std::uint16_t{kHeaders},
                .gso_size = large ? kSegment : std::uint16_t{0},
                .csum_start = 34,
                .csum_offset = 16,
@@ -89,7 +90,6 @@ void Prepare(unsigned index, std::uint32_t size) {
                   .next = 0};
     return;
   }
-  constexpr std::uint32_t kFirst = kCountAt + 8;
   to.table[0] = {.address = start, .size = sizeof(NetHeader) + kFirst, .flags = PolledRing::kNext, .next = 1};
   const std::uint32_t rest = size - kFirst;
   const std::uint32_t piece = rest < kPiece ? rest : static_cast<std::uint32_t>(kPiece);

@@ -33,13 +33,15 @@ struct NetHeader {
 };
 static_assert(sizeof(NetHeader) == 10);
 
+// A large frame's count is of its headers, as a TCP option would be: what follows, which starts a page, is
+// what the kernel puts into pages of its own.
 inline NetHeader HeaderOf(std::size_t size) {
   constexpr std::uint8_t kNeedsCsum = 1;
   constexpr std::uint8_t kGsoTcp4 = 1;
   const bool large = size > kMostPlainFrame;
   return {.flags = kNeedsCsum,
           .gso_type = large ? kGsoTcp4 : std::uint8_t{0},
-          .hdr_len = kFrameHeaders,
+          .hdr_len = static_cast<std::uint16_t>(large ? kLeastFrame : kFrameHeaders),
           .gso_size = large ? kSegment : std::uint16_t{0},
           .csum_start = 34,
           .csum_offset = 16};
