@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace gyre::daemon {
 
@@ -46,7 +47,7 @@ class Declared {
 class OptionTable {
  public:
   OptionTable(CLI::App& app, std::span<const char* const> words, bool all)
-      : app_(app), words_(words), all_(all) {}
+      : app_(app), words_(words.begin(), words.end()), all_(all) {}
 
   // Whether a word may mean `name`: it is "NAME" or begins with "NAME=".
   bool Wants(std::string_view name) const {
@@ -64,7 +65,7 @@ class OptionTable {
 
  private:
   CLI::App& app_;
-  std::span<const char* const> words_;
+  std::vector<std::string_view> words_;
   bool all_;
 };
 

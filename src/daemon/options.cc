@@ -37,7 +37,7 @@ struct Raw {
 };
 
 // One line an option; the order is that of --help.
-void Declare(OptionTable app, Options& options, Raw& raw) {
+void Declare(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--kernel", options.boot.kernel_path,
                  "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
   app.add_option(
@@ -349,15 +349,21 @@ Parsed Parse(std::span<const char* const> words, bool all) {
   CLI::App app("gyred runs one microVM on KVM.", "gyred");
   app.allow_extras();  // refused below, with a suggestion
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.set_version_flag("--version", "gyred " GYRE_VERSION);
-  app.set_config("--config", "",
-                 "read options from FILE: name=value lines; the command line wins, or adds to what may come "
-                 "several times");
-  app.config_formatter(std::make_shared<BothPlaces>(app));
-  Declare(OptionTable(app, words, all), options, raw);
+  OptionTable table(app, words, all);
+  if (table.Wants("--version")) {
+    app.set_version_flag("--version", "gyred " GYRE_VERSION);
+  }
+  if (table.Wants("--config")) {
+    app.set_config(
+        "--config", "",
+        "read options from FILE: name=value lines; the command line wins, or adds to what may come "
+        "several times");
+    app.config_formatter(std::make_shared<BothPlaces>(app));
+  }
+  Declare(table, options, raw);
   bool reference = false;
-  app.add_flag("--qmp-reference", reference,
-               "print the control socket's commands and events, as docs/qmp.md has them");
+  table.add_flag("--qmp-reference", reference,
+                 "print the control socket's commands and events, as docs/qmp.md has them");
   try {
     app.parse(static_cast<int>(words.size()), words.data());
     if (reference) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <concepts>
-#include <iterator>
 #include <limits>
 
 #include "gyre/base/check.h"
@@ -39,6 +38,8 @@ constexpr std::uint8_t kOnesOp = 0xff;
 
 constexpr std::size_t kSegmentSize = 4;
 
+void Put(Bytes& out, std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+
 template <std::unsigned_integral T>
 void Put(Bytes& out, T value) {
   for (std::size_t i = 0; i < sizeof(T); ++i) {
@@ -46,11 +47,7 @@ void Put(Bytes& out, T value) {
   }
 }
 
-void Put(Bytes& out, std::string_view text) {
-  std::ranges::transform(text, std::back_inserter(out), [](char c) { return static_cast<std::byte>(c); });
-}
-
-void Put(Bytes& out, std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+void Put(Bytes& out, std::string_view text) { Put(out, std::as_bytes(std::span(text))); }
 
 // The most that a package length of one to four bytes can say (20.2.4).
 constexpr std::array<std::size_t, 4> kLargestLength = {(1U << 6) - 1, (1U << 12) - 1, (1U << 20) - 1,
@@ -113,8 +110,8 @@ void PutPath(Bytes& out, std::string_view path) {
   }
 }
 
-template <typename Object>
-std::size_t SizeOf(const std::vector<Object>& objects) {
+template <typename T>
+std::size_t SizeOf(List<T> objects) {
   std::size_t size = 0;
   for (const auto& object : objects) {
     size += object.bytes.size();
@@ -123,7 +120,7 @@ std::size_t SizeOf(const std::vector<Object>& objects) {
 }
 
 // What stands before a term list, and the list, under one package length.
-void PutBlock(Bytes& out, const Bytes& head, const std::vector<Term>& terms) {
+void PutBlock(Bytes& out, const Bytes& head, List<Term> terms) {
   PutPackageLength(out, head.size() + SizeOf(terms));
   Put(out, head);
   for (const auto& term : terms) {
@@ -131,7 +128,7 @@ void PutBlock(Bytes& out, const Bytes& head, const std::vector<Term>& terms) {
   }
 }
 
-void PutBlock(Bytes& out, std::string_view path, const std::vector<Term>& terms) {
+void PutBlock(Bytes& out, std::string_view path, List<Term> terms) {
   Bytes head;
   PutPath(head, path);
   PutBlock(out, head, terms);
@@ -217,7 +214,7 @@ Data Buffer(std::span<const std::byte> content) {
   return data;
 }
 
-Data Package(const std::vector<Data>& elements) {
+Data Package(List<Data> elements) {
   CHECK(elements.size() <= std::numeric_limits<std::uint8_t>::max());
   Data data;
   Put(data.bytes, kPackageOp);
@@ -229,7 +226,7 @@ Data Package(const std::vector<Data>& elements) {
   return data;
 }
 
-Data ResourceTemplate(const std::vector<Resource>& resources) {
+Data ResourceTemplate(List<Resource> resources) {
   Bytes content;
   for (const auto& resource : resources) {
     Put(content, resource.bytes);
@@ -247,14 +244,14 @@ Term Name(std::string_view path, const Data& value) {
   return term;
 }
 
-Term Scope(std::string_view path, const std::vector<Term>& terms) {
+Term Scope(std::string_view path, List<Term> terms) {
   Term term;
   Put(term.bytes, kScopeOp);
   PutBlock(term.bytes, path, terms);
   return term;
 }
 
-Term Device(std::string_view path, const std::vector<Term>& terms) {
+Term Device(std::string_view path, List<Term> terms) {
   Term term;
   Put(term.bytes, kExtOpPrefix);
   Put(term.bytes, kDeviceOp);
@@ -274,7 +271,7 @@ Term MemoryRegion(std::string_view name, std::uint64_t address, std::uint32_t si
   return term;
 }
 
-Term DWordField(std::string_view region, const std::vector<FieldUnit>& units) {
+Term DWordField(std::string_view region, List<FieldUnit> units) {
   constexpr std::uint8_t kDWordAccess = 3;  // no lock, other bits preserved
   Bytes content;
   PutPath(content, region);
@@ -314,7 +311,7 @@ Data And(const Data& left, const Data& right) {
   return data;
 }
 
-Term Method(std::string_view path, unsigned arguments, const std::vector<Term>& terms) {
+Term Method(std::string_view path, unsigned arguments, List<Term> terms) {
   CHECK(arguments <= 7);
   constexpr std::uint8_t kSerialized = 1U << 3;
   Bytes head;
@@ -334,7 +331,7 @@ Term Store(const Data& value, const Data& target) {
   return term;
 }
 
-Term If(const Data& predicate, const std::vector<Term>& terms) {
+Term If(const Data& predicate, List<Term> terms) {
   Term term;
   Put(term.bytes, kIfOp);
   PutBlock(term.bytes, predicate.bytes, terms);

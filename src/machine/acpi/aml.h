@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -15,14 +16,22 @@ namespace gyre::machine::aml {
 
 using Bytes = std::vector<std::byte>;
 
-struct Data {
+// An object's bytes, with room for most: a machine has hundreds, made anew at each start.
+struct Object {
+  Object() { bytes.reserve(64); }
   Bytes bytes;
 };
-struct Term {
-  Bytes bytes;
-};
-struct Resource {
-  Bytes bytes;
+struct Data : Object {};
+struct Term : Object {};
+struct Resource : Object {};
+
+// A call's list, as it stands there: nothing of it is copied. Parameters alone.
+template <typename T>
+class List : public std::span<const T> {
+ public:
+  List(std::initializer_list<T> objects)  // NOLINT(google-explicit-constructor): a call says {a, b}
+      : std::span<const T>(objects.begin(), objects.size()) {}
+  List(const std::vector<T>& objects) : std::span<const T>(objects) {}  // NOLINT(google-explicit-constructor)
 };
 
 // --- Data objects (20.2.3) ---
@@ -33,14 +42,14 @@ Data String(std::string_view ascii);
 // Compressed EISA id, such as "PNP0501" (19.3.4): three capitals, four hex digits.
 Data EisaId(std::string_view id);
 Data Buffer(std::span<const std::byte> content);
-Data Package(const std::vector<Data>& elements);  // at most 255
-Data ResourceTemplate(const std::vector<Resource>& resources);
+Data Package(List<Data> elements);  // at most 255
+Data ResourceTemplate(List<Resource> resources);
 
 // --- Terms (20.2.5) ---
 // Names are paths as ASL writes them: "_HID", "\\_SB", "^COM1", "\\_SB.COM1".
 Term Name(std::string_view path, const Data& value);
-Term Scope(std::string_view path, const std::vector<Term>& terms);
-Term Device(std::string_view path, const std::vector<Term>& terms);
+Term Scope(std::string_view path, List<Term> terms);
+Term Device(std::string_view path, List<Term> terms);
 
 // --- Fields (20.2.5.2) ---
 // `size` bytes of memory at `address`.
@@ -50,16 +59,16 @@ struct FieldUnit {
   unsigned bits = 0;
 };
 // The region's bits from its start on, read and written 32 at a time.
-Term DWordField(std::string_view region, const std::vector<FieldUnit>& units);
+Term DWordField(std::string_view region, List<FieldUnit> units);
 
 // --- Methods (20.2.5.2 to 20.2.5.4) ---
 Data Local(unsigned number);  // 0 to 7
 Data Path(std::string_view path);
 Data And(const Data& left, const Data& right);
 // Serialized, with `arguments` of them.
-Term Method(std::string_view path, unsigned arguments, const std::vector<Term>& terms);
+Term Method(std::string_view path, unsigned arguments, List<Term> terms);
 Term Store(const Data& value, const Data& target);
-Term If(const Data& predicate, const std::vector<Term>& terms);
+Term If(const Data& predicate, List<Term> terms);
 Term Notify(std::string_view device, std::uint8_t value);
 
 // --- Resource descriptors (6.4.2, 6.4.3) ---
