@@ -37,7 +37,7 @@ struct Raw {
 };
 
 // One line an option; the order is that of --help.
-void Declare(OptionTable& app, Options& options, Raw& raw) {
+void DeclareBoot(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--kernel", options.boot.kernel_path,
                  "guest image: bzImage, vmlinux, an ELF with a PVH note, or Multiboot");
   app.add_option(
@@ -49,6 +49,9 @@ void Declare(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--kernel-cache", raw.kernel_cache,
                  "where bzImages are kept unpacked: on (the environment's cache directory), off (they unpack "
                  "themselves), or path=DIR; on or path with size=SIZE of all, by commas (on,size=512M)");
+}
+
+void DeclareMachine(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--memory", raw.memory,
                  "guest RAM: 256M, 2G; a bare number counts MiB (256M); or size=SIZE with any of "
                  "backend=anonymous|memfd|file, path=PATH, share=on|off, hugepages=off|transparent|2M|1G, "
@@ -70,6 +73,9 @@ void Declare(OptionTable& app, Options& options, Raw& raw) {
                  "[,poll-grow=FACTOR][,poll-shrink=FACTOR]; one for each")
       ->allow_extra_args(false)
       ->take_all();
+}
+
+void DeclareDevices(OptionTable& app, Raw& raw) {
   for (const virtio::Module* module : virtio::Modules()) {
     auto& devices = raw.devices[module];
     const std::string name = format("--{}", module->option);
@@ -81,6 +87,9 @@ void Declare(OptionTable& app, Options& options, Raw& raw) {
         ->allow_extra_args(false)
         ->take_all();
   }
+}
+
+void DeclareService(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--name", options.name, "the VM's name, for the log");
   app.add_option("--uuid", options.uuid, "the VM's UUID, for clients");
   app.add_option(
@@ -105,6 +114,13 @@ void Declare(OptionTable& app, Options& options, Raw& raw) {
   app.add_option("--log-file", options.log_file, "write the log there instead of stderr; SIGHUP reopens it");
   app.add_option("--log-level", raw.log_level,
                  "least level that is logged: debug, info, warning or error (warning)");
+}
+
+void Declare(OptionTable& app, Options& options, Raw& raw) {
+  DeclareBoot(app, options, raw);
+  DeclareMachine(app, options, raw);
+  DeclareDevices(app, raw);
+  DeclareService(app, options, raw);
 }
 
 std::size_t EditDistance(std::string_view a, std::string_view b) {
@@ -228,18 +244,24 @@ std::vector<std::string> JoinSettings(const std::vector<std::string>& words) {
   return joined;
 }
 
+bool IsOnOrOff(std::string_view word) { return word == "on" || word == "off"; }
+
+Status SetKernelCache(std::string_view key, std::string_view value, Options& options) {
+  if (IsOnOrOff(key)) {
+    options.kernel_cache = key == "on";
+  } else if (key == "path" && !value.empty()) {
+    options.boot.kernel_cache.path = value;
+  } else if (key == "size") {
+    options.boot.kernel_cache.limit = TRY(ParseSize(value));
+  } else {
+    return Fail(Error::Usage(format("'{}={}' is not on, off, path=DIR or size=SIZE", key, value)));
+  }
+  return {};
+}
+
 Status ParseKernelCache(std::string_view text, Options& options) {
-  const auto is_word = [](std::string_view part) { return part == "on" || part == "off"; };
-  for (const auto& [key, value] : TRY(SplitKeyValues(text, is_word))) {
-    if (is_word(key)) {
-      options.kernel_cache = key == "on";
-    } else if (key == "path" && !value.empty()) {
-      options.boot.kernel_cache.path = value;
-    } else if (key == "size") {
-      options.boot.kernel_cache.limit = TRY(ParseSize(value));
-    } else {
-      return Fail(Error::Usage(format("'{}={}' is not on, off, path=DIR or size=SIZE", key, value)));
-    }
+  for (const auto& [key, value] : TRY(SplitKeyValues(text, IsOnOrOff))) {
+    TRY(SetKernelCache(key, value, options));
   }
   if (!options.kernel_cache) {
     options.boot.kernel_cache.path.clear();
