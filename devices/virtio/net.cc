@@ -118,12 +118,15 @@ class Net final : public VhostDevice, public Nic {
     }
     std::vector<Part> parts;
     for (unsigned pair = 0; pair < std::min(state_.pairs.load(), KnownPairs()); ++pair) {
-      const int fd = state_.backend->kernel_fd(pair);
-      parts.push_back({.queue = 2 * pair, .kernel = pair, .ring = 0, .fd = fd});
-      parts.push_back({.queue = 2 * pair + 1, .kernel = pair, .ring = 1, .fd = fd});
+      parts.push_back({.queue = 2 * pair, .kernel = pair, .ring = 0});
+      parts.push_back({.queue = 2 * pair + 1, .kernel = pair, .ring = 1});
     }
     return parts;
   }
+  Status StartKernel(unsigned index, VhostKernel& kernel) override {
+    return kernel.StartNet(state_.backend->kernel_fd(index));
+  }
+  void StopKernel(VhostKernel& kernel) override { kernel.StopNet(); }
   std::uint64_t KernelFeatures() const override { return state_.features & kVhostNetFeatures; }
   // Of a back end that goes the kernel tells nobody.
   void OnKernelServes(bool serves) override {

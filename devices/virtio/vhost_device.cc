@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "gyre/base/format.h"
-#include "gyre/base/log.h"
 #include "gyre/memory/dma.h"
 
 namespace gyre::virtio {
@@ -103,8 +102,8 @@ void VhostDevice::Start() {
   }
   serves_.store(true);
   transport()->SetServedElsewhere(true);
-  for (const auto& [part, from, ring] : lent_) {
-    if (auto started = kernels_[part.kernel]->StartNet(part.ring, part.fd); !started) {
+  for (const unsigned index : LentKernels()) {
+    if (auto started = StartKernel(index, *kernels_[index]); !started) {
       GiveUp(started.error());
       return Reclaim();
     }
@@ -168,9 +167,26 @@ Result<VhostKernel::Ring> VhostDevice::FindRing(const Part& part, memory::DmaMap
 
 // A guest can have that by each of its resets.
 void VhostDevice::GiveUp(const Error& why) {
+  GiveUp(why, std::exchange(told_, true) ? log::Level::kDebug : log::Level::kWarning);
+}
+
+void VhostDevice::GiveUp(const Error& why, log::Level level) {
   given_up_ = true;
-  log::Print(std::exchange(told_, true) ? log::Level::kDebug : log::Level::kWarning,
-             "{}: {}; gyred serves the device itself", traits().name, why.message());
+  log::Print(level, "{}: {}; {}", traits().name, why.message(),
+             ServesWithoutKernel() ? "gyred serves the device itself" : "the device needs a reset");
+  if (!ServesWithoutKernel()) {
+    transport()->NeedsReset();
+  }
+}
+
+std::vector<unsigned> VhostDevice::LentKernels() const {
+  std::vector<unsigned> kernels;
+  for (const Lent& lent : lent_) {
+    if (kernels.empty() || kernels.back() != lent.part.kernel) {
+      kernels.push_back(lent.part.kernel);
+    }
+  }
+  return kernels;
 }
 
 void VhostDevice::Reclaim() {
@@ -178,8 +194,8 @@ void VhostDevice::Reclaim() {
     return;
   }
   error_watch_.reset();
-  for (const auto& [part, from, ring] : lent_) {
-    kernels_[part.kernel]->StopNet(part.ring);
+  for (const unsigned index : LentKernels()) {
+    StopKernel(*kernels_[index]);
   }
   for (const Lent& lent : lent_) {
     if (const auto position = PositionOf(lent)) {
@@ -220,9 +236,8 @@ void VhostDevice::UpdateMemory() {
   auto view = context().memory.view();
   auto now = FindVhostMemory(*view);
   const bool same = now == memory_;
-  for (const auto& [part, from, ring] : lent_) {
-    auto& kernel = *kernels_[part.kernel];
-    if (auto status = same || part.ring != 0 ? Status() : kernel.SetMemory(now); !status) {
+  for (const unsigned index : LentKernels()) {
+    if (auto status = same ? Status() : kernels_[index]->SetMemory(now); !status) {
       GiveUp(status.error());
       return Reclaim();
     }
@@ -237,8 +252,7 @@ void VhostDevice::UpdateMemory() {
 void VhostDevice::Troubled() {
   const std::uint64_t now = context().memory.generation();
   if (std::exchange(trouble_, now) == now) {
-    given_up_ = true;
-    log::Debug("{}: the kernel cannot go on with a ring; gyred serves the device itself", traits().name);
+    GiveUp(Error::Host("the kernel cannot go on with a ring"), log::Level::kDebug);
   }
   Reclaim();
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "devices/virtio/vhost_kernel.h"
+#include "gyre/base/log.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/devices/virtio/device.h"
 #include "gyre/memory/listener.h"
@@ -31,15 +32,21 @@ class VhostDevice : public VirtioDevice {
   bool kernel_serves() const { return serves_.load(std::memory_order_relaxed); }
 
  protected:
-  // A queue, and who is to serve it: ring `ring` of a kernel's, by the descriptor `fd`.
+  // A queue, and who is to serve it: ring `ring` of a kernel's.
   struct Part {
     unsigned queue = 0;
     unsigned kernel = 0;
     unsigned ring = 0;
-    int fd = -1;
   };
-  // What the kernel is to serve as things are for the device; empty: nothing. Big lock held.
+  // What the kernel is to serve as things are for the device, one kernel's behind the other's and all of a
+  // kernel's rings; empty: nothing. Big lock held.
   virtual std::vector<Part> KernelParts() const = 0;
+  // Has that kernel serve its rings, which are set up; and no more, though it may not have begun. Big lock
+  // held.
+  virtual Status StartKernel(unsigned index, VhostKernel& kernel) = 0;
+  virtual void StopKernel(VhostKernel& kernel) = 0;
+  // Whether the device serves those queues where the kernel cannot; else its driver is told to reset it then.
+  virtual bool ServesWithoutKernel() const { return true; }
   // With these of its features.
   virtual std::uint64_t KernelFeatures() const = 0;
   // It has begun, or ended. Big lock held.
@@ -77,6 +84,8 @@ class VhostDevice : public VirtioDevice {
   Status SetUp(const std::vector<Part>& parts);
   Result<VhostKernel::Ring> FindRing(const Part& part, memory::DmaMapping& keep) const;
   void GiveUp(const Error& why);
+  void GiveUp(const Error& why, log::Level level);
+  std::vector<unsigned> LentKernels() const;
   void UpdateMemory();
   void Troubled();
   std::optional<QueuePosition> PositionOf(const Lent& lent) const;

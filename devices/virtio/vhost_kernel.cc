@@ -121,12 +121,13 @@ Status VhostKernel::SetRing(unsigned index, const Ring& ring) {
   return SetFile("VHOST_SET_VRING_KICK", VHOST_SET_VRING_KICK, index, ring.kick);
 }
 
-Status VhostKernel::StartNet(unsigned index, int tap) {
-  return SetFile("VHOST_NET_SET_BACKEND", VHOST_NET_SET_BACKEND, index, tap);
+Status VhostKernel::StartNet(int tap) {
+  TRY(SetFile("VHOST_NET_SET_BACKEND", VHOST_NET_SET_BACKEND, 0, tap));
+  return SetFile("VHOST_NET_SET_BACKEND", VHOST_NET_SET_BACKEND, 1, tap);
 }
 
-void VhostKernel::StopNet(unsigned index) {
-  if (!StartNet(index, -1)) {
+void VhostKernel::StopNet() {
+  if (!StartNet(-1)) {
     calls_.reset();
   }
 }

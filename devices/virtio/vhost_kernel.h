@@ -61,11 +61,11 @@ class VhostKernel {
   Status SetRing(unsigned index, const Ring& ring);
   // At any time, as long as what is used is in the new one, too. All of it stays as long as rings are served.
   Status SetMemory(std::span<const VhostRange> ranges);
-  // /dev/vhost-net: from here on the kernel serves the ring, by that tap; and until here, with nothing in
+  // /dev/vhost-net: from here on the kernel serves both rings, by that tap; and until here, with nothing in
   // flight.
   // Where it refuses to stop, the device is closed, which stops it; everything fails from then on.
-  Status StartNet(unsigned index, int tap);
-  void StopNet(unsigned index);
+  Status StartNet(int tap);
+  void StopNet();
   // What the kernel would take next, of a ring that it does not serve any more; it lets go of the eventfds.
   Result<std::uint16_t> TakePosition(unsigned index);
 

@@ -24,7 +24,7 @@ struct FakeVhost {
     int kick = -1;
     int call = -1;
     int error = -1;
-    int tap = -1;
+    int backend = -1;  // who serves it; -1: nobody
   };
   std::array<Ring, 2> rings;
   std::uint64_t can = UINT64_MAX;
@@ -35,13 +35,13 @@ struct FakeVhost {
   bool refuses_stop = false;
   bool closed = false;
 
-  bool serves() const { return rings[0].tap >= 0 && rings[1].tap >= 0; }
-  bool idle() const { return rings[0].tap < 0 && rings[1].tap < 0; }
+  bool serves() const { return rings[0].backend >= 0 && rings[1].backend >= 0; }
+  bool idle() const { return rings[0].backend < 0 && rings[1].backend < 0; }
 
   // Uses what the driver offers in the ring, as if each took or brought `size` bytes; how many that were.
   unsigned Serve(unsigned index, std::uint32_t size) {
     Ring& ring = rings.at(index);
-    if (ring.tap < 0) {
+    if (ring.backend < 0) {
       return 0;
     }
     auto* const available = std::bit_cast<std::uint16_t*>(ring.where.avail_user_addr);
@@ -105,7 +105,7 @@ struct FakeVhost {
         rings.at(file().index).error = file().fd;
         return Note("err", file().index);
       case VHOST_NET_SET_BACKEND:
-        rings.at(file().index).tap = file().fd;
+        rings.at(file().index).backend = file().fd;
         return Note(file().fd < 0 ? "stop" : "start", file().index);
       default:
         return -ENOTTY;
@@ -113,7 +113,7 @@ struct FakeVhost {
   }
 
  private:
-  bool Busy(unsigned index) const { return rings.at(index).tap >= 0; }
+  bool Busy(unsigned index) const { return rings.at(index).backend >= 0; }
   int Note(const std::string& what) {
     calls.push_back(what);
     return 0;

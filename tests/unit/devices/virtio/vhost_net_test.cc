@@ -79,7 +79,7 @@ TEST_F(VhostNet, RingsAreTheKernelsOnceTheDriverIsReady) {
   EXPECT_EQ(kernels[0].memory[0].userspace_addr, std::bit_cast<std::uint64_t>(memory.host()));
   for (unsigned i = 0; i < 2; ++i) {
     const auto& ring = kernels[0].rings.at(i);
-    EXPECT_EQ(ring.tap, kTap);
+    EXPECT_EQ(ring.backend, kTap);
     EXPECT_EQ(ring.kick, transport->device().kick_fd(i));
     EXPECT_EQ(ring.call, call.get());
     EXPECT_EQ(ring.where.desc_user_addr,
@@ -368,7 +368,7 @@ TEST_F(VhostNet, S_5_1_6_5_5_PairsChangeWhileTheRingsAreOurs) {
       EXPECT_TRUE(kernels[0].serves());
       EXPECT_EQ(kernels[1].serves(), pairs == 2);
       if (pairs == 2) {
-        EXPECT_EQ(kernels[1].rings[1].tap, kTap + 1);
+        EXPECT_EQ(kernels[1].rings[1].backend, kTap + 1);
         EXPECT_EQ(kernels[1].rings[1].kick, transport->device().kick_fd(3));
       }
     }
