@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "devices/virtio/modules.h"
+#include "devices/virtio/vsock_events.h"
 #include "devices/virtio/vsock_switch.h"
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/vsock.h"
@@ -23,10 +24,6 @@ constexpr std::uint64_t kMostConnections = 65'536;
 constexpr std::size_t kLongestSuffix = 11;  // "_4294967295"
 constexpr const char* kMessagesSuffix = ".seqpacket";
 
-constexpr unsigned kReceive = 0;
-constexpr unsigned kTransmit = 1;
-constexpr unsigned kEvent = 2;
-
 constexpr std::array<PropertySpec, 5> kProperties = {{
     {.name = "cid", .values = "N", .required = true},
     {.name = "uds", .values = "PATH", .required = true},
@@ -35,34 +32,30 @@ constexpr std::array<PropertySpec, 5> kProperties = {{
     kIoThreadProperty,
 }};
 
-// 5.10.6.7: connections are no more, and the guest's CID may be another one.
-struct TransportReset {
-  Le32 id = 0;
-};
-
 // Its three queues belong to one loop, for they share all connections.
 class VsockDevice final : public VirtioDevice, public Vsock {
  public:
   VsockDevice(const DeviceContext& context, VsockSwitch::Config config, VsockSwitch::Listeners listeners,
               bool packed)
       : VirtioDevice(context, {.name = "vsock",
-                               .id = 19,  // 5
+                               .id = kVsockDeviceId,
                                .features = kVsockFeatureStream | kVsockFeatureSequenced | kFeatureInOrder |
                                            (packed ? kFeaturePacked : 0),
-                               .queues = 3,
+                               .queues = kVsockQueues,
                                .config_size = sizeof(Le64)}),
         cid_(config.cid),
         path_(config.path) {
-    OnLoop(kReceive, [&] {
-      switch_ = std::make_unique<VsockSwitch>(loop(kReceive), std::move(config), std::move(listeners), meter_,
-                                              VsockSwitch::Hooks{.give = [this] { ServeAgain(kReceive); },
-                                                                 .take = [this] { ServeAgain(kTransmit); }});
+    OnLoop(kVsockReceiveQueue, [&] {
+      switch_ = std::make_unique<VsockSwitch>(
+          loop(kVsockReceiveQueue), std::move(config), std::move(listeners), meter_,
+          VsockSwitch::Hooks{.give = [this] { ServeAgain(kVsockReceiveQueue); },
+                             .take = [this] { ServeAgain(kVsockTransmitQueue); }});
     });
   }
   VsockDevice(const VsockDevice&) = delete;
   VsockDevice& operator=(const VsockDevice&) = delete;
   ~VsockDevice() override {
-    OnLoop(kReceive, [this] { switch_.reset(); });
+    OnLoop(kVsockReceiveQueue, [this] { switch_.reset(); });
   }
 
   void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
@@ -72,7 +65,7 @@ class VsockDevice final : public VirtioDevice, public Vsock {
   // Connections are not saved: their other ends are not.
   bool LoadState(std::span<const std::byte> bytes) override {
     if (active()) {
-      OnLoop(kEvent, [this] { reset_due_ = true; });
+      OnLoop(kVsockEventQueue, [this] { events_.TellOfReset(); });
     }
     return bytes.empty();
   }
@@ -92,48 +85,35 @@ class VsockDevice final : public VirtioDevice, public Vsock {
 
  protected:
   Served Serve(unsigned index, Queue& queue) override {
-    if (index == kEvent) {
-      return ServeEvents(queue);
+    if (index == kVsockEventQueue) {
+      return events_.Serve(queue) ? Served::kAll : Served::kLater;
     }
-    const VsockTurn turn = index == kReceive ? switch_->Give(queue) : switch_->Take(queue);
+    const VsockTurn turn = index == kVsockReceiveQueue ? switch_->Give(queue) : switch_->Take(queue);
     if (turn == VsockTurn::kMore) {
       ServeAgain(index);
     }
     return turn == VsockTurn::kNeedsChains ? Served::kAll : Served::kLater;
   }
   void OnActivate(std::uint64_t driver_features) override {
-    OnLoop(kReceive, [&] { switch_->SetSequenced((driver_features & kVsockFeatureSequenced) != 0); });
+    OnLoop(kVsockReceiveQueue,
+           [&] { switch_->SetSequenced((driver_features & kVsockFeatureSequenced) != 0); });
   }
   void OnDeactivate() override {
-    OnLoop(kReceive, [this] { switch_->SetSequenced(false); });
+    OnLoop(kVsockReceiveQueue, [this] { switch_->SetSequenced(false); });
   }
   void OnRemoveQueue(unsigned index) override {
-    if (index == kEvent) {
-      reset_due_ = false;
+    if (index == kVsockEventQueue) {
+      events_.Forget();
     } else {
       switch_->DropAll();
     }
   }
 
  private:
-  Served ServeEvents(Queue& queue) {
-    while (reset_due_) {
-      auto chain = queue.Pop();
-      if (!chain) {
-        return Served::kAll;
-      }
-      const TransportReset event;
-      const std::size_t written = chain->Write(0, std::as_bytes(std::span(&event, 1)));
-      reset_due_ = written != sizeof(event);
-      chain->Complete(static_cast<std::uint32_t>(written));
-    }
-    return Served::kLater;
-  }
-
   const std::uint32_t cid_;
   const std::string path_;
   VsockMeter meter_;
-  bool reset_due_ = false;
+  VsockEvents events_;
   std::unique_ptr<VsockSwitch> switch_;  // its loop's
 };
 

@@ -1,5 +1,5 @@
-// A vsock packet's header (virtio 1.2, 5.10.6), and what the parts of the device count
-// together. Private.
+// A vsock device's numbers, a packet's header (virtio 1.2, 5.10), and what the parts of the
+// device count together. Private.
 #pragma once
 
 #include <atomic>
@@ -9,6 +9,13 @@
 #include "gyre/base/types.h"
 
 namespace gyre::virtio {
+
+inline constexpr std::uint32_t kVsockDeviceId = 19;  // 5
+// 5.10.2.
+inline constexpr unsigned kVsockReceiveQueue = 0;
+inline constexpr unsigned kVsockTransmitQueue = 1;
+inline constexpr unsigned kVsockEventQueue = 2;
+inline constexpr unsigned kVsockQueues = 3;
 
 struct VsockHeader {
   Le64 src_cid;
