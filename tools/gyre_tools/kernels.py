@@ -16,7 +16,8 @@ import zlib
 from . import util
 
 # By file name, in the order of their needs: what a machine loads that runs VMs itself, and what a guest of ours does.
-OUTER = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun", "tap", "vhost_iotlb", "vhost", "vhost_net")
+OUTER = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun", "tap", "vhost_iotlb", "vhost", "vhost_net",
+         "vsock", "vmw_vsock_virtio_transport_common", "vhost_vsock")
 GUEST = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
          "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
          "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",

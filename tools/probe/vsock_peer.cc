@@ -1,7 +1,8 @@
 // vsock_peer serve SIDE PORT: echoes what each connection says, until it is killed; who ends his half gets
 // the rest and its end. vsock_peer drive SIDE PORT COUNT MIB: opens so many connections to such a one at a
 // time, talks on each and ends each by halves, then sends so much by one and compares what comes back. SIDE
-// is "guest" (AF_VSOCK, to the host) or the path of a VM's --vsock socket (to the guest, from the host).
+// is "guest" (AF_VSOCK, to the host) or, to the guest from the host, "cid=N" (AF_VSOCK) or the path of a VM's
+// --vsock socket.
 // serve-messages and drive-messages do the same by sockets of type SOCK_SEQPACKET: what is sent are messages
 // of many sizes, each of which has to come back as it was.
 #include <poll.h>
@@ -57,17 +58,25 @@ Address Unix(const std::string& path) {
   return result;
 }
 
-bool InGuest(const std::string& side) { return side == "guest"; }
+constexpr const char* kCid = "cid=";
+
+bool ByVsock(const std::string& side) { return side == "guest" || side.starts_with(kCid); }
+
+// Of who is at the other side's end.
+unsigned CidOf(const std::string& side) {
+  return side == "guest" ? VMADDR_CID_HOST
+                         : static_cast<unsigned>(std::stoul(side.substr(std::strlen(kCid))));
+}
 
 int Socket(const std::string& side, int type) {
-  const int fd = ::socket(InGuest(side) ? AF_VSOCK : AF_UNIX, type, 0);
+  const int fd = ::socket(ByVsock(side) ? AF_VSOCK : AF_UNIX, type, 0);
   return fd < 0 ? (Die("socket"), -1) : fd;
 }
 
 int Listen(const std::string& side, unsigned port, int type) {
   const int fd = Socket(side, type);
   const Address address =
-      InGuest(side) ? Vsock(VMADDR_CID_ANY, port) : Unix(side + "_" + std::to_string(port));
+      ByVsock(side) ? Vsock(VMADDR_CID_ANY, port) : Unix(side + "_" + std::to_string(port));
   if (::bind(fd, address.get(), address.size) != 0 || ::listen(fd, 64) != 0) {
     Die("listen");
   }
@@ -94,12 +103,12 @@ bool ShakeHands(int fd, unsigned port, int type) {
 
 int Connect(const std::string& side, unsigned port, int type) {
   const int fd = Socket(side, type);
-  const Address address = InGuest(side) ? Vsock(VMADDR_CID_HOST, port)
-                                        : Unix(side + (type == SOCK_SEQPACKET ? ".seqpacket" : ""));
+  const Address address =
+      ByVsock(side) ? Vsock(CidOf(side), port) : Unix(side + (type == SOCK_SEQPACKET ? ".seqpacket" : ""));
   if (::connect(fd, address.get(), address.size) != 0) {
     Die("connect");
   }
-  if (!InGuest(side) && !ShakeHands(fd, port, type)) {
+  if (!ByVsock(side) && !ShakeHands(fd, port, type)) {
     Die("no OK from the guest");
   }
   return fd;
