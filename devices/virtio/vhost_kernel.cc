@@ -64,9 +64,8 @@ Result<std::unique_ptr<VhostKernel>> VhostKernel::Open(const OpenVhost& open, co
                                                        std::uint64_t needed) {
   auto calls = TRY(open(path));
   std::unique_ptr<VhostKernel> kernel(new VhostKernel(std::move(calls), path));
-  std::uint64_t features = 0;
-  TRY(kernel->Do("VHOST_GET_FEATURES", VHOST_GET_FEATURES, &features));
-  if (const std::uint64_t missing = needed & ~features; missing != 0) {
+  TRY(kernel->Do("VHOST_GET_FEATURES", VHOST_GET_FEATURES, &kernel->features_));
+  if (const std::uint64_t missing = needed & ~kernel->features_; missing != 0) {
     return Fail(
         Error::Usage(format("{}: this kernel's lacks features that are needed: {:#x}", path, missing)));
   }
@@ -128,6 +127,27 @@ Status VhostKernel::StartNet(int tap) {
 
 void VhostKernel::StopNet() {
   if (!StartNet(-1)) {
+    calls_.reset();
+  }
+}
+
+Status VhostKernel::SetGuestCid(std::uint64_t cid) {
+  auto set = Do("VHOST_VSOCK_SET_GUEST_CID", VHOST_VSOCK_SET_GUEST_CID, &cid);
+  if (!set && set.error().sys_errno() == EADDRINUSE) {
+    return Fail(Error::Usage(format("cid={}: is taken on this host", cid)));
+  }
+  return set;
+}
+
+Status VhostKernel::SetRunning(bool running) {
+  int value = running ? 1 : 0;
+  return Do("VHOST_VSOCK_SET_RUNNING", VHOST_VSOCK_SET_RUNNING, &value);
+}
+
+Status VhostKernel::StartVsock() { return SetRunning(true); }
+
+void VhostKernel::StopVsock() {
+  if (!SetRunning(false)) {
     calls_.reset();
   }
 }

@@ -1,6 +1,6 @@
-// One of the kernel's vhost devices (/dev/vhost-net): a thread of the kernel's serves rings in guest memory,
-// takes kicks from eventfds and makes interrupts by them, without us. Its rings are split ones, and positions
-// count as virtio's indices do (virtio 1.2, 2.7). Private.
+// One of the kernel's vhost devices (/dev/vhost-net, /dev/vhost-vsock): a thread of the kernel's serves rings
+// in guest memory, takes kicks from eventfds and makes interrupts by them, without us. Its rings are split
+// ones, and positions count as virtio's indices do (virtio 1.2, 2.7). Private.
 //
 // Big lock's holder. A call waits for what the kernel's thread is in the midst of, never for the network.
 #pragma once
@@ -55,6 +55,8 @@ class VhostKernel {
   // An error (kUsage) if the device cannot be had, or lacks one of these features.
   static Result<std::unique_ptr<VhostKernel>> Open(const OpenVhost& open, const std::string& path,
                                                    std::uint64_t needed);
+  // All that the kernel has.
+  std::uint64_t features() const { return features_; }
 
   // While no ring is served.
   Status SetFeatures(std::uint64_t features);
@@ -66,6 +68,12 @@ class VhostKernel {
   // Where it refuses to stop, the device is closed, which stops it; everything fails from then on.
   Status StartNet(int tap);
   void StopNet();
+  // /dev/vhost-vsock: the guest's CID, on this host, as long as the device is open. An error (kUsage) if
+  // somebody has it, or a transport of this host's own knows it.
+  Status SetGuestCid(std::uint64_t cid);
+  // The same as of a network's, of rings 0 (to the guest) and 1 (from it).
+  Status StartVsock();
+  void StopVsock();
   // What the kernel would take next, of a ring that it does not serve any more; it lets go of the eventfds.
   Result<std::uint16_t> TakePosition(unsigned index);
 
@@ -73,10 +81,12 @@ class VhostKernel {
   VhostKernel(std::unique_ptr<VhostCalls> calls, std::string path)
       : calls_(std::move(calls)), path_(std::move(path)) {}
   Status Do(const char* name, unsigned long request, void* argument);
+  Status SetRunning(bool running);
   Status SetFile(const char* name, unsigned long request, unsigned index, int fd);
 
   std::unique_ptr<VhostCalls> calls_;  // null: closed
   const std::string path_;
+  std::uint64_t features_ = 0;
 };
 
 }  // namespace gyre::virtio

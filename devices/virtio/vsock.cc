@@ -1,5 +1,5 @@
 // The socket device (virtio 1.2, 5.10): sockets of streams and of messages between the guest
-// and Unix sockets of the host.
+// and Unix sockets of the host. With vhost=on it is another (vsock_vhost.h).
 
 #include <sys/socket.h>
 
@@ -11,6 +11,7 @@
 #include "devices/virtio/modules.h"
 #include "devices/virtio/vsock_events.h"
 #include "devices/virtio/vsock_switch.h"
+#include "devices/virtio/vsock_vhost.h"
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/vsock.h"
 
@@ -24,9 +25,10 @@ constexpr std::uint64_t kMostConnections = 65'536;
 constexpr std::size_t kLongestSuffix = 11;  // "_4294967295"
 constexpr const char* kMessagesSuffix = ".seqpacket";
 
-constexpr std::array<PropertySpec, 5> kProperties = {{
+constexpr std::array<PropertySpec, 6> kProperties = {{
     {.name = "cid", .values = "N", .required = true},
-    {.name = "uds", .values = "PATH", .required = true},
+    {.name = "uds", .values = "PATH"},  // required without vhost=on
+    {.name = "vhost", .values = "on|off"},
     {.name = "connections", .values = "N"},
     {.name = "packed", .values = "on|off"},
     kIoThreadProperty,
@@ -73,6 +75,7 @@ class VsockDevice final : public VirtioDevice, public Vsock {
   // Vsock.
   std::uint32_t cid() const override { return cid_; }
   const std::string& socket_path() const override { return path_; }
+  VsockServer server() const override { return VsockServer::kGyred; }
   VsockCounters counters() const override {
     constexpr auto kRelaxed = std::memory_order_relaxed;
     return {.connections = meter_.connections.load(kRelaxed),
@@ -117,15 +120,14 @@ class VsockDevice final : public VirtioDevice, public Vsock {
   std::unique_ptr<VsockSwitch> switch_;  // its loop's
 };
 
-Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
-  VsockSwitch::Config config;
-  config.cid = static_cast<std::uint32_t>(TRY(properties.Number("cid", 0, kLeastCid, kMostCid)));
-  config.path = std::string(properties.Get("uds").value_or(""));
+Result<std::unique_ptr<VirtioDevice>> OpenOnUnixSockets(const DeviceContext& context,
+                                                        const Properties& properties, std::uint32_t cid) {
+  if (!properties.Get("uds")) {
+    return Fail(Error::Usage("uds=PATH is missing"));
+  }
+  VsockSwitch::Config config{.cid = cid, .path = std::string(*properties.Get("uds"))};
   config.most = TRY(properties.Number("connections", kConnections, 1, kMostConnections));
   const bool packed = TRY(properties.OnOff("packed", false));
-  if (context.number != 0) {
-    return Fail(Error::Usage("a machine has one"));
-  }
   if (context.threads.size() > 1) {
     return Fail(Error::Usage("iothread: its queues are one thread's"));
   }
@@ -141,6 +143,15 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   auto messages = TRY(listen(config.path + kMessagesSuffix, SOCK_SEQPACKET));
   VsockSwitch::Listeners listeners{.streams = std::move(streams), .messages = std::move(messages)};
   return std::make_unique<VsockDevice>(context, std::move(config), std::move(listeners), packed);
+}
+
+Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
+  const auto cid = static_cast<std::uint32_t>(TRY(properties.Number("cid", 0, kLeastCid, kMostCid)));
+  if (context.number != 0) {
+    return Fail(Error::Usage("a machine has one"));
+  }
+  return TRY(properties.OnOff("vhost", false)) ? OpenVhostVsock(context, properties, cid)
+                                               : OpenOnUnixSockets(context, properties, cid);
 }
 
 }  // namespace

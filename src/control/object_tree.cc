@@ -53,9 +53,12 @@ void AddMemory(const machine::VirtioBus::Plugged& plugged, Object& device) {
 }
 
 // Who serves its queues: gyred, or the kernel's vhost.
-void AddNetwork(const machine::VirtioBus::Plugged& plugged, Object& device) {
+void AddServer(const machine::VirtioBus::Plugged& plugged, Object& device) {
   if (const auto* const nic = dynamic_cast<const virtio::Nic*>(&plugged.transport.device())) {
     device.properties.push_back(Text("served-by", nic->served_by_kernel() ? "kernel" : "gyred"));
+  }
+  if (const auto* const vsock = dynamic_cast<const virtio::Vsock*>(&plugged.transport.device())) {
+    device.properties.push_back(Text("served-by", std::string(ToText(vsock->server()))));
   }
 }
 
@@ -72,7 +75,7 @@ void AddDevices(const machine::VirtioBus& bus, Object& board) {
         device.properties.push_back(Text(property, value));
       }
     }
-    AddNetwork(plugged, device);
+    AddServer(plugged, device);
     AddMemory(plugged, device);
     Add(Container(board, config.module->option), std::move(device));
   }

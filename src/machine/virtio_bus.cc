@@ -228,8 +228,10 @@ std::string VirtioBus::Report() const {
       const auto counted = vsock->counters();
       text += format(
           "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",
-          vsock->socket_path(), counted.connections, counted.opened, counted.refused, counted.violations,
-          counted.bytes_to_guest, counted.bytes_from_guest);
+          vsock->socket_path().empty() ? format("AF_VSOCK, served by {}", ToText(vsock->server()))
+                                       : vsock->socket_path(),
+          counted.connections, counted.opened, counted.refused, counted.violations, counted.bytes_to_guest,
+          counted.bytes_from_guest);
     }
     for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
       transport.device().OnLoop(queue, [&] {

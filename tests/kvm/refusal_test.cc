@@ -84,6 +84,11 @@ TEST_F(Refusal, IoUringForbiddenBySeccomp_IsNamed) {
   ExpectOneLine(Denied("io_uring_setup", ENOSYS), "io_uring");
 }
 
+TEST_F(Refusal, OptionsOfADeviceThatDoNotGoTogether_AreSaid) {
+  ExpectOneLine(With({"--vsock", "cid=7,vhost=on,uds=/tmp/x"}),
+                "--vsock: vhost=on does not go with uds: the host's end is AF_VSOCK");
+}
+
 TEST_F(Refusal, UnwritableSerialTarget_IsNamed) {
   ExpectOneLine(With({"--serial", "file:/nonexistent/directory/log"}), "/nonexistent/directory/log");
   ExpectOneLine(With({"--serial", "unix:/nonexistent/directory/socket"}), "/nonexistent/directory/socket");

@@ -90,8 +90,8 @@ have_way_out() {
   busybox ip route add default via 10.88.0.1
 }
 
-# serves WHO: who serves the network device's queues, which is that one soon.
-server() { qmp '{"execute": "qom-get", "arguments": {"path": "/machine/net/net0", "property": "served-by"}}' | grep -o 'kernel\|gyred' | tail -n 1; }
+# serves WHO: who serves the queues of $device, a network or a vsock device, which is that one soon.
+server() { qmp "{\"execute\": \"qom-get\", \"arguments\": {\"path\": \"/machine/$device\", \"property\": \"served-by\"}}" | grep -o 'kernel\|gyred\|nobody' | tail -n 1; }
 is_served_by() { [ "$(server)" = "$1" ]; }
 answer_serves() {
   until_true is_served_by "$1"

@@ -20,6 +20,7 @@ TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh config
 PEER = "@peer@"  # in a kernel's command line: the address of a second VM, of run_case.sh's making, on a tap beside the first's
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
+CID = "@cid@"  # in an option: "cid=N" of run_case.sh's choice, by which it talks to the guest, with servers of its own
 # In a kernel's command line: what kill_case.sh puts there at each start.
 LAST = "@last@"
 WRITE = "@write@"
@@ -137,6 +138,8 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
+    cases.append(Case("6.1-vhost-vsock", "6.1", "bzImage", "auto", 1, 256, "vsock", "reboot=k gyre.vhost",
+                      ("--qmp", f"unix:{QMP}", "--vsock", f"{CID},vhost=on")))
     # Balloons that are told what to do, that follow the host, and that get what is free by reports.
     for series, more in (("6.1", f",auto=96M,auto-reserve=32M,auto-pressure={PRESSURE}"), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-balloon", series, "bzImage", "auto", 1, 160, "balloon",

@@ -19,13 +19,13 @@ mkfifo "$work/in"
 # a byte of that is changed.
 # A guest that asks for it is told a line by the pseudoterminal that the VMM's log names first; its answer is told.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
-# asks for it; $GYRE_VSOCK_PEER says where that program is.
+# asks for it; $GYRE_VSOCK_PEER says where that program is. One with @cid@ gets a CID, and the same by AF_VSOCK.
 # One with @pmem@ is an image of 16 MiB, whose sum is told at the end, and one with @pressure@ a file like
 # /proc/pressure/memory. With @qmp@, what the guest asks for is done by answers.sh.
 # One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
 # is killed and started again when the guest asks for that, and virtiofsd with a directory, whose files' sums are told at the end;
 # one with @sharedir@ gets the directory itself.
-image='' tap='' port='' damaged='' qmp='' uds='' pmem='' blocks='' shared='' directory='' peer=''
+image='' tap='' port='' damaged='' qmp='' vsock='' device=net/net0 pmem='' blocks='' shared='' directory='' peer=''
 count=$#
 while [ "$count" -gt 0 ]; do
   argument=$1
@@ -61,8 +61,12 @@ while [ "$count" -gt 0 ]; do
     argument=${argument%%@peer@*}$peer${argument#*@peer@} ;;
   esac
   case $argument in *@uds@*)
-    uds=$work/vsock
-    argument=${argument%%@uds@*}$uds${argument#*@uds@} ;;
+    vsock=$work/vsock
+    argument=${argument%%@uds@*}$vsock${argument#*@uds@} ;;
+  esac
+  case $argument in *@cid@*)
+    vsock=cid=$((1000 + $$)) device=vsock/vsock0
+    argument=${argument%%@cid@*}$vsock${argument#*@cid@} ;;
   esac
   case $argument in *@blockserver@*)
     blocks=$work/blocks
@@ -193,10 +197,10 @@ if [ -n "$damaged" ]; then
     printf 'gyre' | dd of="$entry" bs=1 seek=5000000 conv=notrunc 2>/dev/null
   done
 fi
-if [ -n "$uds" ]; then
-  "$GYRE_VSOCK_PEER" serve "$uds" 5000 &
+if [ -n "$vsock" ]; then
+  "$GYRE_VSOCK_PEER" serve "$vsock" 5000 &
   servers=$!
-  "$GYRE_VSOCK_PEER" serve-messages "$uds" 5001 &
+  "$GYRE_VSOCK_PEER" serve-messages "$vsock" 5001 &
   servers="$servers $!"
 fi
 block_server=''
@@ -258,9 +262,9 @@ until [ -e "$work/status" ]; do
     "$answer" "$@" >>"$work/answers" 2>>"$work/err"
     printf 'done\n' >&3
   fi
-  if [ -n "$uds" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
-    talked=$(timeout 150 "$GYRE_VSOCK_PEER" drive "$uds" 6000 300 24 2>&1)
-    messages=$(timeout 150 "$GYRE_VSOCK_PEER" drive-messages "$uds" 6001 20 2 2>&1)
+  if [ -n "$vsock" ] && [ -z "$talked" ] && grep -q '^gyre-guest: talk to it' "$work/out"; then
+    talked=$(timeout 150 "$GYRE_VSOCK_PEER" drive "$vsock" 6000 300 24 2>&1)
+    messages=$(timeout 150 "$GYRE_VSOCK_PEER" drive-messages "$vsock" 6001 20 2 2>&1)
     printf 'talked\n' >&3
   fi
   if [ -z "$answered" ] && grep -q '^gyre-guest: talk on the port' "$work/out"; then
@@ -299,8 +303,8 @@ for server in $servers $follower $block_server; do kill "$server" 2>/dev/null; d
 wait
 exec 3>&-
 [ -z "$answered" ] || { echo; echo "gyre-guest: answered $answered"; }
-[ -z "$uds" ] || { echo; echo "gyre-guest: peer host $talked"; echo "gyre-guest: messages host $messages"; }
-[ -z "$servers$directory" ] || [ -n "$uds" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$directory" ] && echo "$work/www/up" || echo "$work/upload")")"; }
+[ -z "$vsock" ] || { echo; echo "gyre-guest: peer host $talked"; echo "gyre-guest: messages host $messages"; }
+[ -z "$servers$directory" ] || [ -n "$vsock" ] || { echo; echo "gyre-guest: served $(md5sum <"$work/www/data")"; echo "gyre-guest: taken $(md5sum <"$([ -n "$directory" ] && echo "$work/www/up" || echo "$work/upload")")"; }
 if [ -n "$blocks" ]; then
   magic=$(head -c 3 "$work/qcow2") size=$(wc -c <"$work/qcow2")
   echo

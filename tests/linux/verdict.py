@@ -134,7 +134,7 @@ def _check_facts(case, record, facts):
     if case.then in ("balloon", "reporting", "mem", "pmem"):
         problems += MEMORY_CHECKS[case.then](facts)
     if case.then == "vsock":
-        problems += _check_vsock(facts)
+        problems += _check_vsock(case, facts)
     if case.then == "vhost-user":
         problems += _check_vhost_user(facts)
     if case.then == "user":
@@ -211,10 +211,14 @@ def _check_vhost(case, facts):
                           "serves": [who, who, "gyred", who], "paused": ["gyred"], "threads": [threads]}) + _check_files(facts)
 
 
-def _check_vsock(facts):
+def _check_vsock(case, facts):
     told = f"300 talked, {24 * MIB} bytes same"
     messages = "20 talked, all messages, same"
-    return _wrong(facts, {"peer": [f"guest {told}", f"host {told}"], "messages": [f"guest {messages}", f"host {messages}"]})
+    wanted = {"peer": [f"guest {told}", f"host {told}"], "messages": [f"guest {messages}", f"host {messages}"]}
+    if case.uses("vhost=on"):
+        wanted |= {"meanwhile": [f"1 talked, {16 * MIB} bytes same"], "serves": ["kernel", "kernel", "nobody", "kernel"],
+                   "paused": ["nobody"], "threads": ["1 busy"]}
+    return _wrong(facts, wanted)
 
 
 def _wrong(facts, wanted):

@@ -37,9 +37,12 @@ constexpr std::array kFilterMembers{Member{"name", &kString},
 constexpr Type kFilter = ObjectType("RxFilterInfo", kFilterMembers);
 constexpr Type kFilters = ArrayType("array of RxFilterInfo", kFilter);
 
+constexpr std::array<std::string_view, 3> kVsockServers{"gyred", "kernel", "nobody"};
+constexpr Type kVsockServer = EnumType("VsockServer", kVsockServers);
 constexpr std::array kVsockMembers{
     Member{"cid", &kUnsigned, "the guest's"},
-    Member{"path", &kString, "the socket that clients connect to"},
+    Member{"path", &kString, "the socket that clients connect to; none with vhost=on", kOptional},
+    Member{"served-by", &kVsockServer, "kernel: its vhost, which counts nothing of what follows"},
     Member{"connections", &kUnsigned, "at the moment"},
     Member{"opened", &kUnsigned, "by either side, and accepted by the other"},
     Member{"refused", &kUnsigned, "nobody listens, no answer in time, or too many"},
@@ -115,13 +118,16 @@ Outcome QueryVsock(Call& call) {
   if (const virtio::Vsock* const vsock = call.services.machine->vsock()) {
     const virtio::VsockCounters counted = vsock->counters();
     list.push_back({{"cid", vsock->cid()},
-                    {"path", vsock->socket_path()},
+                    {"served-by", ToText(vsock->server())},
                     {"connections", counted.connections},
                     {"opened", counted.opened},
                     {"refused", counted.refused},
                     {"violations", counted.violations},
                     {"bytes-to-guest", counted.bytes_to_guest},
                     {"bytes-from-guest", counted.bytes_from_guest}});
+    if (!vsock->socket_path().empty()) {
+      list.back()["path"] = vsock->socket_path();
+    }
   }
   return list;
 }

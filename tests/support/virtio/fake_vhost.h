@@ -1,5 +1,5 @@
-// The kernel's /dev/vhost-net as a device sees it: its calls are noted, rings are kept, and frames go when
-// the test says so.
+// The kernel's /dev/vhost-net and /dev/vhost-vsock as a device sees them: calls are noted, rings are kept,
+// and frames and packets go when the test says so.
 #pragma once
 
 #include <array>
@@ -29,6 +29,8 @@ struct FakeVhost {
   std::array<Ring, 2> rings;
   std::uint64_t can = UINT64_MAX;
   std::uint64_t features = 0;
+  std::uint64_t cid = 0;
+  bool cid_taken = false;
   std::vector<vhost_memory_region> memory;
   std::vector<std::string> calls;
   unsigned long refuses = 0;  // a request; EPERM
@@ -59,7 +61,9 @@ struct FakeVhost {
   }
 
   int Call(unsigned long request, void* argument) {
-    const bool stops = request == VHOST_NET_SET_BACKEND && static_cast<vhost_vring_file*>(argument)->fd < 0;
+    const bool stops =
+        (request == VHOST_NET_SET_BACKEND && static_cast<vhost_vring_file*>(argument)->fd < 0) ||
+        (request == VHOST_VSOCK_SET_RUNNING && *static_cast<int*>(argument) == 0);
     if (stops ? refuses_stop : request == refuses) {
       return -EPERM;
     }
@@ -107,6 +111,14 @@ struct FakeVhost {
       case VHOST_NET_SET_BACKEND:
         rings.at(file().index).backend = file().fd;
         return Note(file().fd < 0 ? "stop" : "start", file().index);
+      case VHOST_VSOCK_SET_GUEST_CID:
+        std::memcpy(&cid, argument, sizeof(cid));
+        return cid_taken ? -EADDRINUSE : Note("cid");
+      case VHOST_VSOCK_SET_RUNNING:
+        for (Ring& ring : rings) {
+          ring.backend = *static_cast<int*>(argument) != 0 ? 0 : -1;
+        }
+        return Note(serves() ? "running" : "standing");
       default:
         return -ENOTTY;
     }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace gyre::virtio {
 
@@ -15,11 +16,24 @@ struct VsockCounters {
   std::uint64_t bytes_from_guest = 0;
 };
 
+// Who serves connections at the moment.
+enum class VsockServer : std::uint8_t {
+  kGyred,
+  kKernel,  // its vhost-vsock, which counts nothing
+  kNobody,  // the same while it does not: the guest waits
+};
+
+// "gyred", "kernel", "nobody".
+constexpr std::string_view ToText(VsockServer server) {
+  return server == VsockServer::kGyred ? "gyred" : server == VsockServer::kKernel ? "kernel" : "nobody";
+}
+
 class Vsock {
  public:
   virtual std::uint32_t cid() const = 0;               // the guest's
-  virtual const std::string& socket_path() const = 0;  // where clients connect
+  virtual const std::string& socket_path() const = 0;  // where clients connect; empty: by AF_VSOCK
   virtual VsockCounters counters() const = 0;
+  virtual VsockServer server() const = 0;
 
  protected:
   ~Vsock() = default;

@@ -252,7 +252,8 @@ TEST_F(VsockHostile, MistakesInItsOptionsAreToldInOneLine) {
   const auto create = [&](const std::string& text) {
     return module.create(context(), Properties::Parse(text, module.properties).value()).error().message();
   };
-  EXPECT_EQ(Properties::Parse("cid=3", module.properties).error().message(), "uds=PATH is missing");
+  EXPECT_EQ(create("cid=3"), "uds=PATH is missing");
+  EXPECT_EQ(create("cid=3,vhost=off"), "uds=PATH is missing");
   EXPECT_EQ(create("cid=2,uds=/tmp/x"), "cid=2: must be a number from 3 to 4294967294");
   EXPECT_EQ(create("cid=3,uds=" + std::string(97, 'x')),
             "uds=" + std::string(97, 'x') + ": must be a path of 1 to 96 characters");
