@@ -127,19 +127,22 @@ Status VhostDevice::SetUp(const std::vector<Part>& parts) {
   generation_ = context().memory.generation();
   view_ = context().memory.view();
   memory_ = FindVhostMemory(*view_);
-  const VhostKernel* last = nullptr;
   for (const Part& part : parts) {
-    VhostKernel& kernel = *kernels_.at(part.kernel);
-    if (std::exchange(last, &kernel) != &kernel) {
-      TRY(kernel.SetFeatures(KernelFeatures()));
-      TRY(kernel.SetMemory(memory_));
-    }
-    Lent lent{.part = part, .from = {}, .ring = {}};
-    const VhostKernel::Ring ring = TRY(FindRing(part, lent.ring));
-    lent.from = queue(part.queue)->position();
-    TRY(kernel.SetRing(part.ring, ring));
-    lent_.push_back(std::move(lent));
+    TRY(SetUp(part));
   }
+  return {};
+}
+
+Status VhostDevice::SetUp(const Part& part) {
+  VhostKernel& kernel = *kernels_.at(part.kernel);
+  if (lent_.empty() || lent_.back().part.kernel != part.kernel) {
+    TRY(kernel.SetFeatures(KernelFeatures()));
+    TRY(kernel.SetMemory(memory_));
+  }
+  Lent lent{.part = part, .from = queue(part.queue)->position(), .ring = {}};
+  const VhostKernel::Ring ring = TRY(FindRing(part, lent.ring));
+  TRY(kernel.SetRing(part.ring, ring));
+  lent_.push_back(std::move(lent));
   return {};
 }
 

@@ -82,6 +82,7 @@ class VhostDevice : public VirtioDevice {
   bool Possible() const;
   void Start();
   Status SetUp(const std::vector<Part>& parts);
+  Status SetUp(const Part& part);
   Result<VhostKernel::Ring> FindRing(const Part& part, memory::DmaMapping& keep) const;
   void GiveUp(const Error& why);
   void GiveUp(const Error& why, log::Level level);

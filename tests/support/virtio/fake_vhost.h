@@ -51,7 +51,7 @@ struct FakeVhost {
     unsigned count = 0;
     for (; ring.base != available[1]; ++ring.base, ++count) {
       const std::array<std::uint32_t, 2> element = {available[2 + ring.base % ring.size], size};
-      std::memcpy(used + 2 + 4 * (used[1] % ring.size), element.data(), sizeof(element));
+      std::memcpy(used + 2 + std::size_t{4} * (used[1] % ring.size), element.data(), sizeof(element));
       ++used[1];
     }
     if (count != 0) {
