@@ -47,11 +47,17 @@ std::uint32_t DirectAlignment(int fd) {
   return kUnknownAlignment;
 }
 
+// When an image was last read interests nobody, and costs each read a look at the time. Only its owner may
+// say so.
+bool SetWithoutAccessTime(int fd, int flags) {
+  return ::fcntl(fd, F_SETFL, flags | O_NOATIME) == 0 || ::fcntl(fd, F_SETFL, flags) == 0;
+}
+
 // open(2) waits for a FIFO's other end unless told not to, but io_uring wants a file that waits.
 Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
   UniqueFd fd = TRY(OpenFile(path, flags | O_NONBLOCK));
   const int now = ::fcntl(fd.get(), F_GETFL);
-  if (now < 0 || ::fcntl(fd.get(), F_SETFL, now & ~O_NONBLOCK) != 0) {
+  if (now < 0 || !SetWithoutAccessTime(fd.get(), now & ~O_NONBLOCK)) {
     return Fail(Error::Sys(format("{}: fcntl", path), errno));
   }
   return fd;
@@ -108,7 +114,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   image.lock = TRY(OpenFile(same, flags));
   TRY(Lock(options, image.lock.get()));
   if (options.cache == CacheMode::kNone) {
-    auto direct = OpenFile(same, flags | O_DIRECT);
+    auto direct = OpenWaiting(same, flags | O_DIRECT);
     if (!direct) {
       return Fail(Error::Usage(format("{}: cache=none: the file system takes no O_DIRECT", options.path)));
     }

@@ -345,6 +345,30 @@ TEST_F(Block, ADeviceThatGoesWithRequestsInFlightLetsThemEnd) {
 
 // --- Options ---
 
+TEST_F(Block, AReadLeavesTheImagesAccessTimeAlone) {
+  const auto accessed = [this] {
+    struct stat status{};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0);
+    return status.st_atim.tv_sec;
+  };
+  constexpr timespec kLongAgo{.tv_sec = 1'000'000'000, .tv_nsec = 0};
+  const std::array times{kLongAgo, kLongAgo};
+  ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), times.data(), 0), 0);
+  (void)Content(0, 1);
+  if (accessed() == kLongAgo.tv_sec) {
+    GTEST_SKIP() << "the file system has no access times";
+  }
+  for (const char* const options : {"", ",cache=none"}) {
+    if (*options != '\0' && !DirectWorks()) {
+      continue;
+    }
+    ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), times.data(), 0), 0);
+    Make(options);
+    EXPECT_EQ(Request(kRead, 0, std::array{test::Buffer{kData, 512, true}}), kOk) << options;
+    EXPECT_EQ(accessed(), kLongAgo.tv_sec) << options;
+  }
+}
+
 TEST_F(Block, AnImageIsLockedAsLongAsItIsUsed) {
   auto first = Open("");
   ASSERT_TRUE(first);
