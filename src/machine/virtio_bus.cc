@@ -25,6 +25,72 @@ Status CheckMemoryId(const std::vector<virtio::MemoryDevice*>& others, const vir
   return {};
 }
 
+std::string BrokenRules(const virtio::VirtioDevice& device) {
+  std::string text;
+  for (std::size_t rule = 0; rule < virtio::kViolations; ++rule) {
+    const auto violation = static_cast<virtio::Violation>(rule);
+    if (const std::uint64_t count = device.violations(violation)) {
+      text += format("  {}: broken {} times\n", Name(violation), count);
+    }
+  }
+  return text;
+}
+
+std::string Line(const virtio::Nic& nic) {
+  const auto carried = nic.counters();
+  return format("  {}{}: {} packets received, {} dropped; {} sent, {} dropped\n", nic.back_end(),
+                nic.served_by_kernel() ? ", served by the kernel" : "", carried.received.packets,
+                carried.received.dropped, carried.sent.packets, carried.sent.dropped);
+}
+std::string Line(const virtio::VhostUserClient& client) {
+  const auto info = client.info();
+  return format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n", info.id,
+                info.path, info.connected ? "there" : "not there", info.connections, info.in_flight,
+                info.resubmitted);
+}
+std::string Line(const virtio::Balloon& balloon) {
+  return format("  {} bytes given, as the guest says; {} returned to the host\n", balloon.size(),
+                balloon.returned());
+}
+std::string Line(const virtio::MemoryDevice& memory) {
+  const auto info = memory.info();
+  return format("  {}: {} bytes at {:#x}\n", info.id, info.size, info.address);
+}
+std::string Line(const virtio::Vsock& vsock) {
+  const auto counted = vsock.counters();
+  return format(
+      "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",
+      vsock.socket_path().empty() ? format("AF_VSOCK, served by {}", ToText(vsock.server()))
+                                  : vsock.socket_path(),
+      counted.connections, counted.opened, counted.refused, counted.violations, counted.bytes_to_guest,
+      counted.bytes_from_guest);
+}
+
+// A line for each kind in the list that the device is of.
+template <typename... Kinds>
+std::string LinesOf(const virtio::VirtioDevice& device) {
+  const auto line = [](const auto* kind) { return kind != nullptr ? Line(*kind) : std::string(); };
+  return (line(dynamic_cast<const Kinds*>(&device)) + ...);
+}
+std::string OfItsKind(const virtio::VirtioDevice& device) {
+  return LinesOf<virtio::Nic, virtio::VhostUserClient, virtio::Balloon, virtio::MemoryDevice, virtio::Vsock>(
+      device);
+}
+
+std::string Rings(virtio::VirtioDevice& device) {
+  std::string text;
+  for (unsigned queue = 0; queue < device.traits().queues; ++queue) {
+    device.OnLoop(queue, [&] {
+      if (const virtio::Queue* const ring = device.queue(queue)) {
+        text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
+                       ring->counters().chains, ring->counters().batches, ring->in_flight(),
+                       ring->counters().abandoned);
+      }
+    });
+  }
+  return text;
+}
+
 }  // namespace
 
 unsigned VirtioSlots(bool acpi) {
@@ -151,6 +217,7 @@ std::vector<VirtioSlot> VirtioBus::slots() const {
 
 std::vector<VirtioBus::Plugged> VirtioBus::plugged() const {
   std::vector<Plugged> all;
+  all.reserve(slots_.size());
   for (unsigned i = 0; i < slots_.size(); ++i) {
     all.push_back({.id = slots_[i].id,
                    .config = slots_[i].config,
@@ -191,57 +258,13 @@ std::string VirtioBus::Report() const {
   std::string text;
   for (unsigned i = 0; i < slots_.size(); ++i) {
     virtio::MmioTransport& transport = *slots_[i].transport;
-    const virtio::VirtioDevice* const device = &transport.device();
     const auto counters = transport.counters();
     text += format(
         "virtio {} ({}): {} interrupts for queues, {} for configuration; {} kicks by exit; {} writes "
         "refused; needed reset {} times\n",
         i, transport.name(), counters.queue_interrupts, counters.config_interrupts, counters.notify_exits,
         counters.refused_writes, counters.needs_reset);
-    for (std::size_t rule = 0; rule < virtio::kViolations; ++rule) {
-      const auto violation = static_cast<virtio::Violation>(rule);
-      if (const std::uint64_t count = transport.device().violations(violation)) {
-        text += format("  {}: broken {} times\n", Name(violation), count);
-      }
-    }
-    if (const auto* const nic = dynamic_cast<const virtio::Nic*>(device)) {
-      const auto carried = nic->counters();
-      text += format("  {}{}: {} packets received, {} dropped; {} sent, {} dropped\n", nic->back_end(),
-                     nic->served_by_kernel() ? ", served by the kernel" : "", carried.received.packets,
-                     carried.received.dropped, carried.sent.packets, carried.sent.dropped);
-    }
-    if (const auto* const client = dynamic_cast<const virtio::VhostUserClient*>(device)) {
-      const auto info = client->info();
-      text += format("  {}, {}: {}, found {} times; {} requests in flight, {} given to the next one\n",
-                     info.id, info.path, info.connected ? "there" : "not there", info.connections,
-                     info.in_flight, info.resubmitted);
-    }
-    if (const auto* const balloon = dynamic_cast<const virtio::Balloon*>(device)) {
-      text += format("  {} bytes given, as the guest says; {} returned to the host\n", balloon->size(),
-                     balloon->returned());
-    }
-    if (const auto* const memory = dynamic_cast<const virtio::MemoryDevice*>(device)) {
-      const auto info = memory->info();
-      text += format("  {}: {} bytes at {:#x}\n", info.id, info.size, info.address);
-    }
-    if (const auto* const vsock = dynamic_cast<const virtio::Vsock*>(device)) {
-      const auto counted = vsock->counters();
-      text += format(
-          "  {}: {} connections; {} opened, {} refused, {} violations; {} bytes to the guest, {} from it\n",
-          vsock->socket_path().empty() ? format("AF_VSOCK, served by {}", ToText(vsock->server()))
-                                       : vsock->socket_path(),
-          counted.connections, counted.opened, counted.refused, counted.violations, counted.bytes_to_guest,
-          counted.bytes_from_guest);
-    }
-    for (unsigned queue = 0; queue < transport.device().traits().queues; ++queue) {
-      transport.device().OnLoop(queue, [&] {
-        if (const virtio::Queue* const ring = transport.device().queue(queue)) {
-          text += format("  queue {}: {} chains in {} batches, {} in flight, {} abandoned\n", queue,
-                         ring->counters().chains, ring->counters().batches, ring->in_flight(),
-                         ring->counters().abandoned);
-        }
-      });
-    }
+    text += BrokenRules(transport.device()) + OfItsKind(transport.device()) + Rings(transport.device());
   }
   return text;
 }

@@ -179,6 +179,7 @@ std::string ReadSome(int fd, std::size_t most) {
 // How many said what they were told, and ended once they were to.
 unsigned TalkOnMany(const std::string& side, unsigned port, unsigned count, int type) {
   std::vector<int> all;
+  all.reserve(count);
   for (unsigned i = 0; i < count; ++i) {
     all.push_back(Connect(side, port, type));
   }
@@ -220,15 +221,48 @@ struct Sum {
   }
 };
 
+// So many bytes that only who makes them again can know.
+class Outgoing {
+ public:
+  explicit Outgoing(std::uint64_t size) : left_(size) {}
+  bool done() const { return left_ == 0; }
+  const Sum& sum() const { return sum_; }
+  // As many as the other end takes now.
+  void Send(int fd) {
+    if (start_ == kPiece) {
+      MakePiece();
+    }
+    const ssize_t count = ::send(fd, piece_.data() + start_, kPiece - start_, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const auto sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+    start_ += sent;
+    left_ -= sent;
+    if (left_ == 0) {
+      ::shutdown(fd, SHUT_WR);
+    }
+  }
+
+ private:
+  void MakePiece() {
+    for (char& byte : piece_) {
+      byte = static_cast<char>(numbers_.Next());
+    }
+    sum_.Add(piece_.data(), kPiece);
+    start_ = 0;
+  }
+
+  std::uint64_t left_;
+  Numbers numbers_;
+  Sum sum_;
+  std::vector<char> piece_ = std::vector<char>(kPiece);
+  std::size_t start_ = kPiece;  // of what has not gone
+};
+
 void SendMuch(int fd, std::uint64_t size) {
-  Sum sent;
+  Outgoing out(size);
   Sum got;
-  std::uint64_t to_send = size;
   std::uint64_t received = 0;
-  Numbers numbers;
-  std::vector<char> piece(kPiece);
-  for (std::size_t start = kPiece;;) {
-    pollfd wait{.fd = fd, .events = static_cast<short>(POLLIN | (to_send != 0 ? POLLOUT : 0)), .revents = 0};
+  for (;;) {
+    pollfd wait{.fd = fd, .events = static_cast<short>(POLLIN | (out.done() ? 0 : POLLOUT)), .revents = 0};
     if (::poll(&wait, 1, kPatienceMs) != 1) {
       Die("it stands");
     }
@@ -240,24 +274,12 @@ void SendMuch(int fd, std::uint64_t size) {
       got.Add(part.data(), part.size());
       received += part.size();
     }
-    if ((wait.revents & POLLOUT) != 0 && to_send != 0) {
-      if (start == kPiece) {
-        for (char& byte : piece) {
-          byte = static_cast<char>(numbers.Next());
-        }
-        sent.Add(piece.data(), kPiece);
-        start = 0;
-      }
-      const ssize_t count = ::send(fd, piece.data() + start, kPiece - start, MSG_DONTWAIT | MSG_NOSIGNAL);
-      start += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
-      to_send -= static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
-      if (to_send == 0) {
-        ::shutdown(fd, SHUT_WR);
-      }
+    if ((wait.revents & POLLOUT) != 0 && !out.done()) {
+      out.Send(fd);
     }
   }
   std::printf("%llu bytes %s\n", static_cast<unsigned long long>(received),
-              sent.value == got.value ? "same" : "differ");
+              out.sum().value == got.value ? "same" : "differ");
 }
 
 std::string Message(Numbers& numbers) {

@@ -67,15 +67,19 @@ TEST_F(AsyncOpTest, Vectors_AreCopiedWhenTheOperationStarts) {
 
 // Whether the file system has yet to find a place for what was written; nothing where it does not tell.
 std::optional<bool> WaitsForItsPlace(int file) {
-  std::array<fiemap, 3> room{};  // the extent stands behind the first
-  fiemap& map = room.front();
+  fiemap map;
+  std::memset(&map, 0, sizeof(map));  // its last member has no size, which braces do not like
+  fiemap_extent extent{};
+  alignas(fiemap) std::array<std::byte, sizeof(map) + sizeof(extent)> room{};  // one behind the other
   map.fm_length = FIEMAP_MAX_OFFSET;
   map.fm_extent_count = 1;
-  if (::ioctl(file, FS_IOC_FIEMAP, &map) != 0 || map.fm_mapped_extents != 1) {
+  std::memcpy(room.data(), &map, sizeof(map));
+  const int failed = ::ioctl(file, FS_IOC_FIEMAP, room.data());
+  std::memcpy(&map, room.data(), sizeof(map));
+  if (failed != 0 || map.fm_mapped_extents != 1) {
     return std::nullopt;
   }
-  fiemap_extent extent{};
-  std::memcpy(&extent, &room.at(1), sizeof(extent));
+  std::memcpy(&extent, room.data() + sizeof(map), sizeof(extent));
   return (extent.fe_flags & FIEMAP_EXTENT_DELALLOC) != 0;
 }
 
