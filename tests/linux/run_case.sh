@@ -108,6 +108,23 @@ tell_hang() {
   return 0
 }
 
+# tell_stall PID: what a VMM counts whose network carries nothing, and what passt waits for.
+tell_stall() {
+  kill -USR2 "$1"
+  sleep 1
+  for process in /proc/[0-9]*; do
+    case $(cat "$process/comm" 2>/dev/null) in
+    passt* | gyred*)
+      for task in "$process"/task/*; do
+        echo "stall: $(cat "$task/comm") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
+      done
+      ;;
+    esac
+  done
+  grep passt /proc/net/unix | sed 's/^/stall: /'
+  return 0
+}
+
 # serve: what the guest finds behind its network.
 serve() {
   busybox ip addr add 10.77.0.1/24 dev "$tap"
@@ -239,7 +256,7 @@ until [ -e "$work/status" ]; do
     typed=1
   fi
   if [ -n "$port" ] && [ -z "$fetched" ] && grep -q '^gyre-guest: fetch it' "$work/out"; then
-    timeout 150 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up"
+    timeout 150 busybox wget -q -O "$work/upload" "http://127.0.0.1:$port/up" || tell_stall "$(cat "$work/pid")" >>"$work/err" 2>&1
     printf 'fetched\n' >&3
     fetched=1
   fi
