@@ -184,10 +184,13 @@ class Net final : public VhostDevice, public Nic {
     return chain.Read(0, std::as_writable_bytes(std::span(&header, 1))) == sizeof(header) &&
            header.type == static_cast<std::uint8_t>(NetControl::kMq);
   }
-  // A tap's queues come and go while they are ours. The control queue's loop may not wait for that.
+  // A tap's queues come and go while they are ours. The control queue's loop may not wait for that. By now
+  // the driver may have reset the device, which has no control queue then.
   void ChangePairs() {
     Reclaim();
-    ServeAgain(ControlIndex());
+    if (ControlIndex() < traits().queues) {
+      ServeAgain(ControlIndex());
+    }
     UpdateKernel();
   }
   void CheckBackend() {

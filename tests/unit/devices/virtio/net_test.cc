@@ -259,6 +259,26 @@ TEST_P(Net, S_5_1_6_5_3_OnlyVlansThatWereAskedForGetThrough) {
   EXPECT_TRUE(Passes(kMac)) << "untagged";
 }
 
+// By the time that the main loop has it, the device has no control queue.
+TEST_P(Net, AResetRightBehindAChangeOfPairsIsHarmless) {
+  StartThreads(1);
+  Make(Options(), 3);
+  Bring(With(kNetCtrlQueue | kNetMultiQueue));
+  std::ranges::copy(std::array{std::byte{4}, std::byte{0}, std::byte{2}, std::byte{0}},
+                    memory.host() + kControl);
+  rings[6]->Offer(std::array{test::Buffer{kControl, 4}, test::Buffer{kAnswer, 1, true}});
+  mmio.Kick(6);
+  bool used = false;
+  for (int i = 0; i < 5000 && !used; ++i) {
+    ::usleep(1000);  // the thread serves it, and the main loop stands
+    used = rings[6]->TakeUsed().has_value();
+  }
+  EXPECT_TRUE(used);
+  mmio.Write(test::MmioDriver::kStatus, 0);
+  RunPending();
+  EXPECT_EQ(mmio.Read(test::MmioDriver::kStatus), 0U);
+}
+
 TEST_P(Net, S_5_1_6_5_5_PairsAreUsedOnceTheDriverSaysSo) {
   Make(Options(), 3);
   Bring(With(kNetCtrlQueue | kNetMultiQueue));
