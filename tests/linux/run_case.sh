@@ -89,8 +89,9 @@ while [ "$count" -gt 0 ]; do
   count=$((count - 1))
 done
 
-# tell_hang PID: what a VMM that does not end is doing, for who reads the case's output.
+# tell_hang PID: what a VMM that does not end is doing, for who reads the case's output. Its log has what it counts.
 tell_hang() {
+  kill -USR2 "$1"
   for task in /proc/"$1"/task/*; do
     echo "hang: $(cat "$task/comm") $(cut -d' ' -f3,14,15 "$task/stat") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
   done
