@@ -91,7 +91,8 @@ class EchoNetwork final : public NetBackend {
     return std::make_unique<Source>(*this);
   }
   std::unique_ptr<NetSink> NewSink(unsigned /*pair*/, loop::EventLoop& /*loop*/,
-                                   std::function<void()> /*room*/) override {
+                                   std::function<void()> room) override {
+    room_ = std::move(room);
     return std::make_unique<Sink>(*this);
   }
 
@@ -105,6 +106,9 @@ class EchoNetwork final : public NetBackend {
       }
       const auto packet = std::move(network.packets_.front());
       network.packets_.pop_front();
+      if (std::exchange(network.full_, false) && network.room_) {
+        network.room_();
+      }
       std::size_t done = 0;
       for (const iovec& piece : into) {
         const std::size_t part = std::min(piece.iov_len, packet.size() - done);
@@ -119,7 +123,11 @@ class EchoNetwork final : public NetBackend {
   };
   struct Sink final : NetSink {
     explicit Sink(EchoNetwork& owner) : network(owner) {}
-    bool HasRoom() override { return network.packets_.size() < 8; }
+    ~Sink() override { network.room_ = nullptr; }
+    bool HasRoom() override {
+      network.full_ = network.packets_.size() == 8;
+      return !network.full_;
+    }
     void Send(Chain chain) override {
       std::vector<std::byte> packet(chain.readable_size());
       CHECK(packet.size() <= kMaxPacket);
@@ -134,7 +142,9 @@ class EchoNetwork final : public NetBackend {
   };
   std::deque<std::vector<std::byte>> packets_;
   std::function<void()> readable_;
+  std::function<void()> room_;
   bool awaited_ = false;
+  bool full_ = false;
 };
 
 enum class Kind : std::uint8_t { kEntropy, kDisk, kConsole, kNet, kVsock, kBalloon, kMem, kPmem };
