@@ -108,6 +108,7 @@ class Net final : public VhostDevice, public Nic {
   void OnDeactivate() override {
     state_.Reset(0);
     pairs_change_ = false;
+    change_pairs_.Cancel();  // its control queue is no more
   }
   // The pairs that are in use: a tap's other queues are not attached.
   std::vector<Part> KernelParts() const override {
@@ -184,13 +185,10 @@ class Net final : public VhostDevice, public Nic {
     return chain.Read(0, std::as_writable_bytes(std::span(&header, 1))) == sizeof(header) &&
            header.type == static_cast<std::uint8_t>(NetControl::kMq);
   }
-  // A tap's queues come and go while they are ours. The control queue's loop may not wait for that. By now
-  // the driver may have reset the device, which has no control queue then.
+  // A tap's queues come and go while they are ours. The control queue's loop may not wait for that.
   void ChangePairs() {
     Reclaim();
-    if (ControlIndex() < traits().queues) {
-      ServeAgain(ControlIndex());
-    }
+    ServeAgain(ControlIndex());
     UpdateKernel();
   }
   void CheckBackend() {

@@ -9,11 +9,10 @@
 #include <utility>
 
 #include "devices/virtio/modules.h"
-#include "devices/virtio/vsock_events.h"
+#include "devices/virtio/vsock_base.h"
 #include "devices/virtio/vsock_switch.h"
 #include "devices/virtio/vsock_vhost.h"
 #include "gyre/base/format.h"
-#include "gyre/devices/virtio/vsock.h"
 
 namespace gyre::virtio {
 namespace {
@@ -35,18 +34,14 @@ constexpr std::array<PropertySpec, 6> kProperties = {{
 }};
 
 // Its three queues belong to one loop, for they share all connections.
-class VsockDevice final : public VirtioDevice, public Vsock {
+class VsockDevice final : public VsockBase<VirtioDevice> {
  public:
   VsockDevice(const DeviceContext& context, VsockSwitch::Config config, VsockSwitch::Listeners listeners,
               bool packed)
-      : VirtioDevice(context, {.name = "vsock",
-                               .id = kVsockDeviceId,
-                               .features = kVsockFeatureStream | kVsockFeatureSequenced | kFeatureInOrder |
-                                           (packed ? kFeaturePacked : 0),
-                               .queues = kVsockQueues,
-                               .config_size = sizeof(Le64)}),
-        cid_(config.cid),
-        path_(config.path) {
+      : VsockBase(
+            context,
+            kVsockFeatureStream | kVsockFeatureSequenced | kFeatureInOrder | (packed ? kFeaturePacked : 0),
+            config.cid, config.path) {
     OnLoop(kVsockReceiveQueue, [&] {
       switch_ = std::make_unique<VsockSwitch>(
           loop(kVsockReceiveQueue), std::move(config), std::move(listeners), meter_,
@@ -60,21 +55,7 @@ class VsockDevice final : public VirtioDevice, public Vsock {
     OnLoop(kVsockReceiveQueue, [this] { switch_.reset(); });
   }
 
-  void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
-    const Le64 cid = cid_;
-    CopyConfig(cid, offset, out);
-  }
-  // Connections are not saved: their other ends are not.
-  bool LoadState(std::span<const std::byte> bytes) override {
-    if (active()) {
-      OnLoop(kVsockEventQueue, [this] { events_.TellOfReset(); });
-    }
-    return bytes.empty();
-  }
-
   // Vsock.
-  std::uint32_t cid() const override { return cid_; }
-  const std::string& socket_path() const override { return path_; }
   VsockServer server() const override { return VsockServer::kGyred; }
   VsockCounters counters() const override {
     constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -89,7 +70,7 @@ class VsockDevice final : public VirtioDevice, public Vsock {
  protected:
   Served Serve(unsigned index, Queue& queue) override {
     if (index == kVsockEventQueue) {
-      return events_.Serve(queue) ? Served::kAll : Served::kLater;
+      return ServeEvents(queue);
     }
     const VsockTurn turn = index == kVsockReceiveQueue ? switch_->Give(queue) : switch_->Take(queue);
     if (turn == VsockTurn::kMore) {
@@ -105,18 +86,14 @@ class VsockDevice final : public VirtioDevice, public Vsock {
     OnLoop(kVsockReceiveQueue, [this] { switch_->SetSequenced(false); });
   }
   void OnRemoveQueue(unsigned index) override {
-    if (index == kVsockEventQueue) {
-      events_.Forget();
-    } else {
+    VsockBase::OnRemoveQueue(index);
+    if (index != kVsockEventQueue) {
       switch_->DropAll();
     }
   }
 
  private:
-  const std::uint32_t cid_;
-  const std::string path_;
   VsockMeter meter_;
-  VsockEvents events_;
   std::unique_ptr<VsockSwitch> switch_;  // its loop's
 };
 

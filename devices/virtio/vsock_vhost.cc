@@ -5,10 +5,8 @@
 #include <vector>
 
 #include "devices/virtio/vhost_device.h"
-#include "devices/virtio/vsock_events.h"
-#include "devices/virtio/vsock_packet.h"
+#include "devices/virtio/vsock_base.h"
 #include "gyre/base/format.h"
-#include "gyre/devices/virtio/vsock.h"
 
 namespace gyre::virtio {
 namespace {
@@ -17,33 +15,13 @@ constexpr const char* kPath = "/dev/vhost-vsock";
 
 // Its events and its configuration are ours, connections the kernel's alone: while that does not serve, the
 // driver waits. Not in order: the kernel does not offer that, and leaves out a chain that it cannot use.
-class VhostVsock final : public VhostDevice, public Vsock {
+class VhostVsock final : public VsockBase<VhostDevice> {
  public:
   VhostVsock(const DeviceContext& context, std::uint32_t cid, bool sequenced, VhostKernels kernels)
-      : VhostDevice(context,
-                    {.name = "vsock",
-                     .id = kVsockDeviceId,
-                     .features = kVsockFeatureStream | (sequenced ? kVsockFeatureSequenced : 0),
-                     .queues = kVsockQueues,
-                     .config_size = sizeof(Le64)},
-                    std::move(kernels)),
-        cid_(cid) {}
-
-  void ReadConfig(std::uint64_t offset, std::span<std::byte> out) override {
-    const Le64 cid = cid_;
-    CopyConfig(cid, offset, out);
-  }
-  // Connections are not saved: they are of the kernel that had them.
-  bool LoadState(std::span<const std::byte> bytes) override {
-    if (active()) {
-      OnLoop(kVsockEventQueue, [this] { events_.TellOfReset(); });
-    }
-    return bytes.empty();
-  }
+      : VsockBase(context, kVsockFeatureStream | (sequenced ? kVsockFeatureSequenced : 0), cid, "",
+                  std::move(kernels)) {}
 
   // Vsock.
-  std::uint32_t cid() const override { return cid_; }
-  const std::string& socket_path() const override { return path_; }
   VsockCounters counters() const override { return {}; }
   VsockServer server() const override {
     return kernel_serves() ? VsockServer::kKernel : VsockServer::kNobody;
@@ -51,12 +29,7 @@ class VhostVsock final : public VhostDevice, public Vsock {
 
  protected:
   Served Serve(unsigned index, Queue& queue) override {
-    return index == kVsockEventQueue && events_.Serve(queue) ? Served::kAll : Served::kLater;
-  }
-  void OnRemoveQueue(unsigned index) override {
-    if (index == kVsockEventQueue) {
-      events_.Forget();
-    }
+    return index == kVsockEventQueue ? ServeEvents(queue) : Served::kLater;
   }
   void OnActivate(std::uint64_t driver_features) override {
     features_ = driver_features;
@@ -77,10 +50,7 @@ class VhostVsock final : public VhostDevice, public Vsock {
   bool ServesWithoutKernel() const override { return false; }
 
  private:
-  const std::uint32_t cid_;
-  const std::string path_;  // none
   std::uint64_t features_ = 0;
-  VsockEvents events_;
 };
 
 // What is for connections of ours.

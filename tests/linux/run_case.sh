@@ -89,12 +89,17 @@ while [ "$count" -gt 0 ]; do
   count=$((count - 1))
 done
 
+# tell_tasks WORD PID: where each of a process's threads is, behind that word.
+tell_tasks() {
+  for task in /proc/"$2"/task/*; do
+    echo "$1: $(cat "$task/comm") $(cut -d' ' -f3,14,15 "$task/stat") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
+  done
+}
+
 # tell_hang PID: what a VMM that does not end is doing, for who reads the case's output. Its log has what it counts.
 tell_hang() {
   kill -USR2 "$1"
-  for task in /proc/"$1"/task/*; do
-    echo "hang: $(cat "$task/comm") $(cut -d' ' -f3,14,15 "$task/stat") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
-  done
+  tell_tasks hang "$1"
   dmesg | grep -i tsc | sed 's/^/hang: /'
   tracing=/sys/kernel/tracing
   mount -t tracefs tracefs $tracing 2>/dev/null
@@ -115,11 +120,7 @@ tell_stall() {
   sleep 1
   for process in /proc/[0-9]*; do
     case $(cat "$process/comm" 2>/dev/null) in
-    passt* | gyred*)
-      for task in "$process"/task/*; do
-        echo "stall: $(cat "$task/comm") in $(cat "$task/wchan") syscall $(cut -d' ' -f1-3 "$task/syscall")"
-      done
-      ;;
+    passt* | gyred*) tell_tasks stall "${process#/proc/}" ;;
     esac
   done
   grep passt /proc/net/unix | sed 's/^/stall: /'

@@ -37,7 +37,8 @@ constexpr std::array kFilterMembers{Member{"name", &kString},
 constexpr Type kFilter = ObjectType("RxFilterInfo", kFilterMembers);
 constexpr Type kFilters = ArrayType("array of RxFilterInfo", kFilter);
 
-constexpr std::array<std::string_view, 3> kVsockServers{"gyred", "kernel", "nobody"};
+constexpr std::array kVsockServers{ToText(virtio::VsockServer::kGyred), ToText(virtio::VsockServer::kKernel),
+                                   ToText(virtio::VsockServer::kNobody)};
 constexpr Type kVsockServer = EnumType("VsockServer", kVsockServers);
 constexpr std::array kVsockMembers{
     Member{"cid", &kUnsigned, "the guest's"},

@@ -133,6 +133,13 @@ struct FakeVhost {
   int Note(const std::string& what, unsigned ring) { return Note(what + " " + std::to_string(ring)); }
 };
 
+// What a device asks of the kernel before that serves, and `start`, by which it does.
+inline std::vector<unsigned long> RequestsOfAStart(unsigned long start) {
+  return {VHOST_SET_FEATURES,   VHOST_SET_MEM_TABLE,  VHOST_SET_VRING_NUM,
+          VHOST_SET_VRING_BASE, VHOST_SET_VRING_ADDR, VHOST_SET_VRING_ERR,
+          VHOST_SET_VRING_CALL, VHOST_SET_VRING_KICK, start};
+}
+
 class FakeVhostCalls final : public VhostCalls {
  public:
   explicit FakeVhostCalls(FakeVhost& kernel) : kernel_(kernel) {}

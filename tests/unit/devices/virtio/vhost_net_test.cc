@@ -278,10 +278,7 @@ TEST_F(VhostNet, ATroubleThatIsOverIsForgotten) {
 }
 
 TEST_F(VhostNet, WhateverTheKernelRefusesWeServe) {
-  for (const unsigned long request :
-       std::vector<unsigned long>{VHOST_SET_FEATURES, VHOST_SET_MEM_TABLE, VHOST_SET_VRING_NUM,
-                                  VHOST_SET_VRING_BASE, VHOST_SET_VRING_ADDR, VHOST_SET_VRING_ERR,
-                                  VHOST_SET_VRING_CALL, VHOST_SET_VRING_KICK, VHOST_NET_SET_BACKEND}) {
+  for (const unsigned long request : test::RequestsOfAStart(VHOST_NET_SET_BACKEND)) {
     SCOPED_TRACE(request);
     Make();
     kernels[0].refuses = request;

@@ -253,10 +253,7 @@ TEST_F(VhostVsock, MemoryThatComesIsTold) {
 }
 
 TEST_F(VhostVsock, WhateverTheKernelRefusesNeedsAReset) {
-  for (const unsigned long request :
-       std::vector<unsigned long>{VHOST_SET_FEATURES, VHOST_SET_MEM_TABLE, VHOST_SET_VRING_NUM,
-                                  VHOST_SET_VRING_BASE, VHOST_SET_VRING_ADDR, VHOST_SET_VRING_ERR,
-                                  VHOST_SET_VRING_CALL, VHOST_SET_VRING_KICK, VHOST_VSOCK_SET_RUNNING}) {
+  for (const unsigned long request : test::RequestsOfAStart(VHOST_VSOCK_SET_RUNNING)) {
     SCOPED_TRACE(request);
     Make();
     kernel.refuses = request;
