@@ -1,5 +1,7 @@
 #include "kvm/dirty_ring.h"
 
+#include <utility>
+
 #include "gyre/base/check.h"
 #include "gyre/base/format.h"
 
@@ -11,7 +13,8 @@ namespace {
 constexpr std::size_t kBatch = 65'536;
 // How often in a row KVM may take nothing back.
 constexpr int kMostIdleResets = 1000;
-// How often in a row a vCPU may leave guest code because of a ring that is empty.
+// How often in a row a vCPU may leave guest code because of a ring that was empty all the
+// while.
 constexpr unsigned kMostIdleExits = 2;
 
 }  // namespace
@@ -44,10 +47,12 @@ Status DirtyRings::ServeFull(VcpuIndex vcpu) {
   const MutexLock lock(mutex_);
   const auto ring = rings_.find(vcpu);
   CHECK(ring != rings_.end());
-  const std::uint32_t taken = TRY(Reap(vcpu, ring->second));
-  // Once is nothing: a Sync has just been here.
+  TRY(Reap(vcpu, ring->second));
+  // A ring that somebody else has emptied was full when KVM said so, however often in a
+  // row: while the vCPU waits for the mutex, one Sync can follow another.
+  const bool was_empty = !std::exchange(ring->second.reaped, false);
   unsigned& idle = ring->second.idle_exits;
-  idle = taken == 0 ? idle + 1 : 0;
+  idle = was_empty ? idle + 1 : 0;
   if (idle > kMostIdleExits) {
     return Fail(Error::Host(format("the dirty ring of vCPU {} is full, says KVM, but empty", vcpu.value())));
   }
@@ -84,7 +89,7 @@ Status DirtyRings::Sync() {
 
 Status DirtyRings::ReapAll() {
   for (auto& [vcpu, ring] : rings_) {
-    (void)TRY(Reap(vcpu, ring));
+    TRY(Reap(vcpu, ring));
   }
   return Publish();
 }
@@ -92,7 +97,7 @@ Status DirtyRings::ReapAll() {
 // KVM stops a vCPU well before the last place of its ring, and uses none again before
 // the reset: a ring without any free place has been written around, and what was
 // written over is lost for good.
-Result<std::uint32_t> DirtyRings::Reap(VcpuIndex vcpu, Ring& ring) {
+Status DirtyRings::Reap(VcpuIndex vcpu, Ring& ring) {
   if (harvested_.size() >= kBatch) {
     TRY(Publish());
   }
@@ -100,7 +105,8 @@ Result<std::uint32_t> DirtyRings::Reap(VcpuIndex vcpu, Ring& ring) {
   while (!ring.overrun && taken < entries_) {
     const auto entry = ring.reader.Take();
     if (!entry) {
-      return taken;
+      ring.reaped = ring.reaped || taken > 0;
+      return {};
     }
     harvested_.push_back(*entry);
     ++taken;

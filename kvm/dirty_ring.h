@@ -69,11 +69,12 @@ class DirtyRings final : public DirtyLog {
   Status ReapAll() REQUIRES(mutex_);
   struct Ring {
     DirtyRingReader reader;
+    bool reaped = false;      // since the last ServeFull, by whomever
     unsigned idle_exits = 0;  // in a row
     bool overrun = false;
   };
-  // How many entries it had.
-  Result<std::uint32_t> Reap(VcpuIndex vcpu, Ring& ring) REQUIRES(mutex_);
+  // Takes all that it has.
+  Status Reap(VcpuIndex vcpu, Ring& ring) REQUIRES(mutex_);
   // Has KVM take back what has been harvested, and marks it.
   Status Publish() REQUIRES(mutex_);
   Status ResetHarvested() REQUIRES(mutex_);
