@@ -10,10 +10,9 @@
 #include <sys/stat.h>
 
 #include <array>
-#include <cstring>
 #include <string_view>
 
-#include "tools/bench_support/block/phase.h"
+#include "tools/bench_support/block/phases.h"
 #include "tools/bench_support/block/ring.h"
 
 namespace gyre::bench {
@@ -84,16 +83,6 @@ void Run(Image& image, const Phase& phase, std::uint64_t cycles) {
   tally.Print(now);
 }
 
-const char* After(const char* text, char what) {
-  const char* const found = std::strchr(text, what);
-  return found == nullptr ? text + std::strlen(text) : found + 1;
-}
-
-unsigned NumberAfter(const char*& text, char what) {
-  text = After(text, what);
-  return static_cast<unsigned>(std::strtoul(text, nullptr, 10));
-}
-
 int Main(int argc, char** argv) {
   if (argc != 4 && argc != 5) {
     std::fputs("usage: gyre-block-floor IMAGE direct|cached MILLION_CYCLES,OP:SIZE:DEPTH:QUEUES,... [ring]\n",
@@ -101,23 +90,9 @@ int Main(int argc, char** argv) {
     return 2;
   }
   Image image(argv[1], std::string_view(argv[2]) == "direct");
-  const std::uint64_t cycles = std::strtoull(argv[3], nullptr, 10) * 1'000'000;
-  for (const char* text = After(argv[3], ','); *text != 0; text = After(text, ',')) {
-    const std::string_view op(text);
-    Phase phase{.write = op.starts_with("randwrite") || op.starts_with("write"),
-                .random = op.starts_with("rand")};
-    const char* at = text;
-    phase.size = NumberAfter(at, ':');
-    phase.depth = NumberAfter(at, ':');
-    phase.queues = NumberAfter(at, ':');
-    if (phase.size == 0 || phase.size > kMaxSize || phase.depth == 0 || phase.depth > kMaxDepth ||
-        phase.queues == 0 || phase.queues > kMaxQueues) {
-      std::fputs("a phase that it cannot do\n", stderr);
-      return 2;
-    }
+  return ForEachPhase(argv[3], [&](const Phase& phase, std::uint64_t cycles) {
     argc == 5 ? RunRing(image, phase, cycles) : Run(image, phase, cycles);
-  }
-  return 0;
+  });
 }
 
 }  // namespace

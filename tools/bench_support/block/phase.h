@@ -15,7 +15,7 @@ namespace gyre::bench {
 
 inline constexpr unsigned kMaxDepth = 128;
 inline constexpr unsigned kMaxQueues = 2;
-inline constexpr std::size_t kMaxSize = 128 * 1024;
+inline constexpr std::size_t kMaxSize = std::size_t{128} * 1024;
 
 [[noreturn]] inline void Die(const char* what) {
   std::perror(what);
@@ -64,7 +64,7 @@ class Tally {
   void Call() { ++calls_; }
   void Done(std::uint64_t cycles, bool well) {
     const auto top = static_cast<unsigned>(std::bit_width(cycles | 16)) - 1;
-    ++latencies_[top * 16 + (cycles >> (top - 4) & 15)];
+    ++latencies_[std::size_t{top} * 16 + (cycles >> (top - 4) & 15)];
     ++operations_;
     errors_ += well ? 0U : 1U;
   }
