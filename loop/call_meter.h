@@ -32,6 +32,8 @@ class CallMeter {
     const std::uint64_t start_;
   };
 
+  // When the callback that runs began, by Cycles(); never less than it was before. The loop's thread.
+  std::uint64_t began() const { return began_; }
   void SetLimit(std::int64_t limit_ns) { limit_ns_.store(limit_ns, std::memory_order_relaxed); }
   void Read(LoopStats& stats) const;
 
@@ -39,14 +41,16 @@ class CallMeter {
   // does between them counts too.
   class Series {
    public:
-    Series(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), last_(Cycles()) {}
+    Series(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), last_(Cycles()) {
+      meter_.began_ = last_;
+    }
     Series(const Series&) = delete;
     Series& operator=(const Series&) = delete;
     ~Series() = default;
     void Called() {
       const std::uint64_t now = Cycles();
       meter_.Note(kind_, last_, now);
-      last_ = now;
+      meter_.began_ = last_ = now;
     }
 
    private:
@@ -81,6 +85,7 @@ class CallMeter {
   // Some tens of microseconds: nothing shorter is worth a conversion.
   static constexpr std::uint64_t kLookCloser = 1U << 16;
 
+  std::uint64_t began_ = 0;
   std::array<Sum, kSourceKinds> sums_;
   std::atomic<std::int64_t> limit_ns_{0};
   std::atomic<std::int64_t> slowest_ns_{0};

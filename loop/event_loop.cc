@@ -295,6 +295,8 @@ void EventLoop::WaitForIo(const std::function<bool()>& done) {
   }
 }
 
+std::uint64_t EventLoop::CallbackBegan() const { return impl_->meter.began(); }
+
 LoopStats EventLoop::stats() const {
   LoopStats stats{.iterations = impl_->iterations.load(std::memory_order_relaxed),
                   .waits = impl_->waits.load(std::memory_order_relaxed),

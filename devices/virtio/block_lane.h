@@ -29,6 +29,8 @@ class BlockLane {
   bool stopped() const { return stopped_; }
   void Hold() { hold_(); }
   BlockStats& stats() { return stats_; }
+  // Of this turn of the loop, in cycles: what requests are timed by.
+  std::uint64_t Moment() const { return loop_.CallbackBegan(); }
   std::int64_t Now() const { return loop_.Now(loop::ClockType::kRealtime); }
 
   // Null: no limit. Nothing waits.

@@ -14,17 +14,19 @@ namespace gyre::virtio {
 
 class BlockStats {
  public:
-  void Done(DiskOp op, std::uint64_t bytes, std::uint64_t took_ns) {
+  // `start` and `end` in cycles.
+  void Done(DiskOp op, std::uint64_t bytes, std::uint64_t start, std::uint64_t end) {
     Of& of = of_.at(Index(op));
+    const auto took_ns = static_cast<std::uint64_t>(CyclesToNs(end - start));
     Add(of.operations, 1);
     Add(of.bytes, bytes);
     Add(of.time_ns, took_ns);
     of.latency.Add(took_ns);
-    last_.store(Cycles(), std::memory_order_relaxed);
+    last_.store(end, std::memory_order_relaxed);
   }
-  void Failed(DiskOp op, std::uint64_t took_ns) {
+  void Failed(DiskOp op, std::uint64_t start, std::uint64_t end) {
     Add(of_.at(Index(op)).failed, 1);
-    Add(of_.at(Index(op)).time_ns, took_ns);
+    Add(of_.at(Index(op)).time_ns, static_cast<std::uint64_t>(CyclesToNs(end - start)));
   }
   void Invalid(DiskOp op) { Add(of_.at(Index(op)).invalid, 1); }
   void Merged(DiskOp op) { Add(of_.at(Index(op)).merged, 1); }

@@ -11,7 +11,6 @@
 #include "gyre/base/bus_error.h"
 #include "gyre/base/check.h"
 #include "gyre/base/checked.h"
-#include "gyre/base/cycles.h"
 
 namespace gyre::virtio {
 namespace {
@@ -42,7 +41,7 @@ void BlockTask::Start(Chain chain, BlockLane& lane) {
   lane_ = &lane;
   data_written_ = 0;
   bytes_ = 0;
-  start_ = Cycles();
+  start_ = lane.Moment();
   const auto answer = Prepare();
   if (!answer) {
     if (Admitted()) {
@@ -85,8 +84,6 @@ std::optional<DiskOp> BlockTask::CountedAs() const {
   }
   return std::nullopt;
 }
-
-std::uint64_t BlockTask::TookNs() const { return static_cast<std::uint64_t>(CyclesToNs(Cycles() - start_)); }
 
 std::optional<BlockStatus> BlockTask::Prepare() {
   BlockHeader header;
@@ -372,7 +369,7 @@ void BlockTask::Fail(std::int32_t error) {
       break;
   }
   if (const auto op = CountedAs()) {
-    lane_->stats().Failed(*op, TookNs());
+    lane_->stats().Failed(*op, start_, lane_->Moment());
   }
   Answer(BlockStatus::kIoError);
 }
@@ -380,7 +377,7 @@ void BlockTask::Fail(std::int32_t error) {
 // It went well.
 void BlockTask::Finish() {
   if (const auto op = CountedAs()) {
-    lane_->stats().Done(*op, bytes_, TookNs());
+    lane_->stats().Done(*op, bytes_, start_, lane_->Moment());
   }
   if (type_ == BlockRequest::kWrite) {
     lane_->stats().Wrote(offset_);

@@ -68,7 +68,6 @@ class BlockTask {
 
   bool Admitted();
   std::optional<DiskOp> CountedAs() const;
-  std::uint64_t TookNs() const;
   std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out
   std::optional<BlockStatus> PrepareTransfer(std::uint64_t sector);
   std::optional<BlockStatus> PrepareRanges();

@@ -71,6 +71,9 @@ class EventLoop {
 
   LoopStats stats() const;  // any thread
   bool polls() const;       // by its PollLimits; any thread
+  // When the source's callback that runs began, by Cycles(), without a reading of the counter: for measuring
+  // what thousands of them begin and end. On the loop's thread.
+  std::uint64_t CallbackBegan() const;
   // A callback that takes longer is counted and logged; 0: none is. Any thread.
   void SetSlowLimit(std::int64_t limit_ns);
 

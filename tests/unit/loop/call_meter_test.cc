@@ -1,9 +1,12 @@
 // What the loop tells about its callbacks; idle and one-shot bottom halves; what a timer's Advance does.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <thread>
+#include <vector>
 
 #include "fixture.h"
+#include "gyre/base/cycles.h"
 
 namespace gyre::loop {
 namespace {
@@ -46,6 +49,23 @@ TEST_F(CallMeterTest, CallbackLongerThanTheLimit_IsTheSlowestAndCounted) {
   EXPECT_GE(stats.slowest_ns, 4'900'000);
   EXPECT_GE(Of(stats, SourceKind::kTimer).time_ns, 4'900'000);
   EXPECT_THAT(log, testing::HasSubstr("a timer held the loop"));
+}
+
+TEST_F(CallMeterTest, CallbackBegan_IsBetweenTheOneBeforeAndNow) {
+  std::vector<std::uint64_t> moments{Cycles()};
+  const auto note = [&] {
+    moments.push_back(loop().CallbackBegan());
+    moments.push_back(Cycles());
+  };
+  BottomHalf half(loop(), note);
+  BottomHalf other(loop(), note);
+  Timer timer(loop(), ClockType::kRealtime, note);
+  half.Schedule();
+  other.Schedule();
+  timer.Set(0);
+  Poll();
+  EXPECT_EQ(moments.size(), 7U);
+  EXPECT_TRUE(std::ranges::is_sorted(moments)) << testing::PrintToString(moments);
 }
 
 TEST_F(CallMeterTest, NoLimit_NothingIsSlow) {
