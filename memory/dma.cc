@@ -48,9 +48,13 @@ std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
   return found;
 }
 
-void DmaMapping::Clear() {
+void DmaMapping::Empty() {
   pieces_.clear();
   origins_.clear();
+}
+
+void DmaMapping::Clear() {
+  Empty();
   view_.reset();
 }
 
@@ -73,6 +77,15 @@ const FlatRange* Dma::Find(std::uint64_t address) const {
     last_ = view_->Find(address);
   }
   return last_;
+}
+
+void Dma::Prefetch(GuestAddress where) const {
+  const std::uint64_t address = where.value();
+  if (last_ == nullptr || address < last_->start || address > last_->last ||
+      last_->region->ram() == nullptr) {
+    return;
+  }
+  __builtin_prefetch(last_->region->ram()->host() + last_->region_offset + (address - last_->start));
 }
 
 // Calls visit(block, offset, size) for each part, as long as it says true.
@@ -124,7 +137,7 @@ bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
 
 DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection direction,
                    DmaMapping& mapping) const {
-  CHECK(mapping.view_ == nullptr || mapping.view_ == view_);
+  CHECK(mapping.pieces_.empty() || IsCurrent(mapping));
   const std::size_t before = mapping.pieces_.size();
   auto result = DmaResult::kNotMemory;
   const bool mapped =
@@ -150,7 +163,9 @@ DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection directio
     mapping.origins_.resize(before);
     return result;
   }
-  mapping.view_ = view_;
+  if (!IsCurrent(mapping)) {
+    mapping.view_ = view_;
+  }
   return DmaResult::kOk;
 }
 

@@ -66,6 +66,7 @@ class BlockTask {
  private:
   enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
 
+  void PrefetchStatus() const;
   bool Admitted();
   std::optional<DiskOp> CountedAs() const;
   std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out

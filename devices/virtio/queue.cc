@@ -149,7 +149,7 @@ void Queue::BeginBatch() {
   if (broken_) {
     return;
   }
-  if (dma_.Refresh() && !ring_->Attach(dma_)) {
+  if (Refresh() && !ring_->Attach(dma_)) {
     return Break(Violation::kRingAddress);
   }
   budget_ = layout_.size;
@@ -206,10 +206,26 @@ void Queue::Unpop(Chain chain) {
   --counters_.chains;
   CHECK(parts->number + 1 == next_number_);
   --next_number_;
-  parts->Clear();
-  if (spare_.size() < kSpare) {
-    spare_.push_back(std::move(parts));
+  Keep(std::move(parts));
+}
+
+// For the next chain. Spare ones have no memory but what the queue has anyhow.
+void Queue::Keep(std::unique_ptr<ChainParts> parts) {
+  if (spare_.size() == kSpare) {
+    return;
   }
+  dma_.IsCurrent(parts->buffers) ? parts->Empty() : parts->Clear();
+  spare_.push_back(std::move(parts));
+}
+
+bool Queue::Refresh() {
+  if (!dma_.Refresh()) {
+    return false;
+  }
+  for (const auto& parts : spare_) {
+    parts->Clear();
+  }
+  return true;
 }
 
 bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()); }
@@ -231,10 +247,7 @@ void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
       PutUsed(parts->id, parts->entries, written);
     }
   }
-  parts->Clear();
-  if (spare_.size() < kSpare) {
-    spare_.push_back(std::move(parts));
-  }
+  Keep(std::move(parts));
   AddInFlight(-1);
   // Even where there is no ring any more: who drains the queue is told so.
   if (!std::exchange(flush_due_, true) && owner_.completed) {
@@ -328,7 +341,7 @@ void Queue::Resume(QueuePosition position) {
   CHECK(in_flight_ == 0 && parked_.empty());
   ring_ = features_.packed ? NewPackedRing(layout_, features_, position)
                            : NewSplitRing(layout_, features_, position);
-  dma_.Refresh();
+  Refresh();
   attached_ = ring_->Attach(dma_);
   flush_due_ = false;
   if (!attached_) {

@@ -3,7 +3,12 @@
 namespace gyre::virtio {
 
 void ChainParts::Clear() {
+  Empty();
   buffers.Clear();
+}
+
+void ChainParts::Empty() {
+  buffers.Empty();
   id = entries = 0;
   readable_pieces = 0;
   readable_size = writable_size = 0;

@@ -28,6 +28,8 @@ struct ChainParts {
   std::uint64_t number = 0;  // Queue's: how many were taken before it
   memory::DmaMapping buffers;
   void Clear();
+  // The same, but keeps the memory's view.
+  void Empty();
 };
 
 // Nothing, or the rule that was broken.

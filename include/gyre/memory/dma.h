@@ -56,6 +56,10 @@ class DmaMapping {
   std::vector<Range> WhereIs(std::size_t piece) const;
   // Lets go of the memory; the vectors' capacity stays.
   void Clear();
+  // Forgets the ranges, but keeps the memory for a next use, which costs no count of references then: a
+  // locked instruction waits for all that was written before it, such as a line that the guest's processor
+  // has.
+  void Empty();
 
  private:
   friend class Dma;
@@ -79,6 +83,10 @@ class Dma {
   // Copies; false, and an unknown part copied, if not all of it is memory of the kind.
   bool Read(GuestAddress from, std::span<std::byte> out) const;
   bool Write(GuestAddress to, std::span<const std::byte> in) const;
+  // Whoever reads there soon finds the cache line at hand, if it is near what was last reached. Any address.
+  void Prefetch(GuestAddress where) const;
+  // The mapping is of the view that is shown now.
+  bool IsCurrent(const DmaMapping& mapping) const { return mapping.view_ == view_; }
   // Appends [start, start + size) to a mapping that is empty or has been made since
   // the last Refresh. A range that lies in several flat ranges becomes several pieces.
   // On failure nothing is appended.

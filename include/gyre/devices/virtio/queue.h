@@ -208,6 +208,8 @@ class Queue {
     in_flight_.store(in_flight_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(more),
                      std::memory_order_release);
   }
+  void Keep(std::unique_ptr<ChainParts> parts);
+  bool Refresh();
   void Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written);
   void Park(std::unique_ptr<ChainParts> parts);
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written);

@@ -383,6 +383,31 @@ TEST_P(BothRings, ARingWhoseMemoryGoes_NeedsReset_AndWhatIsInFlightIsSafe) {
   ExpectBroken(Violation::kRingAddress);
 }
 
+// What is kept of completed chains for the next ones keeps no memory that the guest has no more.
+TEST_P(BothRings, WhenTheMapHasChanged_NoChainThatIsCompleteHoldsTheOldOne) {
+  Make(With({}));
+  const std::array buffer{Buffer{kData, 8, true}};
+  driver->Offer(buffer);
+  driver->Offer(buffer);
+  auto first = Pop();
+  auto second = queue->Pop();
+  ASSERT_TRUE(first && second);
+  const std::weak_ptr<const void> old = first->memory();
+  first->Complete(0);
+  const auto more = memory::MemoryRegion::NewRam(memory.topology, "more",
+                                                 memory::RamBlock::NewAnonymous("more", kPageSize).value());
+  ASSERT_TRUE(memory.root->Add(0x600000, more));
+  EXPECT_FALSE(Pop());  // the queue goes over to the new one
+  EXPECT_FALSE(old.expired()) << "the second chain has it still";
+  second->Complete(0);
+  EXPECT_TRUE(old.expired());
+  driver->Offer(std::array{Buffer{0x600000, 8, true}});
+  const auto chain = Pop();
+  ASSERT_TRUE(chain);
+  EXPECT_EQ(chain->writable()[0].iov_base, more->ram()->host());
+  memory.root->Remove(more);
+}
+
 TEST_P(BothRings, EntriesInFlightThatAreOfferedAgain_NeedsReset) {
   Make(With({}), 4);
   const std::array buffer{Buffer{kData, 8, true}};
