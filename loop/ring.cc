@@ -157,15 +157,17 @@ struct Ring::State {
 
   // Completions that only the kernel can put into the ring: those that did not fit, and (where the ring says
   // so) those of work that it left for us to run. One entry runs at most 20 of the latter.
-  bool KernelHoldsCompletions() const {
+  bool KernelMayHoldCompletions() {
     const unsigned flags = io_uring_smp_load_acquire(ring.sq.kflags);
+    stale = stale && (flags & IORING_SQ_TASKRUN) != 0;
     return (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
   }
-  bool MustEnterToKnow() const {
-    return (ring.flags & IORING_SETUP_TASKRUN_FLAG) == 0 || KernelHoldsCompletions();
+  bool MustEnterToKnow() {
+    return (ring.flags & IORING_SETUP_TASKRUN_FLAG) == 0 || KernelMayHoldCompletions();
   }
 
-  void Reap(std::vector<Completion>& completions) {
+  // False if there was none.
+  bool Reap(std::vector<Completion>& completions) {
     unsigned head = 0;
     unsigned count = 0;
     io_uring_cqe* cqe = nullptr;
@@ -175,6 +177,7 @@ struct Ring::State {
       ++count;
     }
     io_uring_cq_advance(&ring, count);
+    return count != 0;
   }
 
   io_uring ring{};
@@ -184,6 +187,9 @@ struct Ring::State {
   RingFeatures features;
   std::vector<unsigned> free_files;  // slots; made with the table when the first file is registered
   bool files_tried = false;
+  // The kernel's flag says that it has left work, though an entry has just brought nothing: whoever adds work
+  // sets it afterwards, perhaps after we have run that. Nothing clears it before there is more.
+  bool stale = false;
   std::atomic<std::uint64_t> prepared{0};
 };
 
@@ -250,7 +256,7 @@ bool Ring::HasPrepared() const {
 }
 
 bool Ring::HasCompletions() const {
-  return io_uring_cq_ready(&state_->ring) != 0 || state_->KernelHoldsCompletions();
+  return io_uring_cq_ready(&state_->ring) != 0 || (state_->KernelMayHoldCompletions() && !state_->stale);
 }
 
 void Ring::PollOnce(Token token, int fd, unsigned events) {
@@ -342,16 +348,14 @@ int Ring::Wait(std::int64_t timeout_ns, std::vector<Completion>& completions) {
   } else if (to_submit != 0 || state_->MustEnterToKnow()) {
     result = state_->Enter(to_submit, 0, 0, nullptr, 0);
   }
-  state_->Reap(completions);
-  // The kernel can set the flag for work that it has just run, and leave it: an entry that brought nothing
-  // ends this.
-  for (std::size_t known = SIZE_MAX; known != completions.size() && state_->KernelHoldsCompletions();) {
-    known = completions.size();
+  bool brought = state_->Reap(completions);
+  while (state_->KernelMayHoldCompletions() && (brought || !state_->stale)) {
     const int flushed = state_->Enter(0, 0, 0, nullptr, 0);
     if (flushed < 0 && flushed != -EINTR) {
       return flushed;
     }
-    state_->Reap(completions);
+    brought = state_->Reap(completions);
+    state_->stale = !brought;
   }
   // The kernel reports a submission rather than what ended the sleep, so neither a signal nor the time limit
   // can be told from it for certain; the caller looks at the completions. EBUSY: completions first, now

@@ -79,7 +79,8 @@ class Ring {
   unsigned unsubmitted() const;
   // Something was prepared since the last Submit or Wait, or is unsubmitted.
   bool HasPrepared() const;
-  // Submit or Wait would bring some, without a sleep. No system call.
+  // Submit or Wait would bring some, without a sleep, as far as that can be known without a system call: what
+  // the kernel holds may be missed, never for ever by who sleeps or looks again a while later.
   bool HasCompletions() const;
 
   // Prepare an operation; space() must not be 0. `events` are those of poll(2).

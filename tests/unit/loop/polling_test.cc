@@ -2,9 +2,18 @@
 #include "loop/polling.h"
 
 #include <gtest/gtest.h>
+#include <linux/io_uring.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <fstream>
 #include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
 
 #include "fixture.h"
 #include "gyre/loop/io_thread.h"
@@ -83,6 +92,87 @@ TEST_F(PollerTest, WorkIsFoundByLookingOrBeforeTheSleep) {
   thread->RunAndWait([&] {
     poller.reset();
     serve.reset();
+  });
+}
+
+// Where the io_urings of this process are mapped: what they share with the kernel, but for the operations.
+std::set<std::uintptr_t> MappedRings() {
+  std::set<std::uintptr_t> starts;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::istringstream words(line);
+    std::string range;
+    std::string flags;
+    std::string offset;
+    words >> range >> flags >> offset;
+    if (line.find("[io_uring]") != std::string::npos && offset == "00000000") {
+      starts.insert(std::stoull(range, nullptr, 16));
+    }
+  }
+  return starts;
+}
+
+// The kernel's flags of a ring that is mapped there.
+std::atomic_ref<std::uint32_t> RingFlags(std::uintptr_t mapping) {
+  io_uring_params params{};
+  const UniqueFd ring(static_cast<int>(::syscall(SYS_io_uring_setup, 4, &params)));
+  EXPECT_TRUE(ring);
+  return std::atomic_ref(*reinterpret_cast<std::uint32_t*>(  // NOLINT(performance-no-int-to-ptr)
+      mapping + params.sq_off.flags));
+}
+
+// The kernel sets its flag for work after it has added that, which the loop may have run by then. Nothing
+// clears it until there is more work; a loop that took it for work looked for none, nor went to sleep, again.
+TEST_F(PollerTest, AFlagOfTheKernelsThatStaysSet_HidesNoWork) {
+  const std::set<std::uintptr_t> before = MappedRings();
+  const auto thread = IoThread::Create(loop(), {.name = "io", .cpus = {}, .poll = {.max_ns = kMs}}).value();
+  std::set<std::uintptr_t> rings = MappedRings();
+  std::erase_if(rings, [&](std::uintptr_t start) { return before.contains(start); });
+  ASSERT_EQ(rings.size(), 1U);
+  const auto flags = RingFlags(*rings.begin());
+
+  std::atomic<int> looks{0};
+  std::atomic<int> sleeps{0};
+  std::optional<Poller> poller;
+  std::optional<BottomHalf> half;
+  const UniqueFd bell = NewEventFd().value();
+  std::atomic<int> served{0};
+  std::optional<EventFdWatch> watch;
+  thread->RunAndWait([&] {
+    const auto count = [](std::atomic<int>& counter) {
+      return [&counter] {
+        ++counter;
+        return false;
+      };
+    };
+    poller.emplace(thread->loop(), count(looks), count(sleeps));
+    // Behind all that woke the loop for it.
+    half.emplace(thread->loop(), [&] { flags.fetch_or(IORING_SQ_TASKRUN); });
+    watch.emplace(thread->loop(), bell.get(), [&] {
+      ++served;
+      served.notify_all();
+    });
+  });
+  const auto await = [](const auto& done) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!done() && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return done();
+  };
+  for (int i = 0; i < 20; ++i) {
+    const int looked = looks;
+    const int slept = sleeps;
+    half->Schedule();
+    ASSERT_TRUE(await([&] { return looks > looked && sleeps > slept; })) << "it goes round and round";
+    const int heard = served;
+    SignalEventFd(bell.get());
+    ASSERT_TRUE(await([&] { return served > heard; }));
+  }
+  thread->RunAndWait([&] {
+    watch.reset();
+    half.reset();
+    poller.reset();
   });
 }
 
