@@ -10,6 +10,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/unique_fd.h"
+#include "tools/exec/taken_signals.h"
 #include "tools/gyrectl/escape.h"
 #include "tools/gyrectl/serial.h"
 #include "tools/gyrectl/subcommand.h"
@@ -107,7 +108,7 @@ class Session {
 Outcome<void> RunConsole(Call& call) {
   const UniqueFd port = TRY(OpenSerial(call));
   ::signal(SIGPIPE, SIG_IGN);
-  const TakenSignals signals({SIGTERM, SIGHUP, SIGINT, SIGQUIT});
+  const exec::TakenSignals signals{SIGTERM, SIGHUP, SIGINT, SIGQUIT};
   Outcome<std::string> end;
   bool terminal = false;
   {

@@ -1,7 +1,6 @@
 #include "tools/gyrectl/terminal.h"
 
 #include <poll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,27 +19,6 @@ RawTerminal::~RawTerminal() {
   if (terminal_) {
     ::tcsetattr(STDIN_FILENO, TCSADRAIN, &before_);
   }
-}
-
-TakenSignals::TakenSignals(std::initializer_list<int> signals) {
-  sigset_t taken;
-  sigemptyset(&taken);
-  for (const int signal : signals) {
-    sigaddset(&taken, signal);
-  }
-  ::sigprocmask(SIG_BLOCK, &taken, &before_);
-  fd_ = UniqueFd(::signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
-TakenSignals::~TakenSignals() {
-  while (Next() != 0) {
-  }
-  ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-}
-
-int TakenSignals::Next() const {
-  signalfd_siginfo taken = {};
-  return ::read(fd_.get(), &taken, sizeof(taken)) > 0 ? static_cast<int>(taken.ssi_signo) : 0;
 }
 
 bool WriteAll(int fd, std::string_view text) {
