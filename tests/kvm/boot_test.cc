@@ -11,6 +11,7 @@
 
 #include "gyre/base/format.h"
 #include "tests/kvm/gyred.h"
+#include "tests/support/random_bytes.h"
 
 namespace gyre::test {
 namespace {
@@ -28,16 +29,6 @@ std::uint32_t Hash(std::string_view bytes) {
     hash = (hash ^ static_cast<std::uint8_t>(byte)) * 0x01000193;
   }
   return hash;
-}
-
-std::string Noise(std::size_t size) {
-  std::string bytes(size, '\0');
-  std::uint32_t state = 12345;
-  for (char& byte : bytes) {
-    state = state * 1664525 + 1013904223;
-    byte = static_cast<char>(state >> 24);
-  }
-  return bytes;
 }
 
 struct GuestModule {
@@ -123,7 +114,7 @@ TEST_F(Boot, NoInitrd_NoModule) {
 TEST_F(Boot, PvhInitrd_ArrivesWhole) {
   for (const std::size_t size :
        {std::size_t{1}, std::size_t{4096}, std::size_t{5001}, std::size_t{3 << 20}}) {
-    const std::string content = Noise(size);
+    const std::string content = RandomBytes(size);
     const auto result = RunGuest("boot_info", {"--initrd", WriteTempFile("initrd", content)});
     EXPECT_GUEST_PASSES(result, "boot_info");
     const auto modules = Modules(result.out);
@@ -135,7 +126,7 @@ TEST_F(Boot, PvhInitrd_ArrivesWhole) {
 }
 
 TEST_F(Boot, InitrdWithRamAboveTheGap_StaysBelow4GiB) {
-  const std::string content = Noise(100'000);
+  const std::string content = RandomBytes(100'000);
   const auto result = RunGuest("boot_info", {"--memory", "5G", "--initrd", WriteTempFile("initrd", content)});
   EXPECT_GUEST_PASSES(result, "boot_info");
   const auto modules = Modules(result.out);
@@ -156,7 +147,7 @@ TEST_F(Boot, Acpi_OnGivesAnRsdpOffGivesNone) {
 class Multiboot : public GyredTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(Multiboot, Image_GetsCommandLineAndModule) {
-  const std::string content = Noise(70'001);
+  const std::string content = RandomBytes(70'001);
   const auto initrd = WriteTempFile("initrd", content);
   const auto result = RunGuest(GetParam(), {"--cmdline", "one two", "--initrd", initrd});
   EXPECT_GUEST_PASSES(result, "boot_info");

@@ -116,3 +116,38 @@ answer_threads() {
   done
   echo "threads $threads $([ $ticks -gt 0 ] && echo busy || echo idle)"
 }
+
+# exec: commands in the guest by its agent, with what has become of each.
+in_guest() { "$GYRECTL" -s "$qmp" exec "$@"; }
+answer_exec() {
+  until_true in_guest true
+  said=$(in_guest -w /proc -e 'WORD=two words' sh -c 'pwd; echo "$WORD"; exit 7')
+  echo "exec status $? $(echo "$said" | tr '\n' ' ')"
+  dd if=/dev/urandom of="$work/bytes" bs=64k count=64 2>/dev/null
+  echo "exec sum $([ "$(in_guest md5sum <"$work/bytes")" = "$(md5sum <"$work/bytes")" ] && echo same || echo differs)"
+  in_guest cat <"$work/bytes" >"$work/back"
+  echo "exec back $? $(cmp -s "$work/bytes" "$work/back" && echo same || echo differs)"
+  # Not by the function, whose process would be a shell's.
+  "$GYRECTL" -s "$qmp" exec sh -c 'trap "exit 9" TERM; echo ready; while :; do sleep 0.1; done' >"$work/ready" &
+  command=$!
+  is_ready() { grep -q ready "$work/ready"; }
+  until_true is_ready
+  kill -TERM "$command"
+  wait "$command"
+  echo "exec signalled $?"
+  in_guest sh -c 'kill -KILL $$'
+  echo "exec killed $?"
+  said=$(in_guest -t sh -c 'stty rows 30 columns 90; stty size; tty' | tr -d '\r' | tr '\n' ' ')
+  echo "exec terminal $said"
+  in_guest no-such-command
+  echo "exec missing $?"
+  in_guest --port 1021 true
+  echo "exec nobody $?"
+  count=0 good=0
+  while [ $count -lt 100 ]; do
+    in_guest true && good=$((good + 1))
+    count=$((count + 1))
+  done
+  echo "exec quick $good"
+  echo "exec left $(in_guest sh -c 'grep -cs "^State:.Z" /proc/[0-9]*/status | grep -c ":1$"')"
+}

@@ -21,6 +21,8 @@ PEER = "@peer@"  # in a kernel's command line: the address of a second VM, of ru
 HOST_PORT = "@hostport@"  # in an option: a port of the host's, whose requests run_case.sh makes
 UDS = "@uds@"  # in an option: a socket of gyred's, which run_case.sh talks to, and beside which it serves
 CID = "@cid@"  # in an option: "cid=N" of run_case.sh's choice, by which it talks to the guest, with servers of its own
+AGENT = "@agent@"  # in an option: "cid=N,uds=SOCKET" of run_case.sh's choice, by which gyrectl reaches the guest's agent
+AGENT_CID = "@agentcid@"  # in an option: "cid=N", for the same
 # In a kernel's command line: what kill_case.sh puts there at each start.
 LAST = "@last@"
 WRITE = "@write@"
@@ -140,6 +142,10 @@ def all_cases():
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
     cases.append(Case("6.1-vhost-vsock", "6.1", "bzImage", "auto", 1, 256, "vsock", "reboot=k gyre.vhost",
                       ("--qmp", f"unix:{QMP}", "--vsock", f"{CID},vhost=on")))
+    # The guest runs gyre-agent, and gyrectl commands by it.
+    for kind, device in (("exec", AGENT), ("vhost-exec", f"{AGENT_CID},vhost=on")):
+        cases.append(Case(f"6.1-{kind}", "6.1", "bzImage", "auto", 1, 256, "exec", "reboot=k",
+                          ("--qmp", f"unix:{QMP}", "--vsock", device)))
     # Balloons that are told what to do, that follow the host, and that get what is free by reports.
     for series, more in (("6.1", f",auto=96M,auto-reserve=32M,auto-pressure={PRESSURE}"), ("6.12", ",packed=on")):
         cases.append(Case(f"{series}-balloon", series, "bzImage", "auto", 1, 160, "balloon",

@@ -20,6 +20,7 @@ mkfifo "$work/in"
 # A guest that asks for it is told a line by the pseudoterminal that the VMM's log names first; its answer is told.
 # One with @uds@ gets the path of a socket, beside which vsock_peer serves, and by which it talks to the guest when that
 # asks for it; $GYRE_VSOCK_PEER says where that program is. One with @cid@ gets a CID, and the same by AF_VSOCK.
+# One with @agent@ gets a CID and a socket for gyrectl exec, one with @agentcid@ a CID alone; what is done with it is answers.sh's.
 # One with @pmem@ is an image of 16 MiB, whose sum is told at the end, and one with @pressure@ a file like
 # /proc/pressure/memory. With @qmp@, what the guest asks for is done by answers.sh.
 # One with @blockserver@ or @shareserver@ gets the socket of a back end: qemu-storage-daemon with a copy of $GYRE_QCOW2, which
@@ -67,6 +68,10 @@ while [ "$count" -gt 0 ]; do
   case $argument in *@cid@*)
     vsock=cid=$((1000 + $$)) device=vsock/vsock0
     argument=${argument%%@cid@*}$vsock${argument#*@cid@} ;;
+  esac
+  case $argument in
+  *@agent@*) argument=${argument%%@agent@*}cid=7,uds=$work/agent${argument#*@agent@} ;;
+  *@agentcid@*) argument=${argument%%@agentcid@*}cid=$((1000 + $$))${argument#*@agentcid@} ;;
   esac
   case $argument in *@blockserver@*)
     blocks=$work/blocks

@@ -135,6 +135,8 @@ def _check_facts(case, record, facts):
         problems += MEMORY_CHECKS[case.then](facts)
     if case.then == "vsock":
         problems += _check_vsock(case, facts)
+    if case.then == "exec":
+        problems += _check_exec(facts)
     if case.then == "vhost-user":
         problems += _check_vhost_user(facts)
     if case.then == "user":
@@ -219,6 +221,12 @@ def _check_vsock(case, facts):
         wanted |= {"meanwhile": [f"1 talked, {16 * MIB} bytes same"], "serves": ["kernel", "kernel", "nobody", "kernel"],
                    "paused": ["nobody"], "threads": ["1 busy"]}
     return _wrong(facts, wanted)
+
+
+def _check_exec(facts):
+    wanted = ["status 7 /proc two words", "sum same", "back 0 same", "signalled 9", "killed 137", "terminal 30 90 /dev/pts/0",
+              "missing 127", "nobody 255", "quick 100", "left 0"]
+    return _wrong(facts, {"exec": wanted, "agent": ["0"]})
 
 
 def _wrong(facts, wanted):

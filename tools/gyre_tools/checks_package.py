@@ -8,12 +8,13 @@ import tempfile
 from . import debianroot, sources, util
 
 PACKAGE_TIMEOUT = 1800  # seconds
-PACKAGED = ("/usr/bin/gyred", "/usr/bin/gyrectl", "/lib/systemd/system/gyre@.service", "/lib/systemd/system/gyre@.socket",
+PACKAGED = ("/usr/bin/gyred", "/usr/bin/gyrectl", "/usr/libexec/gyre/gyre-agent", "/usr/share/gyre/guest/gyre-agent.service",
+            "/lib/systemd/system/gyre@.service", "/lib/systemd/system/gyre@.socket",
             "/usr/lib/sysusers.d/gyre.conf", "/etc/gyre/example.conf", "/usr/share/man/man1/gyrectl.1.gz",
-            "/usr/share/man/man8/gyred.8.gz", "/usr/share/bash-completion/completions/gyrectl",
+            "/usr/share/man/man8/gyred.8.gz", "/usr/share/man/man8/gyre-agent.8.gz", "/usr/share/bash-completion/completions/gyrectl",
             "/usr/share/zsh/vendor-completions/_gyrectl", "/usr/share/fish/vendor_completions.d/gyrectl.fish")
-# It is in no archive, has no bug there that it could close, and its maintainer no address; gyred is one static file, which has
-# its libraries in it.
+# It is in no archive, has no bug there that it could close, and its maintainer no address; gyred and gyre-agent are static files,
+# which have their libraries in them.
 NOT_TOLD = "initial-upload-closes-no-bugs,bogus-mail-host,bogus-mail-host-in-debian-changelog,statically-linked-binary,embedded-library"
 
 
@@ -71,9 +72,9 @@ def _install(archive):
         missing = [path for path in PACKAGED if not (root / path.lstrip("/")).is_file()]
         if missing:
             raise util.ToolError(f"the installed package lacks {', '.join(missing)}")
-        for program in ("gyred", "gyrectl"):
+        for program in ("gyred", "gyrectl", "/usr/libexec/gyre/gyre-agent"):
             said = inside(program, "--version").stdout
-            if not said.startswith(program):
+            if not said.startswith(pathlib.Path(program).name):
                 raise util.ToolError(f"{program} --version says {said!r}")
         verified = inside("systemd-analyze", "verify", "--man=no", "gyre@vm.service", "gyre@vm.socket")
         if verified.stdout:

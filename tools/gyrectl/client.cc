@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "gyre/base/format.h"
+#include "tools/gyrectl/wait_for.h"
 
 namespace gyre::ctl {
 namespace {
@@ -21,24 +22,6 @@ constexpr std::size_t kMaxEventBytes = std::size_t{4} << 20;
 constexpr int kBusyMs = 20;  // between attempts at a server whose backlog is full
 
 std::string Reason(int error) { return std::generic_category().message(error); }
-
-// True if `fd` is ready before the deadline. `interrupt`: a descriptor that ends the wait, or -1.
-Outcome<bool> WaitFor(int fd, short events, const Deadline& deadline, int interrupt = -1) {
-  while (true) {
-    std::array<pollfd, 2> entries = {pollfd{.fd = fd, .events = events, .revents = 0},
-                                     pollfd{.fd = interrupt, .events = POLLIN, .revents = 0}};
-    const int ready = ::poll(entries.data(), entries.size(), deadline.poll_ms());
-    if (ready > 0 && entries[1].revents != 0) {
-      return Fail(Exit::kTimeout, "interrupted");
-    }
-    if (ready > 0) {
-      return true;
-    }
-    if (deadline.passed()) {
-      return false;
-    }
-  }
-}
 
 Outcome<UniqueFd> ConnectTo(const std::string& address, const Deadline& deadline) {
   sockaddr_un peer = {};

@@ -19,17 +19,74 @@ constexpr const char* kFooter =
 struct Slots {
   std::map<std::string, std::string, std::less<>> texts;
   std::map<std::string, bool, std::less<>> switches;
+  Lists lists;
 };
 
-// The argument that takes all the words that are left; null: none does.
-const Argument* RestOf(const Subcommand& command) {
-  const auto found = std::ranges::find(command.arguments, Values::kRest, &Argument::values);
+// The argument that takes all the words that are left, in this way; null: none does.
+const Argument* RestOf(const Subcommand& command, Values way = Values::kRest) {
+  const auto found = std::ranges::find(command.arguments, way, &Argument::values);
   return found == command.arguments.end() ? nullptr : &*found;
+}
+
+bool IsOption(std::string_view word) { return word.size() > 1 && word.starts_with('-'); }
+
+bool TakesValue(const std::vector<Flag>& flags, std::string_view name) {
+  const auto found = std::ranges::find(flags, name, &Flag::name);
+  return found != flags.end() && found->value != nullptr;
+}
+
+// How many words an option is, with its value: --name VALUE, --name=VALUE, -nVALUE, or letters in one word of
+// which the last may have a value.
+std::size_t WordsOf(std::string_view option, const std::vector<Flag>& flags) {
+  if (option.starts_with("--")) {
+    return TakesValue(flags, option.substr(2)) ? 2 : 1;
+  }
+  for (std::size_t i = 1; i < option.size(); ++i) {
+    const auto found = std::ranges::find(flags, option[i], &Flag::letter);
+    if (found != flags.end() && found->value != nullptr) {
+      return i + 1 == option.size() ? 2 : 1;
+    }
+  }
+  return 1;
+}
+
+// Behind the options that begin there: where "--" stands, or what is no option.
+std::size_t SkipOptions(const std::vector<std::string>& words, std::size_t at,
+                        const std::vector<Flag>& flags) {
+  while (at < words.size() && IsOption(words[at]) && words[at] != "--") {
+    at += WordsOf(words[at], flags);
+  }
+  return std::min(at, words.size());
+}
+
+struct TakenWords {
+  const Subcommand* command = nullptr;  // null: none that has words of its own
+  std::vector<std::string> words = {};
+};
+
+// Takes a command with its arguments off the end, for the parser would find its own words among them.
+TakenWords TakeWords(std::vector<std::string>& words) {
+  std::size_t at = SkipOptions(words, 0, GlobalOptions());
+  if (at < words.size() && FindSubcommand(words[at]) == nullptr) {  // the VM's name
+    at = SkipOptions(words, at + 1, GlobalOptions());
+  }
+  const Subcommand* const command = at < words.size() ? FindSubcommand(words[at]) : nullptr;
+  if (command == nullptr || RestOf(*command, Values::kWords) == nullptr) {
+    return {};
+  }
+  std::vector<Flag> flags = command->flags;
+  flags.insert(flags.end(), GlobalOptions().begin(), GlobalOptions().end());
+  const std::size_t end = SkipOptions(words, at + 1, flags);
+  const std::size_t first = end + (end < words.size() && words[end] == "--" ? 1 : 0);
+  TakenWords taken{.command = command,
+                   .words = {words.begin() + static_cast<std::ptrdiff_t>(first), words.end()}};
+  words.resize(end);
+  return taken;
 }
 
 void Declare(CLI::App& sub, const Subcommand& command, Slots& slots) {
   for (const Argument& argument : command.arguments) {
-    if (&argument == RestOf(command)) {  // what CLI11 leaves
+    if (&argument == RestOf(command) || &argument == RestOf(command, Values::kWords)) {  // what CLI11 leaves
       sub.footer(format("{}: {}", argument.name, argument.help));
       continue;
     }
@@ -40,9 +97,14 @@ void Declare(CLI::App& sub, const Subcommand& command, Slots& slots) {
     }
   }
   for (const Flag& flag : command.flags) {
-    const std::string name = format("--{}", flag.name);
+    const std::string letter = flag.letter == 0 ? "" : format("-{},", flag.letter);
+    const std::string name = format("{}--{}", letter, flag.name);
     if (flag.value == nullptr) {
       sub.add_flag(name, slots.switches[flag.name], flag.help);
+    } else if (flag.repeats) {
+      sub.add_option(name, slots.lists[flag.name], flag.help)
+          ->option_text(flag.value)
+          ->allow_extra_args(false);
     } else {
       sub.add_option(name, slots.texts[flag.name], flag.help)->option_text(flag.value);
     }
@@ -68,9 +130,18 @@ void Collect(const CLI::App& sub, const Slots& slots, Invocation& invocation) {
       invocation.values.emplace(name, "");
     }
   }
+  invocation.lists = slots.lists;
 }
 
-Outcome<void> CollectRest(const CLI::App& sub, Invocation& invocation) {
+// `words`: what TakeWords has taken.
+Outcome<void> CollectRest(const CLI::App& sub, std::vector<std::string> words, Invocation& invocation) {
+  if (const Argument* const whole = RestOf(*invocation.command, Values::kWords)) {
+    if (words.empty()) {
+      return Fail(Exit::kUsage, format("{} is required", whole->name));
+    }
+    invocation.lists.insert_or_assign(whole->name, std::move(words));
+    return {};
+  }
   const Argument* const rest = RestOf(*invocation.command);
   if (rest == nullptr) {
     return {};
@@ -106,7 +177,7 @@ Outcome<void> Check(const Invocation& invocation) {
 
 const std::vector<Flag>& GlobalOptions() {
   static const std::vector<Flag> options = {
-      {"socket", "SOCKET", "the VM's QMP socket: a path, or @NAME for an abstract one"},
+      {"socket", "SOCKET", "the VM's QMP socket: a path, or @NAME for an abstract one", 's'},
       {"json", nullptr, "print what the server answers, as JSON, for machines"},
       {"timeout", "SECONDS", "how long it may take in all; 0: for ever"},
       {"help", nullptr, "print this and exit"},
@@ -115,7 +186,11 @@ const std::vector<Flag>& GlobalOptions() {
   return options;
 }
 
-Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::string> words) {
+namespace {
+
+// `rest`: what TakeWords has taken.
+Outcome<std::variant<Invocation, HelpText>> Parse(std::vector<std::string> words,
+                                                  std::vector<std::string> rest) {
   Invocation invocation;
   std::map<std::string_view, Slots> slots;
   CLI::App app("gyrectl talks to a running gyred, or to any QMP server.", "gyrectl");
@@ -154,9 +229,20 @@ Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::st
   const CLI::App* const chosen = app.get_subcommands().front();
   invocation.command = FindSubcommand(chosen->get_name());
   Collect(*chosen, slots.find(invocation.command->name)->second, invocation);
-  TRY(CollectRest(*chosen, invocation));
+  TRY(CollectRest(*chosen, std::move(rest), invocation));
   TRY(Check(invocation));
   return invocation;
+}
+
+}  // namespace
+
+Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::string> words) {
+  auto [command, rest] = TakeWords(words);
+  auto parsed = Parse(std::move(words), std::move(rest));
+  if (!parsed && command != nullptr && command->has_status) {
+    parsed.error().exit = Exit::kOwn;
+  }
+  return parsed;
 }
 
 Deadline DeadlineOf(const Invocation& invocation) {

@@ -13,6 +13,7 @@ namespace gyre::ctl {
 struct Invocation {
   const Subcommand* command = nullptr;
   std::map<std::string, std::string, std::less<>> values;
+  Lists lists;
   std::string name;    // the VM's
   std::string socket;  // of -s
   bool json = false;
@@ -27,7 +28,7 @@ struct HelpText {
 // The options that stand before or after any subcommand.
 const std::vector<Flag>& GlobalOptions();
 
-// The words after the program's name. Every mistake is one kUsage.
+// The words after the program's name. Every mistake is one kUsage, or kOwn.
 Outcome<std::variant<Invocation, HelpText>> ParseCommandLine(std::vector<std::string> words);
 
 // The deadline that an invocation asks for.

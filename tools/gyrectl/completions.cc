@@ -20,6 +20,7 @@ std::string FlagsOf(const Subcommand& command) {
   std::string text;
   for (const Flag& flag : command.flags) {
     text += format("--{} ", flag.name);
+    text += flag.letter == 0 ? "" : format("-{} ", flag.letter);
   }
   return text;
 }
@@ -126,7 +127,8 @@ std::string Fish() {
     text += format("complete -c gyrectl {} -a {} -d {}\n", none, command.name, Quoted(command.help));
     const std::string seen = format("-n '__fish_seen_subcommand_from {}'", command.name);
     for (const Flag& flag : command.flags) {
-      text += format("complete -c gyrectl {} -l {}{} -d {}\n", seen, flag.name,
+      const std::string letter = flag.letter == 0 ? "" : format(" -s {}", flag.letter);
+      text += format("complete -c gyrectl {} -l {}{}{} -d {}\n", seen, flag.name, letter,
                      flag.value != nullptr ? " -r" : "", Quoted(flag.help));
     }
     const Values values = ValuesOf(command);

@@ -2,8 +2,6 @@
 // and is put back however it ends.
 #include <poll.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
-#include <sys/signalfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -12,78 +10,16 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/unique_fd.h"
+#include "tools/exec/taken_signals.h"
 #include "tools/gyrectl/escape.h"
 #include "tools/gyrectl/serial.h"
 #include "tools/gyrectl/subcommand.h"
+#include "tools/gyrectl/terminal.h"
 
 namespace gyre::ctl {
 namespace {
 
 constexpr std::size_t kMostPending = 65536;  // typed, and not yet taken by the guest
-
-class RawTerminal {
- public:
-  RawTerminal() : terminal_(::tcgetattr(STDIN_FILENO, &before_) == 0) {
-    if (terminal_) {
-      termios raw = before_;
-      ::cfmakeraw(&raw);
-      ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-    }
-  }
-  RawTerminal(const RawTerminal&) = delete;
-  RawTerminal& operator=(const RawTerminal&) = delete;
-  ~RawTerminal() {
-    if (terminal_) {
-      ::tcsetattr(STDIN_FILENO, TCSADRAIN, &before_);
-    }
-  }
-  bool is_terminal() const { return terminal_; }
-
- private:
-  termios before_{};
-  bool terminal_;
-};
-
-// Signals that end the console are for it alone meanwhile; the shell has its own after it.
-class Signals {
- public:
-  Signals() {
-    sigset_t ends;
-    sigemptyset(&ends);
-    for (const int signal : {SIGTERM, SIGHUP, SIGINT, SIGQUIT}) {
-      sigaddset(&ends, signal);
-    }
-    ::sigprocmask(SIG_BLOCK, &ends, &before_);
-    fd_ = UniqueFd(::signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
-  }
-  Signals(const Signals&) = delete;
-  Signals& operator=(const Signals&) = delete;
-  ~Signals() {
-    signalfd_siginfo taken = {};
-    while (::read(fd_.get(), &taken, sizeof(taken)) > 0) {
-    }
-    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-  }
-  int fd() const { return fd_.get(); }
-
- private:
-  sigset_t before_{};
-  UniqueFd fd_;
-};
-
-bool WriteAll(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t wrote = ::write(fd, text.data(), text.size());
-    if (wrote < 0 && errno == EAGAIN) {
-      pollfd entry = {.fd = fd, .events = POLLOUT, .revents = 0};
-      ::poll(&entry, 1, -1);
-    } else if (wrote < 0 && errno != EINTR) {
-      return false;
-    }
-    text.remove_prefix(wrote > 0 ? static_cast<std::size_t>(wrote) : 0);
-  }
-  return true;
-}
 
 class Session {
  public:
@@ -172,7 +108,7 @@ class Session {
 Outcome<void> RunConsole(Call& call) {
   const UniqueFd port = TRY(OpenSerial(call));
   ::signal(SIGPIPE, SIG_IGN);
-  const Signals signals;
+  const exec::TakenSignals signals{SIGTERM, SIGHUP, SIGINT, SIGQUIT};
   Outcome<std::string> end;
   bool terminal = false;
   {

@@ -3,6 +3,7 @@
 #include <exception>
 #include <optional>
 
+#include "tools/exec/standard_streams.h"
 #include "tools/gyrectl/command_line.h"
 
 namespace gyre::ctl {
@@ -39,7 +40,8 @@ void PrintError(const Output& output, const Client* client, const Failure& failu
       "\n");
 }
 
-Outcome<void> Run(Invocation& invocation, const Output& output) {
+// The exit status of what was done.
+Outcome<int> Run(Invocation& invocation, const Output& output) {
   const Subcommand& command = *invocation.command;
   const bool if_there = command.needs == Needs::kClientIfThere;
   const Deadline deadline = DeadlineOf(invocation);
@@ -58,12 +60,13 @@ Outcome<void> Run(Invocation& invocation, const Output& output) {
             .output = output,
             .deadline = deadline,
             .values = std::move(invocation.values),
-            .absence = client ? nullptr : &client.error()};
+            .absence = client ? nullptr : &client.error(),
+            .lists = std::move(invocation.lists)};
   auto done = command.run(call);
   if (!done && output.json() && done.error().exit == Exit::kRefused) {
     PrintError(output, there, done.error());
   }
-  return done;
+  return done ? Outcome<int>(call.status) : std::unexpected(std::move(done).error());
 }
 
 int Report(const Failure& failure) {
@@ -72,21 +75,25 @@ int Report(const Failure& failure) {
 }
 
 int Main(std::vector<std::string> words) {
+  exec::FillStandardStreams();
   const auto parsed = ParseCommandLine(std::move(words));
   if (!parsed) {
     return Report(parsed.error());
   }
-  Outcome<void> done;
+  Outcome<int> done = 0;
   if (const auto* const help = std::get_if<HelpText>(&*parsed)) {
     Output::ForStandardStreams(false).Print(help->text);
   } else {
     auto invocation = std::get<Invocation>(*parsed);
     done = Run(invocation, Output::ForStandardStreams(invocation.json));
+    if (!done && invocation.command->has_status) {
+      done.error().exit = Exit::kOwn;
+    }
   }
-  if (done) {
-    done = Output::Written();
+  if (const auto written = done ? Output::Written() : Outcome<void>(); !written) {
+    done = std::unexpected(written.error());
   }
-  return done ? 0 : Report(done.error());
+  return done ? *done : Report(done.error());
 }
 
 }  // namespace

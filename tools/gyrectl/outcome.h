@@ -17,6 +17,7 @@ enum class Exit : std::uint8_t {
   kNoConnection = 3,  // nobody listens there
   kTimeout = 4,       // the time was up
   kBroken = 5,        // the server hung up, or does not speak QMP
+  kOwn = 255,         // each of these, where the status is a command's
 };
 
 struct [[nodiscard]] Failure {

@@ -1,12 +1,9 @@
 #include "tools/gyrectl/serial.h"
 
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -17,6 +14,7 @@
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "tools/gyrectl/vm_socket.h"
 
 namespace gyre::ctl {
 namespace {
@@ -37,13 +35,6 @@ std::unexpected<Failure> NotItsOwn(const std::string& path, std::string_view why
       format("the VM names {} as its serial port, which {}; --serial opens it nevertheless", path, why));
 }
 
-std::optional<uid_t> PeerOf(int fd) {
-  ucred peer = {};
-  socklen_t size = sizeof(peer);
-  return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? std::optional(peer.uid)
-                                                                      : std::nullopt;
-}
-
 // "unix:/run/x,server=on", "disconnected:unix:/run/x,server=on", "pty:/dev/pts/3": what can be opened of it.
 std::optional<Place> PlaceOf(std::string_view filename) {
   constexpr std::string_view kNobody = "disconnected:";
@@ -60,22 +51,6 @@ std::optional<Place> PlaceOf(std::string_view filename) {
   return std::nullopt;
 }
 
-// Root, and whose the VM is. Where nobody but root is known to listen, as with socket activation, that is
-// the owner of the control socket's directory, who could be the server if he liked.
-std::vector<uid_t> OwnersOf(const std::string& socket, std::optional<uid_t> server) {
-  std::vector<uid_t> owners = {0};
-  if (server.value_or(0) != 0) {
-    owners.push_back(*server);
-    return owners;
-  }
-  const std::string directory = std::filesystem::path(socket).parent_path();
-  struct stat status = {};
-  if (!socket.starts_with('@') && ::stat(directory.empty() ? "." : directory.c_str(), &status) == 0) {
-    owners.push_back(status.st_uid);
-  }
-  return owners;
-}
-
 // Where the serial port is: as asked for, as the VM tells, or in its directory.
 Outcome<Place> FindSerial(Call& call) {
   if (call.Has("serial")) {
@@ -84,7 +59,8 @@ Outcome<Place> FindSerial(Call& call) {
   std::optional<uid_t> server;
   const Deadline deadline = call.deadline.Earlier(Deadline::After(10));
   if (auto client = Client::Connect(call.vm.socket, deadline)) {
-    server = PeerOf(client->fd());
+    const auto peer = ServerOf(client->fd());
+    server = peer ? std::optional(peer->uid) : std::nullopt;
     const auto ports = client->Execute("query-chardev", Json::object(), deadline);
     for (const Json& port : ports ? *ports : Json::array()) {
       auto place = PlaceOf(TextOf(port, "filename"));
@@ -122,20 +98,6 @@ Outcome<UniqueFd> OpenPty(const std::string& named) {
   return OpenDevice(path);
 }
 
-Outcome<UniqueFd> ConnectTo(const std::string& path) {
-  sockaddr_un peer = {};
-  peer.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(peer.sun_path)) {
-    return Fail(Exit::kUsage, format("{}: too long for a socket's path", path));
-  }
-  std::memcpy(&peer.sun_path[0], path.data(), path.size());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), sizeof(peer)) != 0) {
-    return Fail(Exit::kNoConnection, format("{}: {}", path, Reason(errno)));
-  }
-  return fd;
-}
-
 }  // namespace
 
 Outcome<UniqueFd> OpenSerial(Call& call) {
@@ -146,11 +108,10 @@ Outcome<UniqueFd> OpenSerial(Call& call) {
   if (place.kind == Kind::kAny) {
     struct stat status = {};
     const bool device = ::stat(place.path.c_str(), &status) == 0 && S_ISCHR(status.st_mode);
-    return device ? OpenDevice(place.path) : ConnectTo(place.path);
+    return device ? OpenDevice(place.path) : ConnectToPath(place.path);
   }
-  UniqueFd fd = TRY(ConnectTo(place.path));
-  const auto peer = PeerOf(fd.get());
-  if (!peer || std::ranges::find(place.owners, *peer) == place.owners.end()) {
+  UniqueFd fd = TRY(ConnectToPath(place.path));
+  if (!IsServedBy(fd.get(), place.owners)) {
     return NotItsOwn(place.path, "is another user's socket");
   }
   return fd;

@@ -119,8 +119,11 @@ Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double
             .client = shell.client,
             .output = output,
             .deadline = DeadlineOf(invocation),
-            .values = std::move(invocation.values)};
-  return command->run(call);
+            .values = std::move(invocation.values),
+            .lists = std::move(invocation.lists)};
+  TRY(command->run(call));
+  return call.status == 0 ? Outcome<void>()
+                          : Fail(Exit::kRefused, format("{}: exit status {}", command->name, call.status));
 }
 
 // What has come meanwhile; nothing is waited for. If they come without end, the rest is for the next time.

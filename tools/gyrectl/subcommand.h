@@ -14,8 +14,9 @@
 
 namespace gyre::ctl {
 
-// kRest: all the words that follow, whatever they look like.
-enum class Values : std::uint8_t { kAny, kFile, kRunState, kLogLevel, kShell, kRest };
+// kRest: all the words that follow, whatever they look like, as one text. kWords: the same, each for itself;
+// they may stand behind "--".
+enum class Values : std::uint8_t { kAny, kFile, kRunState, kLogLevel, kShell, kRest, kWords };
 
 struct Argument {
   const char* name;  // as the help shows it: STATE
@@ -28,7 +29,11 @@ struct Flag {
   const char* name;   // without its dashes
   const char* value;  // as the help shows it; null: takes none
   const char* help;
+  char letter = 0;       // its short form; 0: it has none
+  bool repeats = false;  // its values are a list
 };
+
+using Lists = std::map<std::string, std::vector<std::string>, std::less<>>;
 
 // What a subcommand's function gets.
 struct Call {
@@ -38,11 +43,17 @@ struct Call {
   Deadline deadline;
   std::map<std::string, std::string, std::less<>> values;  // by the argument's or flag's name
   const Failure* absence = nullptr;                        // why there is no client, for kClientIfThere
+  Lists lists = {};                                        // of kWords, and of flags that repeat
+  int status = 0;                                          // the exit status of what has been done
 
   bool Has(std::string_view name) const { return values.contains(name); }
   std::string Value(std::string_view name) const {
     const auto found = values.find(name);
     return found == values.end() ? "" : found->second;
+  }
+  std::vector<std::string> List(std::string_view name) const {
+    const auto found = lists.find(name);
+    return found == lists.end() ? std::vector<std::string>() : found->second;
   }
 };
 
@@ -58,6 +69,7 @@ struct Subcommand {
   std::vector<Flag> flags = {};
   Needs needs = Needs::kClient;
   Patience patience = Patience::kBounded;
+  bool has_status = false;  // of its own, so that our failures are Exit::kOwn
 };
 
 const std::vector<Subcommand>& Subcommands();
@@ -87,6 +99,7 @@ Outcome<void> RunCommands(Call& call);
 Outcome<void> RunRaw(Call& call);
 Outcome<void> RunDump(Call& call);         // dump.cc
 Outcome<void> RunConsole(Call& call);      // console.cc
+Outcome<void> RunExec(Call& call);         // exec.cc
 Outcome<void> RunShell(Call& call);        // shell.cc
 Outcome<void> RunList(Call& call);         // list.cc
 Outcome<void> RunCompletions(Call& call);  // completions.cc

@@ -10,6 +10,48 @@ using enum Subcommand::Patience;
 
 constexpr Flag kWait{.name = "wait", .value = nullptr, .help = "return when the VM has ended"};
 
+Subcommand EventsSubcommand() {
+  return {.name = "events",
+          .help = "print the next event, as it comes",
+          .run = RunEvents,
+          .flags = {{"follow", nullptr, "go on until the VM ends"},
+                    {"count", "N", "at most N; without --follow, all of them"}},
+          .patience = kPatient};
+}
+
+Subcommand WaitSubcommand() {
+  return {.name = "wait",
+          .help = "wait until the VM is in a run state, or gone",
+          .run = RunWait,
+          .arguments = {{"STATE", "running, paused, shutdown, ... or gone", true, Values::kRunState}},
+          .needs = kClientIfThere,
+          .patience = kPatient};
+}
+
+Subcommand DumpSubcommand() {
+  return {.name = "dump",
+          .help = "write its memory to an ELF core file, for gdb or crash",
+          .run = RunDump,
+          .arguments = {{"FILE", "the file to write", true, Values::kFile}},
+          .flags = {{"force", nullptr, "replace a file that is there"},
+                    {"paging", nullptr, "by the guest's own addresses, as its page tables have them"}},
+          .patience = kPatient};
+}
+
+Subcommand ExecSubcommand() {
+  return {.name = "exec",
+          .help = "run a command in the VM, by gyre-agent there; its status is ours",
+          .run = RunExec,
+          .arguments = {{"COMMAND [ARG...]", "all that follows, with its options", true, Values::kWords}},
+          .flags = {{"tty", nullptr, "on a terminal of its own; Ctrl-] . ends it", 't'},
+                    {"env", "NAME=VALUE", "a variable; NAME alone: as it is here", 'e', true},
+                    {"workdir", "DIR", "the directory that it runs in", 'w'},
+                    {"port", "PORT", "the agent's, where it is not 1022"}},
+          .needs = kVm,
+          .patience = kPatient,
+          .has_status = true};
+}
+
 }  // namespace
 
 const std::vector<Subcommand>& Subcommands() {
@@ -34,29 +76,9 @@ const std::vector<Subcommand>& Subcommands() {
        "show KVM's statistics and the VM's own",
        RunStats,
        {{"PATTERN", "only those whose name contains this", false}}},
-      {"events",
-       "print the next event, as it comes",
-       RunEvents,
-       {},
-       {{"follow", nullptr, "go on until the VM ends"},
-        {"count", "N", "at most N; without --follow, all of them"}},
-       kClient,
-       kPatient},
-      {"wait",
-       "wait until the VM is in a run state, or gone",
-       RunWait,
-       {{"STATE", "running, paused, shutdown, ... or gone", true, Values::kRunState}},
-       {},
-       kClientIfThere,
-       kPatient},
-      {"dump",
-       "write its memory to an ELF core file, for gdb or crash",
-       RunDump,
-       {{"FILE", "the file to write", true, Values::kFile}},
-       {{"force", nullptr, "replace a file that is there"},
-        {"paging", nullptr, "by the guest's own addresses, as its page tables have them"}},
-       kClient,
-       kPatient},
+      EventsSubcommand(),
+      WaitSubcommand(),
+      DumpSubcommand(),
       {"console",
        "connect this terminal to its serial port; Ctrl-] . ends it",
        RunConsole,
@@ -64,6 +86,7 @@ const std::vector<Subcommand>& Subcommands() {
        {{"serial", "SOCKET", "the serial port's socket, where the VM does not tell"}},
        kVm,
        kPatient},
+      ExecSubcommand(),
       {"log-level",
        "show or set what it logs",
        RunLogLevel,
@@ -107,6 +130,7 @@ std::vector<std::string_view> KnownValues(Values values) {
       return {"bash", "zsh", "fish"};
     case Values::kAny:
     case Values::kRest:
+    case Values::kWords:
     case Values::kFile:
       break;
   }

@@ -36,7 +36,7 @@ class Install(unittest.TestCase):
         return paths[0]
 
     def test_everything_is_in_place(self):
-        for name in ("gyred", "gyrectl", "gyred.8", "gyrectl.1", "gyre@.service", "gyre@.socket", "_gyrectl",
+        for name in ("gyred", "gyrectl", "gyre-agent", "gyred.8", "gyrectl.1", "gyre-agent.8", "gyre-agent.service", "gyre@.service", "gyre@.socket", "_gyrectl",
                      "gyrectl.fish", "example.conf", "sysusers.d/gyre.conf", "bash-completion/completions/gyrectl"):
             if "/" in name:
                 self.assertTrue(list(self.prefix.rglob(name)), name)
@@ -48,6 +48,14 @@ class Install(unittest.TestCase):
     def test_programs_run(self):
         for name in ("gyred", "gyrectl"):
             self.assertEqual(run(self.prefix / "bin" / name, "--version").stdout.split()[0], name)
+
+    def test_agent_needs_nothing_of_its_guest(self):
+        agent = self.found("gyre-agent")
+        self.assertEqual(agent.relative_to(self.prefix), pathlib.Path("libexec/gyre/gyre-agent"))
+        self.assertEqual(run(agent, "--version").stdout.split()[0], "gyre-agent")
+        # Where a sanitizer is in it, gyred is not static either.
+        if shutil.which("ldd") and run("ldd", self.prefix / "bin/gyred").returncode != 0:
+            self.assertNotEqual(run("ldd", agent).returncode, 0, "it is static")
 
     def test_example_is_a_configuration(self):
         # The one mistake left in it is that the kernel may not be there.
@@ -84,6 +92,15 @@ class Install(unittest.TestCase):
                 (directory / f"gyre-share@vm.{kind}").write_text(text.replace("/usr/lib/qemu/virtiofsd", "/bin/true"))
             result = run("systemd-analyze", "verify", "--man=no", service, socket, directory / "gyre-share@vm.service",
                          directory / "gyre-share@vm.socket")
+        self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_systemd_finds_no_fault_in_the_agents_unit(self):
+        with tempfile.TemporaryDirectory(prefix="gyre-units-") as name:
+            unit = pathlib.Path(name) / "gyre-agent.service"
+            unit.write_text(self.found("gyre-agent.service").read_text().replace(
+                "/usr/libexec/gyre/gyre-agent", str(self.found("gyre-agent"))))
+            result = run("systemd-analyze", "verify", "--man=no", unit)
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")

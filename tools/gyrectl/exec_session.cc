@@ -1,0 +1,268 @@
+#include "tools/gyrectl/exec_session.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <system_error>
+#include <utility>
+
+#include "gyre/base/format.h"
+#include "gyre/base/unique_fd.h"
+
+namespace gyre::ctl {
+namespace {
+
+using exec::FrameType;
+using exec::Link;
+
+constexpr std::size_t kMostPending = std::size_t{64} << 10;  // of an output of ours, until the agent waits
+constexpr std::size_t kMostTyped = std::size_t{64} << 10;
+constexpr int kSignalled = 128;  // and the signal's number, as a shell says it
+
+bool IsFile(int fd) {
+  struct stat status = {};
+  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+pollfd Entry(bool wanted, int fd, short events) {
+  return {.fd = wanted ? fd : -1, .events = events, .revents = 0};
+}
+
+}  // namespace
+
+exec::WindowSize OwnWindowSize() {
+  winsize size = {};
+  for (const int fd : {STDOUT_FILENO, STDIN_FILENO}) {
+    if (::ioctl(fd, TIOCGWINSZ, &size) == 0) {
+      break;
+    }
+  }
+  return {.rows = size.ws_row, .columns = size.ws_col};
+}
+
+ExecSession::ExecSession(Link& link, bool on_terminal, Keys keys)
+    : link_(link),
+      on_terminal_(on_terminal),
+      keys_(keys),
+      signals_{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH},
+      outputs_{Output{.fd = STDOUT_FILENO, .is_file = IsFile(STDOUT_FILENO)},
+               Output{.fd = STDERR_FILENO, .is_file = IsFile(STDERR_FILENO)}} {}
+
+Outcome<ExecSession::End> ExecSession::Run(const Deadline& deadline) {
+  while (!failure_) {
+    TakeFrames();
+    if (end_ && outputs_[0].left() == 0 && outputs_[1].left() == 0) {
+      return *std::move(end_);
+    }
+    if (failure_) {
+      break;
+    }
+    if (deadline.passed()) {
+      return Fail(Exit::kTimeout, "the time is up");
+    }
+    Poll(deadline);
+  }
+  return std::unexpected(*std::move(failure_));
+}
+
+void ExecSession::Poll(const Deadline& deadline) {
+  sends_ = sends_ && link_.Send();  // whoever takes nothing may have said why
+  const auto events = static_cast<short>((MayTake() ? POLLIN : 0) | (sends_ ? link_.events() & POLLOUT : 0));
+  std::array<pollfd, 5> fds = {Entry(MayRead(), STDIN_FILENO, POLLIN), Entry(events != 0, link_.fd(), events),
+                               Entry(true, signals_.fd(), POLLIN),
+                               Entry(outputs_[0].left() != 0, outputs_[0].fd, POLLOUT),
+                               Entry(outputs_[1].left() != 0, outputs_[1].fd, POLLOUT)};
+  if (::poll(fds.data(), fds.size(), deadline.poll_ms()) <= 0) {
+    return;
+  }
+  if (fds[2].revents != 0) {
+    ServeSignals();
+  }
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    if (fds[3 + i].revents != 0) {
+      ServeOutput(outputs_[i]);
+    }
+  }
+  if (fds[1].revents != 0) {
+    ServeLink(fds[1].revents);
+  }
+  if (fds[0].revents != 0) {
+    ServeInput();
+  }
+}
+
+bool ExecSession::MayRead() const {
+  return input_open_ && !end_ && (keys_ == Keys::kHaveEscape || (credit_ != 0 && link_.HasRoom()));
+}
+
+bool ExecSession::OutputsHaveRoom() const {
+  return std::ranges::all_of(outputs_, [](const Output& output) { return output.left() < kMostPending; });
+}
+
+bool ExecSession::MayTake() const { return !peer_ended_ && !end_ && OutputsHaveRoom(); }
+
+void ExecSession::ServeSignals() {
+  while (const int signal = signals_.Next()) {
+    // Beside what the streams may have put there, there is room for many; a person means it, then.
+    const bool room = link_.pending() < 2 * Link::kMuch;
+    if (signal == SIGWINCH) {
+      if (on_terminal_ && room) {
+        link_.Put(FrameType::kResize, exec::ToPayload(OwnWindowSize()));
+      }
+    } else if ((signal == SIGINT || signal == SIGTERM) && room && !end_) {
+      link_.Put(FrameType::kSignal, exec::NumberPayload(static_cast<std::uint32_t>(signal)));
+    } else {
+      for (Output& output : outputs_) {
+        output.Clear();
+      }
+      end_ = kSignalled + signal;
+    }
+  }
+}
+
+void ExecSession::ServeInput() {
+  std::array<char, exec::kMostData> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  const bool typed = keys_ == Keys::kHaveEscape;
+  const std::size_t most = typed ? buffer.size() : std::min<std::size_t>(buffer.size(), credit_);
+  const ssize_t got = ::read(STDIN_FILENO, buffer.data(), most);
+  if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
+    return;
+  }
+  if (got <= 0) {
+    EndInput();
+    return;
+  }
+  const std::string_view bytes(buffer.data(), static_cast<std::size_t>(got));
+  if (!typed) {
+    input_ = bytes;
+  } else {
+    const auto taken = escape_.Take(bytes);
+    input_ += input_.size() < kMostTyped ? taken.bytes : "";
+    if (taken.help) {
+      outputs_[1].pending += EscapeFilter::kHelp;
+    }
+    if (taken.ends) {
+      Abort(Exit::kRefused, "you have left the command, and it ends");
+    }
+  }
+  SendInput();
+}
+
+void ExecSession::EndInput() {
+  input_open_ = false;
+  input_ended_ = true;
+  SendInput();
+}
+
+void ExecSession::SendInput() {
+  while (!input_.empty() && credit_ != 0 && link_.HasRoom()) {
+    const std::size_t size = std::min({input_.size(), std::size_t{credit_}, exec::kMostData});
+    link_.Put(FrameType::kStdin, std::string_view(input_).substr(0, size));
+    input_.erase(0, size);
+    credit_ -= static_cast<std::uint32_t>(size);
+  }
+  if (input_.empty() && std::exchange(input_ended_, false)) {
+    link_.Put(FrameType::kStdinEnd);
+  }
+}
+
+void ExecSession::ServeOutput(Output& output) {
+  // A pipe that has room at all has it for so many; a file has always.
+  constexpr std::size_t kPiece = 4096;
+  const std::size_t size = output.is_file ? output.left() : std::min(output.left(), kPiece);
+  const ssize_t wrote = ::write(output.fd, output.pending.data() + output.written, size);
+  if (wrote > 0) {
+    output.written += static_cast<std::size_t>(wrote);
+    if (output.left() == 0 || output.written >= kMostPending) {
+      output.pending.erase(0, std::exchange(output.written, 0));
+    }
+  } else if (wrote < 0 && errno == EPIPE) {
+    end_ = kSignalled + SIGPIPE;
+    outputs_[0].Clear();
+    outputs_[1].Clear();
+  } else if (wrote < 0 && errno != EAGAIN && errno != EINTR) {
+    Abort(Exit::kRefused, format("{}: {}", output.fd == STDOUT_FILENO ? "standard output" : "standard error",
+                                 std::generic_category().message(errno)));
+  }
+}
+
+void ExecSession::ServeLink(short events) {
+  if ((events & (POLLIN | POLLHUP | POLLERR)) != 0 && MayTake()) {
+    peer_ended_ = !link_.Receive();
+  }
+}
+
+void ExecSession::TakeFrames() {
+  while (!end_ && !failure_) {
+    if (!OutputsHaveRoom()) {
+      return;
+    }
+    const auto frame = link_.Next();
+    if (frame && !*frame) {
+      if (peer_ended_) {
+        Abort(Exit::kBroken, "the VM has closed the connection before the command's end");
+      }
+      break;
+    }
+    const auto taken = frame ? Take(**frame) : std::unexpected(frame.error());
+    if (!taken || !*taken) {
+      Abort(Exit::kBroken, format("the agent breaks the rules: {}",
+                                  taken ? "an unexpected frame" : taken.error().message()));
+    }
+  }
+  SendInput();
+}
+
+Result<bool> ExecSession::Take(const exec::Frame& frame) {
+  switch (frame.type) {
+    case FrameType::kStdout:
+      outputs_[0].pending += frame.payload;
+      return true;
+    case FrameType::kStderr:
+      outputs_[1].pending += frame.payload;
+      return true;
+    case FrameType::kCredit:
+      return TakeCredit(TRY(exec::ParseCredit(frame.payload)));
+    case FrameType::kStdinClosed:
+      CloseInput();
+      return true;
+    case FrameType::kExit:
+      return TakeEnd(TRY(exec::ParseExit(frame.payload)));
+    case FrameType::kError:
+      end_ = TRY(exec::ParseError(frame.payload));
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool ExecSession::TakeCredit(std::uint32_t given) {
+  credit_ += given;
+  return credit_ <= exec::kMostCredit;
+}
+
+bool ExecSession::TakeEnd(const exec::ExitReport& report) {
+  end_ = static_cast<int>(report.value) + (report.by_signal ? kSignalled : 0);
+  return true;
+}
+
+void ExecSession::CloseInput() {
+  input_open_ = false;
+  input_ended_ = false;
+  input_.clear();
+  if (const UniqueFd nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC)); nothing && !on_terminal_) {
+    ::dup2(nothing.get(), STDIN_FILENO);  // who writes to us is told in turn
+  }
+}
+
+void ExecSession::Abort(Exit exit, std::string why) {
+  failure_ = Failure{.exit = exit, .message = std::move(why)};
+}
+
+}  // namespace gyre::ctl
