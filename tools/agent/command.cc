@@ -128,10 +128,12 @@ void Command::End() {
     ::poll(nullptr, 0, kStepMs);
   }
   SignalGroups(groups, SIGKILL);
-  if (pid_ > 0) {
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
+  // One that has become another user's may not have to hear us.
+  for (int waited = 0; waited < kGraceMs && pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == 0;
+       waited += kStepMs) {
+    ::poll(nullptr, 0, kStepMs);
   }
+  pid_ = -1;
 }
 
 }  // namespace gyre::exec

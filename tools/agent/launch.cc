@@ -133,7 +133,7 @@ std::expected<Channels, ErrorReport> OpenTerminal(WindowSize size) {
   if (master < 0 || ::unlockpt(master) != 0) {
     return Failed("a terminal", errno);
   }
-  // By its name only where the kernel has no other way: that may be another one's here.
+  // Not by its name, which may be another one's here.
   channels.theirs.output = UniqueFd(::ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
   if (!channels.theirs.output) {
     return Failed("a terminal", errno);

@@ -73,11 +73,24 @@ class Listener {
   UniqueFd vsock_;
 };
 
+// And the standard streams.
+void CloseAllBut(int own) {
+  constexpr int kMostBefore = 1024;  // that are looked at where the kernel has no call for it (before 5.9)
+  const auto number = static_cast<unsigned>(own);
+  const bool below = own == STDERR_FILENO + 1 || ::close_range(STDERR_FILENO + 1, number - 1, 0) == 0;
+  if (below && ::close_range(number + 1, ~0U, 0) == 0) {
+    return;
+  }
+  for (int fd = STDERR_FILENO + 1; fd < kMostBefore; ++fd) {
+    if (fd != own) {
+      ::close(fd);
+    }
+  }
+}
+
 // The process of a connection; does not return. What it has of the agent's it gives up, and it ends with it.
 [[noreturn]] void BeSession(UniqueFd client, pid_t agent) {
-  const auto own = static_cast<unsigned>(client.get());
-  ::close_range(STDERR_FILENO + 1, own - 1, 0);
-  ::close_range(own + 1, ~0U, 0);
+  CloseAllBut(client.get());
   {
     Session session(std::move(client));
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);

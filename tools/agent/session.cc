@@ -150,8 +150,7 @@ Result<bool> Session::TakeForCommand(const Frame& frame) {
     case FrameType::kStdin:
       return input_->Take(frame.payload, link_);
     case FrameType::kStdinEnd:
-      input_->End(command_->on_terminal() ? std::optional(command_->EndCharacter()) : std::nullopt);
-      return true;
+      return input_->End(command_->on_terminal() ? std::optional(command_->EndCharacter()) : std::nullopt);
     case FrameType::kResize:
       command_->Resize(TRY(ParseResize(frame.payload)));
       return true;

@@ -28,14 +28,17 @@ bool InputStream::Take(std::string_view bytes, Link& link) {
   return true;
 }
 
-void InputStream::End(std::optional<char> end_character) {
-  ends_ = true;
+bool InputStream::End(std::optional<char> end_character) {
+  if (std::exchange(ends_, true)) {
+    return false;
+  }
   if (fd_ && end_character) {
     // In the midst of a line the first one ends that alone.
     kept_.append(last_ == '\n' ? 1 : 2, *end_character);
   } else if (kept_.empty()) {
     Close();
   }
+  return true;
 }
 
 void InputStream::Serve(Link& link) {

@@ -27,8 +27,8 @@ class InputStream {
   short events() const;
   // False: the client had no credit for that.
   bool Take(std::string_view bytes, Link& link);
-  // No more comes. `end_character`: what is typed to say so, on a terminal.
-  void End(std::optional<char> end_character);
+  // No more comes. `end_character`: what is typed to say so, on a terminal. False: that was said before.
+  bool End(std::optional<char> end_character);
   // It can be written to, or nobody reads any more.
   void Serve(Link& link);
 

@@ -12,7 +12,7 @@ class EscapeFilter {
  public:
   static constexpr char kKey = 0x1d;  // Ctrl-]
   static constexpr std::string_view kHelp =
-      "\r\nCtrl-] .       end the console\r\nCtrl-] ?       this\r\nCtrl-] Ctrl-]  send Ctrl-]\r\n";
+      "\r\nCtrl-] .       leave\r\nCtrl-] ?       this\r\nCtrl-] Ctrl-]  send Ctrl-]\r\n";
 
   struct Result {
     std::string bytes;  // for the guest

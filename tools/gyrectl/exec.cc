@@ -102,10 +102,24 @@ Outcome<void> Greet(exec::Link& link, std::uint32_t port, const Deadline& deadli
   }
 }
 
+// Within a shell (which has a client) what is typed is for both; a script's next lines are none of the
+// command's.
+ExecSession::Input InputOf(const Call& call, bool raw, bool typed) {
+  using enum ExecSession::Input;
+  if (raw) {
+    return kKeys;
+  }
+  if (call.client == nullptr) {
+    return kOwn;
+  }
+  return typed ? kShared : kNone;
+}
+
 Outcome<ExecSession::End> RunSession(exec::Link& link, const Call& call) {
   const bool terminal = call.Has("tty");
-  const bool raw = terminal && ::isatty(STDIN_FILENO) == 1;
-  ExecSession session(link, terminal, raw ? ExecSession::Keys::kHaveEscape : ExecSession::Keys::kAreBytes);
+  const bool typed = ::isatty(STDIN_FILENO) == 1;
+  const bool raw = terminal && typed;
+  ExecSession session(link, terminal, InputOf(call, raw, typed));
   std::optional<RawTerminal> own;
   if (raw) {
     own.emplace();

@@ -25,9 +25,15 @@ constexpr std::size_t kMostPending = std::size_t{64} << 10;  // of an output of 
 constexpr std::size_t kMostTyped = std::size_t{64} << 10;
 constexpr int kSignalled = 128;  // and the signal's number, as a shell says it
 
-bool IsFile(int fd) {
-  struct stat status = {};
-  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+constexpr unsigned kMostUnheard = 2;  // signals; who sends a third means us
+// A pipe that has room at all has it for so many, if nobody else writes there; a file has always.
+constexpr std::size_t kPiece = 4096;
+
+// A pipe or a terminal opened once more: another description, so that who shares ours is not changed.
+UniqueFd OpenedAgain(int stream, mode_t mode) {
+  const bool possible = S_ISFIFO(mode) || (S_ISCHR(mode) && ::isatty(stream) == 1);
+  const std::string name = format("/proc/self/fd/{}", stream);
+  return UniqueFd(possible ? ::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1);
 }
 
 pollfd Entry(bool wanted, int fd, short events) {
@@ -46,13 +52,28 @@ exec::WindowSize OwnWindowSize() {
   return {.rows = size.ws_row, .columns = size.ws_col};
 }
 
-ExecSession::ExecSession(Link& link, bool on_terminal, Keys keys)
+ExecSession::Output::Output(int stream) : fd(stream), most(kPiece) {
+  struct stat status = {};
+  if (::fstat(stream, &status) == 0) {
+    own = OpenedAgain(stream, status.st_mode);
+    most = own || S_ISREG(status.st_mode) ? kMostPending : kPiece;
+  }
+  fd = own ? own.get() : stream;
+}
+
+ExecSession::ExecSession(Link& link, bool on_terminal, Input input)
     : link_(link),
       on_terminal_(on_terminal),
-      keys_(keys),
+      kind_(input),
       signals_{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH},
-      outputs_{Output{.fd = STDOUT_FILENO, .is_file = IsFile(STDOUT_FILENO)},
-               Output{.fd = STDERR_FILENO, .is_file = IsFile(STDERR_FILENO)}} {}
+      outputs_{Output(STDOUT_FILENO), Output(STDERR_FILENO)} {
+  if (on_terminal_) {  // it may be another than before we listened for that
+    link_.Put(FrameType::kResize, exec::ToPayload(OwnWindowSize()));
+  }
+  if (kind_ == Input::kNone) {
+    EndInput();
+  }
+}
 
 Outcome<ExecSession::End> ExecSession::Run(const Deadline& deadline) {
   while (!failure_) {
@@ -98,7 +119,8 @@ void ExecSession::Poll(const Deadline& deadline) {
 }
 
 bool ExecSession::MayRead() const {
-  return input_open_ && !end_ && (keys_ == Keys::kHaveEscape || (credit_ != 0 && link_.HasRoom()));
+  return ours_open_ && (kind_ == Input::kKeys ||
+                        (input_open_ && !end_ && input_.empty() && credit_ != 0 && link_.HasRoom()));
 }
 
 bool ExecSession::OutputsHaveRoom() const {
@@ -109,13 +131,14 @@ bool ExecSession::MayTake() const { return !peer_ended_ && !end_ && OutputsHaveR
 
 void ExecSession::ServeSignals() {
   while (const int signal = signals_.Next()) {
-    // Beside what the streams may have put there, there is room for many; a person means it, then.
-    const bool room = link_.pending() < 2 * Link::kMuch;
+    // Beside what the streams may have put there, there is room for many.
+    const bool room = sends_ && link_.pending() < 2 * Link::kMuch;
     if (signal == SIGWINCH) {
       if (on_terminal_ && room) {
         link_.Put(FrameType::kResize, exec::ToPayload(OwnWindowSize()));
       }
-    } else if ((signal == SIGINT || signal == SIGTERM) && room && !end_) {
+    } else if ((signal == SIGINT || signal == SIGTERM) && room && !end_ && unheard_ < kMostUnheard) {
+      ++unheard_;
       link_.Put(FrameType::kSignal, exec::NumberPayload(static_cast<std::uint32_t>(signal)));
     } else {
       for (Output& output : outputs_) {
@@ -128,7 +151,7 @@ void ExecSession::ServeSignals() {
 
 void ExecSession::ServeInput() {
   std::array<char, exec::kMostData> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
-  const bool typed = keys_ == Keys::kHaveEscape;
+  const bool typed = kind_ == Input::kKeys;
   const std::size_t most = typed ? buffer.size() : std::min<std::size_t>(buffer.size(), credit_);
   const ssize_t got = ::read(STDIN_FILENO, buffer.data(), most);
   if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
@@ -143,7 +166,7 @@ void ExecSession::ServeInput() {
     input_ = bytes;
   } else {
     const auto taken = escape_.Take(bytes);
-    input_ += input_.size() < kMostTyped ? taken.bytes : "";
+    input_ += input_open_ && input_.size() < kMostTyped ? taken.bytes : "";
     if (taken.help) {
       outputs_[1].pending += EscapeFilter::kHelp;
     }
@@ -155,8 +178,8 @@ void ExecSession::ServeInput() {
 }
 
 void ExecSession::EndInput() {
-  input_open_ = false;
-  input_ended_ = true;
+  ours_open_ = false;
+  input_ended_ = std::exchange(input_open_, false);
   SendInput();
 }
 
@@ -173,10 +196,12 @@ void ExecSession::SendInput() {
 }
 
 void ExecSession::ServeOutput(Output& output) {
-  // A pipe that has room at all has it for so many; a file has always.
-  constexpr std::size_t kPiece = 4096;
-  const std::size_t size = output.is_file ? output.left() : std::min(output.left(), kPiece);
-  const ssize_t wrote = ::write(output.fd, output.pending.data() + output.written, size);
+  pollfd entry = Entry(true, output.fd, POLLOUT);  // the other stream may be the same, and full by now
+  if (::poll(&entry, 1, 0) <= 0) {
+    return;
+  }
+  const ssize_t wrote =
+      ::write(output.fd, output.pending.data() + output.written, std::min(output.left(), output.most));
   if (wrote > 0) {
     output.written += static_cast<std::size_t>(wrote);
     if (output.left() == 0 || output.written >= kMostPending) {
@@ -187,7 +212,7 @@ void ExecSession::ServeOutput(Output& output) {
     outputs_[0].Clear();
     outputs_[1].Clear();
   } else if (wrote < 0 && errno != EAGAIN && errno != EINTR) {
-    Abort(Exit::kRefused, format("{}: {}", output.fd == STDOUT_FILENO ? "standard output" : "standard error",
+    Abort(Exit::kRefused, format("{}: {}", &output == outputs_.data() ? "standard output" : "standard error",
                                  std::generic_category().message(errno)));
   }
 }
@@ -220,6 +245,7 @@ void ExecSession::TakeFrames() {
 }
 
 Result<bool> ExecSession::Take(const exec::Frame& frame) {
+  unheard_ = 0;
   switch (frame.type) {
     case FrameType::kStdout:
       outputs_[0].pending += frame.payload;
@@ -256,7 +282,10 @@ void ExecSession::CloseInput() {
   input_open_ = false;
   input_ended_ = false;
   input_.clear();
-  if (const UniqueFd nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC)); nothing && !on_terminal_) {
+  if (kind_ != Input::kOwn || ::isatty(STDIN_FILENO) == 1) {
+    return;
+  }
+  if (const UniqueFd nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC)); nothing) {
     ::dup2(nothing.get(), STDIN_FILENO);  // who writes to us is told in turn
   }
 }

@@ -121,7 +121,12 @@ Outcome<void> RunLine(Call& shell, const std::vector<std::string>& words, double
             .deadline = DeadlineOf(invocation),
             .values = std::move(invocation.values),
             .lists = std::move(invocation.lists)};
-  TRY(command->run(call));
+  if (auto done = command->run(call); !done) {
+    if (command->has_status) {
+      done.error().exit = Exit::kOwn;  // whatever has failed, it is not this connection
+    }
+    return done;
+  }
   return call.status == 0 ? Outcome<void>()
                           : Fail(Exit::kRefused, format("{}: exit status {}", command->name, call.status));
 }

@@ -96,10 +96,20 @@ TEST(Session, CommandThatReadsNothing_IsSignalledAllTheSame) {
 
 TEST(Session, CommandThatClosesItsInput_IsTold) {
   SessionClient client;
-  client.Shell("exec <&-; read -r line; sleep 0.3; echo on");
+  client.Shell("trap 'echo on; exit' TERM; exec <&-; while :; do sleep 0.02; done");
   EXPECT_TRUE(client.WaitFor([](const Told& told) { return told.stdin_closed; }).stdin_closed);
   client.Write("whatever");
+  client.Signal(SIGTERM);
   EXPECT_EQ(client.Wait().out, "on\n");
+}
+
+TEST(Session, InputThatEndsTwice_EndsIt) {
+  SessionClient client;
+  client.Start({.terminal = true, .words = {"sleep", "100"}});
+  client.link().Put(FrameType::kStdinEnd);
+  client.link().Put(FrameType::kStdinEnd);
+  ASSERT_TRUE(client.Wait().error);
+  EXPECT_EQ(client.Wait().error->text, "a frame that breaks the rules");
 }
 
 TEST(Session, InputBeyondTheCredit_EndsIt) {

@@ -64,6 +64,7 @@ TEST(TerminalSession, TerminalThatOthersKeep_IsNotWaitedForLong) {
   SessionClient client;
   client.Start(OnTerminal("trap '' HUP; (sleep 5; yes) & echo gone"));
   EXPECT_TRUE(client.Wait().out.contains("gone\r\n"));
+  EXPECT_FALSE(client.Wait().out.contains("y\r\n")) << "it was, to the bound of what is taken";
   EXPECT_TRUE(client.Wait().end);
 }
 

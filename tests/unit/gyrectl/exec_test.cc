@@ -69,7 +69,9 @@ TEST_F(Exec, InputMayBeNone_OrEndEarly) {
   const auto early = InShell(R"(yes | timeout 20 "$0" "$@" head -n 1)");
   EXPECT_EQ(early.out, "y\n") << early.Describe();
   // One that goes on without its input does not hold up who writes to us.
-  const auto closed = InShell(R"(yes | timeout 20 "$0" "$@" sh -c 'exec <&-; sleep 0.2; echo on')");
+  const std::string ended = vm_.directory() + "/ended";
+  const auto closed = InShell("{ yes; echo >" + ended + R"(; } | "$0" "$@" sh -c ')" +
+                              "exec <&-; until [ -e " + ended + " ]; do sleep 0.02; done; echo on'");
   EXPECT_EQ(closed.out, "on\n") << closed.Describe();
 }
 
@@ -100,9 +102,25 @@ TEST_F(Exec, SignalsAreTheCommands) {
   EXPECT_EQ(quits->Wait().exit_status, 128 + SIGQUIT) << "that one is ours";
 }
 
+// Whoever sends them again and again means gyrectl, whatever has become of the VM.
+TEST_F(Exec, SignalsThatNobodyHears_EndIt) {
+  auto process = test::Process::Start(vm_.Words({"sh", "-c", "trap '' INT; echo ready; sleep 100"}));
+  ASSERT_TRUE(process);
+  EXPECT_TRUE(process->WaitForOutput("ready"));
+  process->Signal(SIGINT);
+  EXPECT_TRUE(process->StaysAlive(std::chrono::milliseconds(200))) << "the first is the command's";
+  for (int tries = 0; tries < 200 && process->StaysAlive(std::chrono::milliseconds(20)); ++tries) {
+    process->Signal(SIGINT);
+  }
+  EXPECT_EQ(process->Wait().exit_status, 128 + SIGINT);
+}
+
 TEST_F(Exec, TimeLimitEndsIt) {
-  const auto late = test::RunProcess(
-      {std::getenv("GYRECTL"), "-s", vm_.control_socket(), "--timeout", "0.5", "exec", "sleep", "100"});
+  auto process = test::Process::Start({std::getenv("GYRECTL"), "-s", vm_.control_socket(), "--timeout", "4",
+                                       "exec", "sh", "-c", "echo ready; sleep 100"});
+  ASSERT_TRUE(process);
+  EXPECT_TRUE(process->WaitForOutput("ready"));
+  const auto late = process->Wait();
   EXPECT_EQ(late.exit_status, 255);
   EXPECT_EQ(late.err, "gyrectl: the time is up\n");
 }
@@ -155,6 +173,20 @@ TEST_F(Exec, ShellHasItToo) {
       test::RunProcess({std::getenv("GYRECTL"), "-s", vm_.control_socket(), "shell"}, "exec false\n");
   EXPECT_EQ(bad.exit_status, 1);
   EXPECT_EQ(bad.err, "gyrectl: exec: exit status 1\n");
+}
+
+TEST_F(Exec, ShellsNextLinesAreItsOwn) {
+  const auto script = test::RunProcess({std::getenv("GYRECTL"), "-s", vm_.control_socket(), "shell"},
+                                       "exec true\nexec cat\nexec echo last\n");
+  EXPECT_EQ(script.out, "last\n") << script.Describe();
+  OnTerminal person({std::getenv("GYRECTL"), "-s", vm_.control_socket(), "shell"});
+  ASSERT_TRUE(person.WaitFor("> "));
+  ASSERT_TRUE(person.AwaitRaw());
+  person.Type("exec expr 40 + 2\r");
+  EXPECT_TRUE(person.WaitFor("42", "> ")) << person.shown();
+  ASSERT_TRUE(person.AwaitRaw());
+  person.Type("exec expr 40 + 3\r");
+  EXPECT_TRUE(person.WaitFor("43", "> ")) << person.shown();
 }
 
 TEST_F(Exec, AgentsEnd_IsTheCommandsToo) {
@@ -218,10 +250,10 @@ std::string Hello(std::uint32_t version = exec::kVersion) {
 }
 
 // What gyrectl says of such an agent.
-std::string ErrorWith(const FakeGuest::Service& service) {
+std::string ErrorWith(const FakeGuest::Service& service, const char* limit = "20") {
   const FakeGuest guest(service);
   const auto done = test::RunProcess(
-      {std::getenv("GYRECTL"), "-s", guest.control_socket(), "--timeout", "1", "exec", "true"});
+      {std::getenv("GYRECTL"), "-s", guest.control_socket(), "--timeout", limit, "exec", "true"});
   EXPECT_EQ(done.exit_status, 255) << done.Describe();
   EXPECT_EQ(std::ranges::count(done.err, '\n'), 1) << done.err;
   return done.err;
@@ -229,11 +261,34 @@ std::string ErrorWith(const FakeGuest::Service& service) {
 
 TEST(ExecAgents, ThatAreNone_OrTooOld_AreNamed) {
   EXPECT_EQ(ErrorWith(Says("SSH-2.0-OpenSSH\r\n")), "gyrectl: port 1022 of the VM is not gyre-agent's\n");
-  EXPECT_EQ(ErrorWith(Says("")), "gyrectl: port 1022 of the VM does not answer\n");
+  EXPECT_EQ(ErrorWith(Says(""), "3"), "gyrectl: port 1022 of the VM does not answer\n");
   EXPECT_EQ(ErrorWith(Says(Hello(0))),
             "gyrectl: the VM's gyre-agent is too old: it knows version 0 of the protocol, not 1\n");
   EXPECT_EQ(ErrorWith([](const UniqueFd&) {}), "gyrectl: port 1022 of the VM has closed the connection\n");
-  EXPECT_EQ(ErrorWith(Says(Hello(9))), "gyrectl: the time is up\n") << "a newer one knows our version";
+  EXPECT_EQ(ErrorWith(Says(Hello(9)), "3"), "gyrectl: the time is up\n") << "a newer one knows our version";
+}
+
+// The terminal is raw: this key is all that a person has.
+TEST(ExecAgents, ThatTakeNoInput_CanBeLeft) {
+  const FakeGuest guest(
+      Says(Hello() + exec::ToBytes(FrameType::kStdinClosed) + exec::ToBytes(FrameType::kStdout, "ready")));
+  OnTerminal terminal({std::getenv("GYRECTL"), "-s", guest.control_socket(), "exec", "-t", "true"});
+  ASSERT_TRUE(terminal.WaitFor("ready")) << terminal.shown();
+  terminal.Type("\x1d.");
+  EXPECT_EQ(terminal.Wait(), 255) << terminal.shown();
+  EXPECT_FALSE(terminal.raw());
+}
+
+TEST(ExecAgents, ThatFail_DoNotEndAShell) {
+  const FakeGuest guest(Says("SSH-2.0-OpenSSH\r\n"));
+  OnTerminal shell({std::getenv("GYRECTL"), "-s", guest.control_socket(), "shell"});
+  ASSERT_TRUE(shell.WaitFor("> "));
+  ASSERT_TRUE(shell.AwaitRaw());
+  shell.Type("exec true\r");
+  EXPECT_TRUE(shell.WaitFor("is not gyre-agent's", "> ")) << shell.shown();
+  ASSERT_TRUE(shell.AwaitRaw());
+  shell.Type("help\r");
+  EXPECT_TRUE(shell.WaitFor("Tab completes")) << shell.shown();
 }
 
 TEST(ExecAgents, ThatLie_AreLeftWithOneLine) {
