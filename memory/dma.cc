@@ -18,6 +18,10 @@ bool Reachable(const FlatRange& range, DmaDirection direction) {
   return kind == RegionKind::kRam || kind == RegionKind::kRom;
 }
 
+bool Has(const FlatRange* range, std::uint64_t address) {
+  return range != nullptr && address >= range->start && address <= range->last;
+}
+
 }  // namespace
 
 void DmaMapping::NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
@@ -73,7 +77,7 @@ bool Dma::Refresh() {
 }
 
 const FlatRange* Dma::Find(std::uint64_t address) const {
-  if (last_ == nullptr || address < last_->start || address > last_->last) {
+  if (!Has(last_, address)) {
     last_ = view_->Find(address);
   }
   return last_;
@@ -81,11 +85,9 @@ const FlatRange* Dma::Find(std::uint64_t address) const {
 
 void Dma::Prefetch(GuestAddress where) const {
   const std::uint64_t address = where.value();
-  if (last_ == nullptr || address < last_->start || address > last_->last ||
-      last_->region->ram() == nullptr) {
-    return;
+  if (Has(last_, address) && last_->region->ram() != nullptr) {
+    __builtin_prefetch(last_->region->ram()->host() + last_->region_offset + (address - last_->start));
   }
-  __builtin_prefetch(last_->region->ram()->host() + last_->region_offset + (address - last_->start));
 }
 
 // Calls visit(block, offset, size) for each part, as long as it says true.

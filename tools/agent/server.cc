@@ -11,7 +11,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -177,12 +176,9 @@ Result<ListenAddress> ParseListenAddress(std::string_view text) {
   if (text.starts_with(kUnix) && text.size() > kUnix.size() && text.size() - kUnix.size() <= kMaxUnixPath) {
     return ListenAddress{.at = std::string(text.substr(kUnix.size()))};
   }
-  std::uint32_t port = 0;
   if (text.starts_with(kVsock)) {
-    text.remove_prefix(kVsock.size());
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-    if (error == std::errc() && end == text.data() + text.size() && port != VMADDR_PORT_ANY) {
-      return ListenAddress{.at = port};
+    if (const auto port = ParsePort(text.substr(kVsock.size()))) {
+      return ListenAddress{.at = *port};
     }
   }
   return Fail(Error::Usage(format("'{}' is not vsock, vsock:PORT or unix:PATH", text)));

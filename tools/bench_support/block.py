@@ -198,7 +198,7 @@ def print_table(summary):
     print(f"{'':38} {'':7} {'kops/s':>8} {'CPU ns':>7} {'kicks/op':>8} {'p50 us':>8} {'p99':>8} {'p99.9':>8}  threads, CPU ns an operation")
     for phase, peers in summary.items():
         for name, entry in peers.items():
-            kicks = "" if name in ("floor", "ring") else f"{entry['kicks']:.3f}"  # nobody asks these for one
+            kicks = "" if name in ("floor", "ring") else f"{entry['kicks']:.3f}"
             threads = ", ".join(f"{thread} {ns:.0f}" for thread, ns in entry["threads"].items() if ns >= 1)
             print(f"{phase:38} {name:7} {entry['ops'] / 1000:8.1f} {entry['cpu_ns']:7.0f} {kicks:>8} {entry['p50']:8.1f} "
                   f"{entry['p99']:8.1f} {entry['p999']:8.1f}  {threads}")

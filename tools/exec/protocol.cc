@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "gyre/base/endian.h"
 #include "gyre/base/format.h"
@@ -240,6 +241,13 @@ void FrameReader::Feed(std::string_view bytes) {
   buffer_.erase(0, at_);
   at_ = 0;
   buffer_ += bytes;
+}
+
+std::optional<std::uint32_t> ParsePort(std::string_view text) {
+  std::uint32_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  return whole && port != UINT32_MAX ? std::optional(port) : std::nullopt;  // which is any port
 }
 
 Result<std::optional<Frame>> FrameReader::Next() {

@@ -16,6 +16,8 @@ namespace gyre::exec {
 
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::uint32_t kDefaultPort = 1022;  // below 1024: nobody but root may be the agent
+// A port of AF_VSOCK, in decimal; nothing: the text is none.
+std::optional<std::uint32_t> ParsePort(std::string_view text);
 inline constexpr std::size_t kHeaderSize = 5;
 inline constexpr std::size_t kMostData = 32768;                    // bytes in a frame of a stream
 inline constexpr std::size_t kMostStart = std::size_t{256} << 10;  // bytes in the frame that starts a command

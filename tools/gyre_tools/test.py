@@ -26,21 +26,19 @@ def parse_arguments():
 
 
 def meson_tests(path):
-    """The tests of a build directory: (name, protocol, suites)."""
+    """The tests of a build directory: (name, protocol, suites, command)."""
     listed = json.loads(util.run(["meson", "introspect", "--tests", path], stderr=subprocess.DEVNULL).stdout)
-    return [(test["name"], test["protocol"], [suite.split(":")[-1] for suite in test["suite"]]) for test in listed]
+    return [(test["name"], test["protocol"], [suite.split(":")[-1] for suite in test["suite"]], test["cmd"]) for test in listed]
 
 
-def skip_suite(path, tests, reason):
+def skip_suite(tests, reason):
     """The cases of a suite that this machine cannot run, each by its name."""
-    listed = json.loads(util.run(["meson", "introspect", "--tests", path], stderr=subprocess.DEVNULL).stdout)
-    commands = {test["name"]: test["cmd"] for test in listed}
     cases = []
-    for name, protocol, _ in tests:
+    for name, protocol, _, command in tests:
         if protocol != "gtest":
             cases.append(results.CaseResult(name, results.SKIPPED, reason))
             continue
-        said = util.run([*commands[name], "--gtest_list_tests"], timeout=60, stderr=subprocess.DEVNULL).stdout
+        said = util.run([*command, "--gtest_list_tests"], timeout=60, stderr=subprocess.DEVNULL).stdout
         group = ""
         for line in said.splitlines():
             word = line.split("#")[0].rstrip()
@@ -53,7 +51,7 @@ def skip_suite(path, tests, reason):
 
 def run_suite(path, suite, tests):
     """Runs a meson suite and returns its cases."""
-    protocols = {name: protocol for name, protocol, _ in tests}
+    protocols = {name: protocol for name, protocol, _, _ in tests}
     for name in protocols:
         (path / f"{name}.xml").unlink(missing_ok=True)  # an old report must not speak for a program that dies
     logs = path / "meson-logs"
@@ -98,7 +96,7 @@ def run_linux():
 
 def wanted_suites(tests, tiers):
     suites = []
-    for _, _, own in tests:
+    for _, _, own, _ in tests:
         suites += [suite for suite in own if suite not in suites]
     suites.sort(key=lambda suite: (suite != "unit", suite))
     return [suite for suite in suites if not tiers or suite in tiers]
@@ -130,7 +128,7 @@ def main():
             util.say(f"test: suite {suite}")
             of_suite = [test for test in tests if suite in test[2]]
             if suite == "kvm" and host.kind == hostkvm.ABSENT:
-                own = skip_suite(path, of_suite, host.facts)
+                own = skip_suite(of_suite, host.facts)
             else:
                 own = run_suite(path, suite, of_suite)
                 own = forbid_kvm_skips(own) if suite == "kvm" else own

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <optional>
@@ -64,13 +63,12 @@ Outcome<exec::StartRequest> RequestOf(const Call& call) {
 }
 
 Outcome<std::uint32_t> PortOf(const Call& call) {
-  const std::string text = call.Has("port") ? call.Value("port") : std::to_string(exec::kDefaultPort);
-  std::uint32_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (error != std::errc() || end != text.data() + text.size() || port == UINT32_MAX) {
-    return Fail(Exit::kUsage, format("--port: '{}' is no port", text));
+  if (!call.Has("port")) {
+    return exec::kDefaultPort;
   }
-  return port;
+  const auto port = exec::ParsePort(call.Value("port"));
+  return port ? Outcome<std::uint32_t>(*port)
+              : Fail(Exit::kUsage, format("--port: '{}' is no port", call.Value("port")));
 }
 
 // Until the agent has said who it is.

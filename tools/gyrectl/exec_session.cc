@@ -23,8 +23,7 @@ using exec::Link;
 
 constexpr std::size_t kMostPending = std::size_t{64} << 10;  // of an output of ours, until the agent waits
 constexpr std::size_t kMostTyped = std::size_t{64} << 10;
-constexpr int kSignalled = 128;  // and the signal's number, as a shell says it
-
+constexpr int kSignalled = 128;       // and the signal's number, as a shell says it
 constexpr unsigned kMostUnheard = 2;  // signals; who sends a third means us
 // A pipe that has room at all has it for so many, if nobody else writes there; a file has always.
 constexpr std::size_t kPiece = 4096;
@@ -141,12 +140,17 @@ void ExecSession::ServeSignals() {
       ++unheard_;
       link_.Put(FrameType::kSignal, exec::NumberPayload(static_cast<std::uint32_t>(signal)));
     } else {
-      for (Output& output : outputs_) {
-        output.Clear();
-      }
-      end_ = kSignalled + signal;
+      EndBy(signal);
     }
   }
+}
+
+// As if the signal had ended us: nothing more is written.
+void ExecSession::EndBy(int signal) {
+  for (Output& output : outputs_) {
+    output.Clear();
+  }
+  end_ = kSignalled + signal;
 }
 
 void ExecSession::ServeInput() {
@@ -208,9 +212,7 @@ void ExecSession::ServeOutput(Output& output) {
       output.pending.erase(0, std::exchange(output.written, 0));
     }
   } else if (wrote < 0 && errno == EPIPE) {
-    end_ = kSignalled + SIGPIPE;
-    outputs_[0].Clear();
-    outputs_[1].Clear();
+    EndBy(SIGPIPE);
   } else if (wrote < 0 && errno != EAGAIN && errno != EINTR) {
     Abort(Exit::kRefused, format("{}: {}", &output == outputs_.data() ? "standard output" : "standard error",
                                  std::generic_category().message(errno)));

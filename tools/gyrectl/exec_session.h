@@ -55,6 +55,7 @@ class ExecSession {
   bool OutputsHaveRoom() const;
   bool MayTake() const;
   void ServeSignals();
+  void EndBy(int signal);
   void ServeInput();
   void EndInput();
   void SendInput();

@@ -1,14 +1,12 @@
 // shell: gyrectl's subcommands and QMP's own commands, one a line, on one connection.
-#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
-#include <sys/signalfd.h>
-#include <unistd.h>
-
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "gyre/base/format.h"
-#include "gyre/base/unique_fd.h"
+#include "tools/exec/taken_signals.h"
 #include "tools/gyrectl/command_line.h"
 #include "tools/gyrectl/line_editor.h"
 #include "tools/gyrectl/subcommand.h"
@@ -21,31 +19,6 @@ constexpr const char* kHelp =
     "Tab completes; exit or Ctrl-D leaves; quit ends the VM.\n";
 constexpr double kUsualTimeout = 10;  // seconds a QMP command
 constexpr double kEventsTime = 1;     // seconds of events before the next prompt
-
-// Ctrl-C ends the command that is being waited for, and not the shell: a person's, a script's ends as any
-// program.
-class Interrupts {
- public:
-  explicit Interrupts(bool wanted) {
-    if (wanted) {
-      sigset_t set;
-      sigemptyset(&set);
-      sigaddset(&set, SIGINT);
-      ::sigprocmask(SIG_BLOCK, &set, nullptr);
-      fd_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-    }
-  }
-  // What was meant for what is over.
-  void Forget() const {
-    signalfd_siginfo taken = {};
-    while (fd_ && ::read(fd_.get(), &taken, sizeof(taken)) > 0) {
-    }
-  }
-  int fd() const { return fd_.get(); }
-
- private:
-  UniqueFd fd_;
-};
 
 // $XDG_STATE_HOME/gyre/history, or ~/.local/state's; none where that cannot be.
 std::string HistoryFile() {
@@ -150,7 +123,12 @@ Outcome<void> RunShell(Call& call) {
   const auto names = CommandNames(call);
   const std::string prompt = format("{}> ", call.vm.name.empty() ? "gyre" : Harmless(call.vm.name));
   LineEditor editor(prompt, HistoryFile(), [&names](std::string_view line) { return Complete(line, names); });
-  const Interrupts interrupts(editor.interactive());
+  // Ctrl-C ends the command that is being waited for, and not the shell: a person's, a script's ends as any
+  // program.
+  std::optional<exec::TakenSignals> interrupts;
+  if (editor.interactive()) {
+    interrupts.emplace({SIGINT});
+  }
   const double timeout = call.Has("timeout") ? std::strtod(call.Value("timeout").c_str(), nullptr) : -1;
   while (const auto line = editor.Read()) {
     const auto words = SplitWords(*line);
@@ -162,11 +140,12 @@ Outcome<void> RunShell(Call& call) {
     } else if (!words->empty() && words->front() == "help") {
       call.output.Print(kHelp);
     } else if (!words->empty() && !words->front().starts_with('#')) {
-      call.client->set_interrupt_fd(interrupts.fd());
+      call.client->set_interrupt_fd(interrupts ? interrupts->fd() : -1);
       done = RunLine(call, *words, timeout);
       call.client->set_interrupt_fd(-1);
     }
-    interrupts.Forget();
+    while (interrupts && interrupts->Next() != 0) {  // meant for what is over
+    }
     TRY(Output::Written());
     // A script stops at its first mistake; a person may make some.
     if (!done && (!editor.interactive() || done.error().exit == Exit::kBroken)) {

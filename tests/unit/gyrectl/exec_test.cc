@@ -26,6 +26,13 @@ class Exec : public ::testing::Test {
   AgentGuest vm_;
 };
 
+// To gyrectl shell: it says that, and asks for the next one.
+void TypeLine(OnTerminal& shell, const std::string& line, std::string_view answer) {
+  ASSERT_TRUE(shell.AwaitRaw());
+  shell.Type(line + "\r");
+  ASSERT_TRUE(shell.WaitFor(answer, "> ")) << shell.shown();
+}
+
 TEST_F(Exec, CommandsStatusIsOurs) {
   const auto done = vm_.Exec({"sh", "-c", "echo out; echo err >&2; exit 3"});
   EXPECT_EQ(done.exit_status, 3) << done.Describe();
@@ -181,12 +188,8 @@ TEST_F(Exec, ShellsNextLinesAreItsOwn) {
   EXPECT_EQ(script.out, "last\n") << script.Describe();
   OnTerminal person({std::getenv("GYRECTL"), "-s", vm_.control_socket(), "shell"});
   ASSERT_TRUE(person.WaitFor("> "));
-  ASSERT_TRUE(person.AwaitRaw());
-  person.Type("exec expr 40 + 2\r");
-  EXPECT_TRUE(person.WaitFor("42", "> ")) << person.shown();
-  ASSERT_TRUE(person.AwaitRaw());
-  person.Type("exec expr 40 + 3\r");
-  EXPECT_TRUE(person.WaitFor("43", "> ")) << person.shown();
+  ASSERT_NO_FATAL_FAILURE(TypeLine(person, "exec expr 40 + 2", "42"));
+  ASSERT_NO_FATAL_FAILURE(TypeLine(person, "exec expr 40 + 3", "43"));
 }
 
 TEST_F(Exec, AgentsEnd_IsTheCommandsToo) {
@@ -283,12 +286,8 @@ TEST(ExecAgents, ThatFail_DoNotEndAShell) {
   const FakeGuest guest(Says("SSH-2.0-OpenSSH\r\n"));
   OnTerminal shell({std::getenv("GYRECTL"), "-s", guest.control_socket(), "shell"});
   ASSERT_TRUE(shell.WaitFor("> "));
-  ASSERT_TRUE(shell.AwaitRaw());
-  shell.Type("exec true\r");
-  EXPECT_TRUE(shell.WaitFor("is not gyre-agent's", "> ")) << shell.shown();
-  ASSERT_TRUE(shell.AwaitRaw());
-  shell.Type("help\r");
-  EXPECT_TRUE(shell.WaitFor("Tab completes")) << shell.shown();
+  ASSERT_NO_FATAL_FAILURE(TypeLine(shell, "exec true", "is not gyre-agent's"));
+  ASSERT_NO_FATAL_FAILURE(TypeLine(shell, "help", "Tab completes"));
 }
 
 TEST(ExecAgents, ThatLie_AreLeftWithOneLine) {

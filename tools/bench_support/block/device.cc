@@ -1,6 +1,7 @@
 // gyre-block-device IMAGE direct|cached PHASES [IOTHREAD-POLL-NS]: gyre's disk, served by an I/O thread, with
 // a driver that is a thread of ours: what gyred does with a disk, without KVM and without a guest. The phases
 // and what is printed are those of the guest block_bench; kicks write the queue's eventfd.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -50,12 +51,7 @@ T OrDie(Result<T> result) {
 }
 
 const virtio::Module& DiskModule() {
-  for (const virtio::Module* const module : virtio::Modules()) {
-    if (module->option == "disk") {
-      return *module;
-    }
-  }
-  std::abort();
+  return **std::ranges::find(virtio::Modules(), "disk", &virtio::Module::option);
 }
 
 // RAM, a disk, and the loops. On the main loop's thread, with the lock held.
