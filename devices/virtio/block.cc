@@ -21,7 +21,10 @@ constexpr unsigned kMaxQueues = 16;
 // Requests at a time, all queues together; but of each queue not fewer than the latter.
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
-constexpr unsigned kBatch = 16;  // requests handed to the kernel at once
+// Requests that a queue hands to the kernel at once: half of what is there, so that its driver has work
+// meanwhile, but enough to be worth a call.
+constexpr unsigned kLeastBatch = 16;
+constexpr unsigned kMostBatch = 64;
 
 constexpr std::array<PropertySpec, 26> kProperties = {{
     {.name = "path", .values = "PATH", .required = true, .instead = "vhost-user"},
@@ -143,9 +146,10 @@ class Block final : public VirtioDevice {
   };
   Served TakeBatch(unsigned index, Queue& queue) {
     Pool& pool = pools_[index];
+    const unsigned batch = std::clamp((queue.Waiting() + 1) / 2, kLeastBatch, kMostBatch);
     unsigned started = 0;
     while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
-      if (started++ == kBatch) {
+      if (started++ == batch) {
         ServeAfterCompletions(index);
         return Served::kLater;
       }

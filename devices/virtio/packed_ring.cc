@@ -64,6 +64,7 @@ class PackedRing final : public Ring {
   bool HasChains() const override {
     return IsAvailable(ring_.Load16(kDescriptorSize * available_.index + kDescriptorFlags));
   }
+  std::uint32_t Waiting() override;
   void SuppressKicks() override { device_event_.Store16(kEventFlags, kEventsDisabled); }
   bool AskForKick() override;
   QueuePosition position() const override {
@@ -75,9 +76,10 @@ class PackedRing final : public Ring {
 
  private:
   std::uint32_t size() const { return layout_.size; }
-  bool IsAvailable(std::uint16_t flags) const {
-    return ((flags & kAvailable) != 0) == available_.wrap && ((flags & kUsed) != 0) != available_.wrap;
+  static bool IsAvailable(std::uint16_t flags, bool wrap) {
+    return ((flags & kAvailable) != 0) == wrap && ((flags & kUsed) != 0) != wrap;
   }
+  bool IsAvailable(std::uint16_t flags) const { return IsAvailable(flags, available_.wrap); }
   Broken WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const;
   bool WantsInterrupt(std::uint32_t entries) const;
 
@@ -101,6 +103,20 @@ bool PackedRing::Attach(const memory::Dma& dma) {
   return ring_.Attach(dma, layout_.descriptors, kDescriptorSize * size(), 16, kToGuest) &&
          driver_event_.Attach(dma, layout_.driver, kEventSize, 4, kFromGuest) &&
          device_event_.Attach(dma, layout_.device, kEventSize, 4, kToGuest);
+}
+
+// There is no index: it goes ahead as long as it finds one that is available.
+std::uint32_t PackedRing::Waiting() {
+  std::uint32_t found = 0;
+  for (std::uint32_t ahead = 1; ahead <= size(); ahead *= 2) {
+    Cursor cursor = available_;
+    cursor.Advance(ahead - 1, size());
+    if (!IsAvailable(ring_.Load16(kDescriptorSize * cursor.index + kDescriptorFlags), cursor.wrap)) {
+      break;
+    }
+    found = ahead;
+  }
+  return found;
 }
 
 // The driver writes the first descriptor's flags last (2.8.21.1), so those behind it are there too.

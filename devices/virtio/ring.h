@@ -92,6 +92,9 @@ class Ring {
   virtual bool Publish() = 0;
   // The driver has made one available.
   virtual bool HasChains() const = 0;
+  // About so many wait to be taken, by what the driver says: of a packed ring it is entries, in powers of
+  // two.
+  virtual std::uint32_t Waiting() = 0;
   virtual void SuppressKicks() = 0;
   // True if a chain is available already.
   virtual bool AskForKick() = 0;

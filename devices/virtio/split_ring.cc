@@ -27,6 +27,10 @@ class SplitRing final : public Ring {
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) override;
   bool Publish() override;
   bool HasChains() const override { return available_.Load16(kIndex) != next_available_; }
+  std::uint32_t Waiting() override {
+    seen_available_ = available_.LoadAcquire16(kIndex);
+    return static_cast<std::uint16_t>(seen_available_ - next_available_);
+  }
   void SuppressKicks() override;
   bool AskForKick() override;
   QueuePosition position() const override { return {.available = next_available_, .used = next_used_}; }

@@ -74,6 +74,7 @@ class Fuzzed {
       case 9:
         return LookAndGiveBack();
       case 10:
+        (void)queue_->Waiting();
         (void)queue_->HasChains();
         (void)queue_->AskForKick();
         return;

@@ -1,5 +1,6 @@
 #include "tools/bench_support/block/ring.h"
 
+#include <algorithm>
 #include <memory>
 #include <thread>
 
@@ -8,7 +9,9 @@
 namespace gyre::bench {
 namespace {
 
-constexpr unsigned kBatch = 16;  // handed to the kernel at once: the other CPU works meanwhile
+// Handed to the kernel at once: half of what is there, and the other CPU works on the rest meanwhile.
+constexpr unsigned kLeastBatch = 16;
+constexpr unsigned kMostBatch = 64;
 
 template <typename T>
 T* At(std::uint64_t address) {
@@ -23,7 +26,7 @@ class Device {
     for (unsigned in_flight = 0; in_flight != 0 || !shared_.over.load(std::memory_order_acquire);) {
       unsigned started = 0;
       for (unsigned queue = 0; queue < phase_.queues; ++queue) {
-        started += Serve(queue, kBatch - started);
+        started += Serve(queue);
       }
       in_flight += started;
       // With nothing to do but to wait, it sleeps for the kernel, but spins for the driver, as that does for
@@ -44,9 +47,11 @@ class Device {
   }
 
  private:
-  unsigned Serve(unsigned queue, unsigned most) {
+  unsigned Serve(unsigned queue) {
     Ring& ring = shared_.rings[queue];
     const std::uint16_t available = ring.available.index.load(std::memory_order_acquire);
+    const auto waiting = static_cast<std::uint16_t>(available - seen_[queue]);
+    const unsigned most = std::clamp((waiting + 1U) / 2, kLeastBatch, kMostBatch);
     unsigned started = 0;
     for (std::uint16_t& next = seen_[queue]; next != available && started < most; ++next, ++started) {
       const unsigned id = ring.available.ring[next % kEntries];

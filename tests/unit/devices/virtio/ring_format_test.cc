@@ -1,5 +1,6 @@
 // What each format has of its own, by the sections of virtio 1.2.
 #include <array>
+#include <bit>
 
 #include "tests/unit/devices/virtio/ring_fixture.h"
 
@@ -13,7 +14,28 @@ using test::kWrite;
 using test::RawDescriptor;
 using test::Used;
 
-class SplitRing : public RingTest {
+// Offers `count` chains, asks how many wait, and takes them all.
+class CountingTest : public RingTest {
+ protected:
+  std::uint32_t WaitingOf(std::uint32_t count) {
+    EXPECT_EQ(queue->Waiting(), 0U);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      driver->Offer(std::array{Buffer{kData, 8}});
+    }
+    const std::uint32_t waiting = queue->Waiting();
+    queue->BeginBatch();
+    while (auto chain = queue->Pop()) {
+      chain->Complete(0);
+    }
+    queue->EndBatch();
+    queue->Flush();
+    while (driver->TakeUsed()) {
+    }
+    return waiting;
+  }
+};
+
+class SplitRing : public CountingTest {
  protected:
   void SetAvailable(std::uint16_t index, std::uint16_t first_head) {
     std::byte* const available = memory.host() + driver->layout().driver.value();
@@ -88,7 +110,14 @@ TEST_F(SplitRing, S_2_7_13_IndicesWrapAt65536) {
   }
 }
 
-class PackedRing : public RingTest {
+TEST_F(SplitRing, S_2_7_6_HowManyWaitIsWhatTheIndexSays) {
+  Make({});
+  for (std::uint32_t round = 0; round < 40; ++round) {
+    EXPECT_EQ(WaitingOf(round % 9), round % 9);
+  }
+}
+
+class PackedRing : public CountingTest {
  protected:
   void Put(unsigned place, const RawDescriptor& descriptor) {
     std::byte* const to = memory.host() + driver->layout().descriptors.value() + 16 * std::uint64_t{place};
@@ -119,6 +148,14 @@ TEST_F(PackedRing, S_2_8_1_AChainCrossesTheRingsEnd) {
     chain->Complete(8);
     queue->Flush();
     ASSERT_EQ(driver->TakeUsed(), (Used{id, 8}));
+  }
+}
+
+// There is no count, and it looks at a power of two.
+TEST_F(PackedRing, S_2_8_1_HowManyWaitIsSeenAcrossTheRingsEnd) {
+  Make({.packed = true}, 7);
+  for (std::uint32_t round = 0; round < 40; ++round) {
+    EXPECT_EQ(WaitingOf(round % 8), std::bit_floor(round % 8));
   }
 }
 
