@@ -10,11 +10,13 @@ from bench_support import driven, peers, results, session as sessions
 NAME = "net"
 HOST = "tools/bench_support/gyre-net-host"
 FLOOR = "tools/bench_support/gyre-net-floor"
-PROGRAMS = (HOST, FLOOR)
+DEVICE = "tools/bench_support/gyre-net-device"
+PROGRAMS = (HOST, FLOOR, DEVICE)
 GUEST = "net_bench"
 SIZES = {64: "64 bytes", 1500: "1,500 bytes", 65214: "64 KiB segments"}  # the last: 45 times 1,448 bytes behind the headers
 MILLISECONDS, QUICK_MILLISECONDS = 400, 50
 ROUNDS = 7
+DEVICE_PEER = "device"
 LEAST_OF_FLOOR = 0.8  # packets a second, where they are large
 LEAST_OF_QEMU = 1.5   # packets a CPU second
 # Where most of the time is the kernel's, nobody can have 1.5 times QEMU's: then so much of the floor's own.
@@ -33,6 +35,7 @@ METHOD = [
     "The vCPU has a CPU for itself, and everything else shares another: the VMM's threads or the floor, and the outer end. "
     "A CPU second is one of all of the VMM's threads but the vCPU, which spins all the time, so a kick's cost is not in it; the "
     "floor's is its one thread's. What the kernel does with a frame in a thread's name is in its time.",
+    "device: gyre's network and its main loop with that driver as a thread, without KVM: what gyre has beyond it is the exits'.",
     "The floor needs no other thread to be at work at the same time, a VMM needs its vCPU: where something else runs on that one's CPU, "
     "rings run dry meanwhile, and packets a second say more of that than of the VMM. Those a CPU second hold.",
 ]
@@ -65,6 +68,8 @@ class _Frames:
 
     def command(self, peer):
         """As usable() wants it; of the floor the quicker one."""
+        if peer.name == DEVICE_PEER:
+            return [str(peer.program), self._tap, self._words()]
         if peer.name not in driven.PEERS:
             raise peers.Unsupported("was not tried with this guest")
         if peer.name != results.FLOOR:
@@ -138,7 +143,8 @@ def _aim(suite, case, size):
 
 
 def _measure(session, case, frames):
-    usable = session.usable(case, frames.command, frames.once, base=True)
+    device = peers.Installed(peers.Peer(DEVICE_PEER, "gyre's network without a VM", (DEVICE,), None, ()), session.build / DEVICE, None)
+    usable = session.usable(case, frames.command, frames.once, base=True, beside=(device,))
     sessions.take_turns(case, usable, session.rounds(ROUNDS), 0, session.budget, frames.once)
     for peer, command, _ in usable if shutil.which("strace") and not session.quick else ():
         if peer.name == results.OURS and "packets" in case.samples:

@@ -102,11 +102,11 @@ class Session:
             if seconds and min(seconds) >= SLOW_SECONDS and peer.name not in (results.FLOOR, results.OURS):
                 self.slow[peer.name] = min(seconds)
 
-    def usable(self, case, start_for, try_out, base=False):
+    def usable(self, case, start_for, try_out, base=False, beside=()):
         """(peer, start, seconds) of each peer that does it once; the others are noted in the case with the reason. A slow peer
-        takes part in a base case only."""
+        takes part in a base case only. beside: more peers, of this case alone."""
         usable = []
-        for peer in self.peers:
+        for peer in (*self.peers, *beside):
             try:
                 self._refuse_slow(peer, base)
                 start = start_for(peer)

@@ -96,7 +96,7 @@ def markdown(whole):
         for suite in whole["suites"] for target in suite["targets"]])
     for suite in whole["suites"]:
         seen = {peer for case in suite["cases"] for entry in case["quantities"].values() for peer in entry["peers"]}
-        peers = [peer for peer in whole["peers"] if peer in seen]
+        peers = [*(peer for peer in whole["peers"] if peer in seen), *sorted(seen - set(whole["peers"]))]
         lines += [f"### {suite['title']}", "", *suite["method"], *([""] if suite["method"] else [])]
         lines += _table(("case", "median of", *peers, *(f"gyre / {peer}" for peer in peers if peer != results.OURS)),
                         list(_suite_rows(suite, peers)))

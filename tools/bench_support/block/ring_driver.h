@@ -10,17 +10,11 @@
 #include <functional>
 
 #include "tools/bench_support/block/phase.h"
+#include "tools/bench_support/driver_ring.h"
 
 namespace gyre::bench {
 
-inline constexpr unsigned kEntries = 256;
-
-// Virtio 1.2, 2.7.
-struct Descriptor {
-  std::uint64_t address;
-  std::uint32_t size;
-  std::uint16_t flags, next;
-};
+// Virtio 1.2, 5.2.6.
 struct Header {
   std::uint32_t type, reserved;
   std::uint64_t sector;
@@ -30,24 +24,6 @@ struct alignas(64) Request {
   Header header;
   std::uint64_t started;
   std::uint8_t status;
-};
-struct UsedElement {
-  std::uint32_t id, written;
-};
-struct alignas(4096) Ring {
-  std::array<Descriptor, kEntries> descriptors;
-  struct alignas(64) {
-    std::uint16_t flags;
-    std::atomic<std::uint16_t> index;
-    std::array<std::uint16_t, kEntries> ring;
-    std::atomic<std::uint16_t> used_event;
-  } available;
-  struct alignas(64) {
-    std::uint16_t flags;
-    std::atomic<std::uint16_t> index;
-    std::array<UsedElement, kEntries> ring;
-    std::atomic<std::uint16_t> available_event;
-  } used;
 };
 
 // Both sides' memory.
@@ -69,12 +45,7 @@ struct Guest {
 class RingDriver {
  public:
   RingDriver(const Guest& guest, const Phase& phase, Tally& tally)
-      : guest_(guest), phase_(phase), tally_(tally), offsets_(guest.image_size) {
-    for (unsigned queue = 0; queue < kMaxQueues; ++queue) {
-      offered_.at(queue) = published_.at(queue) = Of(queue).available.index.load(std::memory_order_relaxed);
-      taken_.at(queue) = Of(queue).used.index.load(std::memory_order_relaxed);
-    }
-  }
+      : guest_(guest), phase_(phase), tally_(tally), offsets_(guest.image_size) {}
 
   // All of a phase, on the calling thread.
   void Run(std::uint64_t cycles) {
@@ -96,7 +67,6 @@ class RingDriver {
   }
 
  private:
-  Ring& Of(unsigned queue) { return guest_.shared.rings.at(queue); }
   template <typename T>
   std::uint64_t AddressOf(T& what) const {
     return reinterpret_cast<std::uint64_t>(&what) - guest_.base;
@@ -105,58 +75,45 @@ class RingDriver {
     Request& request = guest_.shared.requests[index];
     request.header = {.type = phase_.write ? 1U : 0U, .reserved = 0, .sector = offsets_.Next(phase_) / 512};
     request.status = 0xee;
-    request.table[0] = {.address = AddressOf(request.header), .size = 16, .flags = 1, .next = 1};
-    request.table[1] = {.address = AddressOf(guest_.buffers[kMaxSize * index]),
-                        .size = phase_.size,
-                        .flags = static_cast<std::uint16_t>(phase_.write ? 1 : 3),
-                        .next = 2};
-    request.table[2] = {.address = AddressOf(request.status), .size = 1, .flags = 2, .next = 0};
-    Ring& ring = Of(queue);
-    ring.descriptors[index] = {
-        .address = AddressOf(request.table), .size = sizeof(request.table), .flags = 4, .next = 0};
-    ring.available.ring[offered_[queue]++ % kEntries] = static_cast<std::uint16_t>(index);
+    request.table[0] = {
+        .address = AddressOf(request.header), .size = 16, .flags = Descriptor::kNext, .next = 1};
+    request.table[1] = {
+        .address = AddressOf(guest_.buffers[kMaxSize * index]),
+        .size = phase_.size,
+        .flags = static_cast<std::uint16_t>(Descriptor::kNext | (phase_.write ? 0 : Descriptor::kWrite)),
+        .next = 2};
+    request.table[2] = {
+        .address = AddressOf(request.status), .size = 1, .flags = Descriptor::kWrite, .next = 0};
+    rings_.at(queue)->descriptors[index] = {.address = AddressOf(request.table),
+                                            .size = sizeof(request.table),
+                                            .flags = Descriptor::kIndirect,
+                                            .next = 0};
+    rings_.at(queue).Offer(index);
     request.started = now;
   }
   void Publish(unsigned queue) {
-    const auto more = static_cast<std::uint16_t>(offered_[queue] - published_[queue]);
-    Of(queue).available.index.store(offered_[queue], std::memory_order_release);
-    published_[queue] = offered_[queue];
-    if (!guest_.kick || more == 0) {
-      return;
-    }
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    const std::uint16_t event = Of(queue).used.available_event.load(std::memory_order_relaxed);
-    if (static_cast<std::uint16_t>(offered_[queue] - event - 1) < more) {
+    if (rings_.at(queue).Publish() && guest_.kick) {
       tally_.Call();
       guest_.kick(queue);
     }
   }
   unsigned Take(unsigned queue, bool again) {
-    Ring& ring = Of(queue);
-    unsigned taken = 0;
-    const std::uint16_t used = ring.used.index.load(std::memory_order_acquire);
-    for (std::uint16_t& next = taken_[queue]; next != used; ++next, ++taken) {
-      const std::uint32_t id = ring.used.ring[next % kEntries].id;
+    return rings_.at(queue).Take([&](UsedElement used) {
       const std::uint64_t now = __rdtsc();
-      tally_.Done(now - guest_.shared.requests[id].started, guest_.shared.requests[id].status == 0);
+      const Request& request = guest_.shared.requests[used.id];
+      tally_.Done(now - request.started, request.status == 0);
       if (again) {
-        Offer(queue, id, now);
+        Offer(queue, used.id, now);
       }
-    }
-    if (taken == 0) {
-      // As far away as an event can be: nobody wants an interrupt.
-      ring.available.used_event.store(static_cast<std::uint16_t>(used + 0x8000), std::memory_order_relaxed);
-    }
-    return taken;
+    });
   }
 
   const Guest& guest_;
   const Phase& phase_;
   Tally& tally_;
   Offsets offsets_;
-  std::array<std::uint16_t, kMaxQueues> offered_{};
-  std::array<std::uint16_t, kMaxQueues> published_{};
-  std::array<std::uint16_t, kMaxQueues> taken_{};
+  std::array<DriverRing, kMaxQueues> rings_{DriverRing(guest_.shared.rings[0]),
+                                            DriverRing(guest_.shared.rings[1])};
 };
 
 }  // namespace gyre::bench

@@ -56,8 +56,16 @@ inline std::uint64_t CountOf(const std::uint8_t* frame) {
   return count;
 }
 
-inline void MakeFrame(std::uint8_t* frame, std::size_t size) {
-  std::memset(frame, 0, size);
+// Whether a frame that has come, of at least kLeastFrame bytes, was made here.
+inline bool IsOurs(const std::uint8_t* frame) {
+  std::uint32_t mark = 0;
+  std::memcpy(&mark, frame + kMarkAt, sizeof(mark));
+  return mark == htonl(kMark);
+}
+
+// The first `here` bytes of a frame of `size`.
+inline void MakeFrame(std::uint8_t* frame, std::size_t here, std::size_t size) {
+  std::memset(frame, 0, here);
   static constexpr std::uint8_t kEthernet[] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0};
   std::memcpy(frame, kEthernet, sizeof(kEthernet));
   frame[14] = 0x45;
@@ -72,5 +80,6 @@ inline void MakeFrame(std::uint8_t* frame, std::size_t size) {
   std::memcpy(frame + kMarkAt, &mark, sizeof(mark));
   frame[46] = 0x50;
 }
+inline void MakeFrame(std::uint8_t* frame, std::size_t size) { MakeFrame(frame, size, size); }
 
 }  // namespace gyre::bench
