@@ -193,13 +193,24 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
   wakeup.EndSleep();
   polling.EndIdle();
   if (result < 0) {
-    std::uint64_t suppressed = 0;
-    if (error_log.Allow(&suppressed)) {
-      log::Error("loop: io_uring_enter: {} ({} more like it)", std::strerror(-result), suppressed);
-    }
+    ReportError(result);
   }
   Distribute();
   return result;
+}
+
+void EventLoop::Impl::SubmitNow() {
+  if (const int result = ring.Wait(0, completions); result < 0) {
+    ReportError(result);
+  }
+  Distribute();
+}
+
+void EventLoop::Impl::ReportError(int error) {
+  std::uint64_t suppressed = 0;
+  if (error_log.Allow(&suppressed)) {
+    log::Error("loop: io_uring_enter: {} ({} more like it)", std::strerror(-error), suppressed);
+  }
 }
 
 void EventLoop::Impl::Distribute() {

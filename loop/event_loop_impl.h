@@ -43,6 +43,9 @@ struct EventLoop::Impl {
   // Submits, sleeps at most `limit_ns` (-1: none) or until something is to be done, and distributes what
   // completed. The big lock is given up meanwhile. 0, or -errno of the ring.
   int Wait(std::int64_t limit_ns, Scope scope);
+  // Submits what is prepared, and distributes what has completed; no callback is run. For who waits for an
+  // operation that does not sleep.
+  void SubmitNow();
   void RunBottomHalvesAndReady(Scope scope);
   void RunTimers(Scope scope);
   // At the loop's end, on its thread: waits for what the kernel has of ours.
@@ -91,8 +94,8 @@ struct EventLoop::Impl {
   std::int64_t SleepTime(std::int64_t limit_ns, Scope scope);
   std::int64_t TimeLeft(ClockType clock, std::int64_t deadline_ns);
   void WatchWallClock();
-  int SubmitAndSleep(std::int64_t sleep_ns);
   void Distribute();
+  void ReportError(int error);
   void RunTimers(Tier tier, ClockType clock);
 };
 

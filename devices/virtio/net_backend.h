@@ -16,6 +16,7 @@
 #include "gyre/base/result.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/event_loop.h"
+#include "gyre/loop/read_batch.h"
 
 namespace gyre::virtio {
 
@@ -28,6 +29,15 @@ class NetSource {
   // at most those of `into`, which has room for kMaxPacket. -EAGAIN: there is none now.
   // Another error: there will be none until the back end is up again.
   virtual ssize_t Receive(std::span<const iovec> into) = 0;
+  // The same for several packets, in their order: each `result` is what Receive says. Behind one that failed
+  // there may be packets all the same.
+  virtual void ReceiveMany(std::span<loop::ReadBatch::Read> packets) {
+    ssize_t last = 0;
+    for (auto& packet : packets) {
+      last = last < 0 ? last : Receive(packet.vectors);
+      packet.result = static_cast<std::int32_t>(last);
+    }
+  }
   // Has the callback of NewSource called, once, when there may be a packet again.
   virtual void Await() = 0;
 };

@@ -3,12 +3,13 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "devices/virtio/net_packet.h"
 #include "devices/virtio/net_state.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/event_loop.h"
@@ -27,19 +28,30 @@ class NetReceiver {
   NetServed Serve(Queue& queue);
 
  private:
+  // A packet, and the chains that it comes into.
+  struct Slot {
+    explicit Slot(std::byte* rest) : packet(rest) {}
+    std::uint64_t room() const;
+    NetPacket packet;
+    std::vector<Chain> chains;  // in the ring's order
+  };
   NetServed ServeSome(Queue& queue);
   NetServed Discard();
-  // The next packet, in taken_ and overflow_, or none and why. Its size is packet_.
+  NetServed Wait();
+  // The next packets, into slots_, or none and why.
   std::optional<NetServed> Take(Queue& queue);
-  bool Gather(Queue& queue, std::uint64_t size);
-  void MakeVectors();
-  bool Wanted(std::size_t size) const;
-  // Nothing if it is done, or dropped; else what the turn's end is: the driver has offered too
-  // little, and the packet waits for more.
+  void Gather(Queue& queue);
+  // Chains for `size` bytes in all, if the driver has offered so many; false if there is less.
+  bool GatherFor(Queue& queue, std::uint64_t size, Slot& slot) const;
+  void Sort(Queue& queue, std::span<const loop::ReadBatch::Read> reads);
+  bool Wanted(const NetPacket& packet) const;
+  // The first of them: nothing if it is done, or dropped; else what the turn's end is: the driver has offered
+  // too little, and the packet waits for more.
   std::optional<NetServed> Deliver(Queue& queue);
-  void Complete();
-  void Hold();
+  void Complete(Slot& slot);
+  void Drop(Queue& queue);
   void GiveBack(Queue& queue);
+  static void GiveBack(Queue& queue, Slot& slot);
 
   NetState& state_;
   const unsigned pair_;
@@ -48,14 +60,15 @@ class NetReceiver {
   std::unique_ptr<NetSource> source_;
   NetFilterCopy filter_;
   bool mergeable_ = false;
-  std::deque<Chain> taken_;     // in the ring's order
-  std::uint64_t room_ = 0;      // bytes in them
-  std::vector<iovec> vectors_;  // of them as much as readv(2) takes, and overflow_
-  std::size_t direct_ = 0;      // bytes that go straight into taken_; what is behind, into overflow_
-  std::unique_ptr<std::byte[]> overflow_;  // NOLINT(modernize-avoid-c-arrays): not to be zeroed
-  std::size_t packet_ = 0;                 // bytes of the packet that is to be delivered; 0: none
-  unsigned tries_ = 0;                     // turns that it was to be delivered in
-  std::uint64_t expected_ = 1;             // bytes of the next one: what is there for it need not be copied
+  std::unique_ptr<std::byte[]> rests_;  // NOLINT(modernize-avoid-c-arrays): not to be zeroed; the slots'
+  std::vector<Slot> slots_;
+  std::size_t used_ = 0;   // slots from the first on that may have chains
+  std::size_t first_ = 0;  // slots [first_, end_) have packets that are to be delivered
+  std::size_t end_ = 0;
+  std::size_t batch_;           // packets that are looked for at once
+  bool dry_ = false;            // the back end has had no more
+  unsigned tries_ = 0;          // turns that the first packet was to be delivered in
+  std::uint64_t expected_ = 1;  // bytes of the next one: what is there for it need not be copied
 };
 
 }  // namespace gyre::virtio

@@ -27,6 +27,7 @@ class NetLimit {
         bytes_(rates.bytes, std::max<std::uint64_t>(rates.bytes / 10, 1)),
         packets_(rates.packets, std::max<std::uint64_t>(rates.packets / 10, 1)) {}
 
+  bool limited() const { return limited_; }
   // True if the next packet has to wait: then the timer, of kRealtime, is set for it.
   bool Delays(const loop::EventLoop& loop, loop::Timer& timer) {
     if (!limited_) {

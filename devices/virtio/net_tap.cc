@@ -58,13 +58,14 @@ struct TapShared {
   }
 };
 
-// A read(2) a packet costs what an operation on the ring costs, whose result would come later
-// (64 bytes: 839 ns against 783 in batches of 32; 1,500 bytes: 905 against 932).
+// Several packets in one system call, where that is what they cost: a read(2) each took 7 us of CPU time
+// where a call is dear, and those of a batch 0.7; elsewhere it is as long either way.
 class TapSource final : public NetSource {
  public:
   TapSource(TapShared& tap, int fd, loop::EventLoop& loop, std::function<void()> readable)
       : tap_(tap),
         fd_(fd),
+        batch_(loop, fd),
         watch_(
             loop, fd, 0,
             [this, readable = std::move(readable)](unsigned) {
@@ -75,20 +76,27 @@ class TapSource final : public NetSource {
 
   ssize_t Receive(std::span<const iovec> into) override {
     const ssize_t got = ::readv(fd_, into.data(), static_cast<int>(into.size()));
-    if (got >= 0) {
-      return got;
+    return got >= 0 ? got : Failed(-errno);
+  }
+  void ReceiveMany(std::span<loop::ReadBatch::Read> packets) override {
+    batch_.Run(packets);
+    for (auto& packet : packets) {
+      packet.result = packet.result >= 0 ? packet.result : Failed(packet.result);
     }
-    const int error = errno;
-    if (error == EBADFD) {
-      tap_.CheckGone();
-    }
-    return error == EINTR ? -EAGAIN : -error;
   }
   void Await() override { watch_.SetEvents(loop::Watch::kRead); }
 
  private:
+  int Failed(int error) {
+    if (error == -EBADFD) {
+      tap_.CheckGone();
+    }
+    return error == -EINTR ? -EAGAIN : error;
+  }
+
   TapShared& tap_;
   const int fd_;
+  loop::ReadBatch batch_;
   loop::Watch watch_;
 };
 

@@ -90,6 +90,7 @@ class EventLoop {
   friend class BottomHalf;
   friend class EventFdWatch;
   friend class Poller;
+  friend class ReadBatch;
   friend class RegisteredFile;
   friend class Timer;
   friend class Watch;

@@ -24,6 +24,7 @@ struct FakeNetwork {
     std::deque<Bytes> to_guest;  // packets, header first
     std::vector<Bytes> from_guest;
     bool awaited = false;
+    unsigned gap = 0;  // of several that are read at once, each so-manyth finds nothing; 0: none
     std::function<void()> readable;
     std::function<void()> room;
   };
@@ -86,7 +87,14 @@ class FakeNetBackend final : public NetBackend {
       EXPECT_EQ(done, packet.size()) << "less room than any packet needs";
       return static_cast<ssize_t>(done);
     }
+    void ReceiveMany(std::span<loop::ReadBatch::Read> packets) override {
+      for (auto& packet : packets) {
+        const bool misses = pair.gap != 0 && ++reads % pair.gap == 0;
+        packet.result = misses ? -EAGAIN : static_cast<std::int32_t>(Receive(packet.vectors));
+      }
+    }
     void Await() override { pair.awaited = true; }
+    unsigned reads = 0;
     FakeNetwork::Pair& pair;
   };
   struct Sink final : NetSink {
