@@ -16,7 +16,7 @@ constexpr std::uint64_t kMostBytes = 512 * kKiB;
 // Packets at once: one more than there were the last time, so that the back end's having no more is seen by
 // the same call.
 constexpr std::size_t kLeastBatch = 2;
-constexpr std::size_t kMostBatch = 32;
+constexpr std::size_t kMostBatch = 64;
 
 // Turns that a packet is tried in which the whole ring has no room for it.
 constexpr unsigned kMostTries = 2;
@@ -45,6 +45,7 @@ NetServed NetReceiver::Serve(Queue& queue) {
   mergeable_ = (state_.features.load(std::memory_order_relaxed) & kNetMergeable) != 0;
   state_.Refresh(filter_);
   const NetServed served = ServeSome(queue);
+  state_.to_guest.Passed(std::exchange(tally_, {}));
   GiveBack(queue);
   return served;
 }
@@ -243,7 +244,8 @@ void NetReceiver::Complete(Slot& slot) {
     left -= part;
   }
   slot.chains.erase(slot.chains.begin(), slot.chains.begin() + count);
-  state_.to_guest.Passed(size - kNetHeaderSize);
+  ++tally_.packets;
+  tally_.bytes += size - kNetHeaderSize;
   state_.to_guest_limit.Take(size - kNetHeaderSize);
 }
 

@@ -66,6 +66,7 @@ class NetReceiver {
   std::size_t first_ = 0;  // slots [first_, end_) have packets that are to be delivered
   std::size_t end_ = 0;
   std::size_t batch_;           // packets that are looked for at once
+  NetTally tally_;              // of this turn
   bool dry_ = false;            // the back end has had no more
   unsigned tries_ = 0;          // turns that the first packet was to be delivered in
   std::uint64_t expected_ = 1;  // bytes of the next one: what is there for it need not be copied

@@ -56,15 +56,24 @@ class NetLimit {
   TokenBucket packets_ GUARDED_BY(mutex_);
 };
 
-// What one direction has carried.
+// What a turn has carried.
+struct NetTally {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+};
+
+// What one direction has carried. Not told of each packet: a locked instruction waits for all that was
+// written before it, such as lines of the ring that the driver's processor has.
 struct alignas(64) NetMeter {
   std::atomic<std::uint64_t> packets{0};
   std::atomic<std::uint64_t> bytes{0};
   std::atomic<std::uint64_t> dropped{0};
 
-  void Passed(std::uint64_t size) {
-    packets.fetch_add(1, std::memory_order_relaxed);
-    bytes.fetch_add(size, std::memory_order_relaxed);
+  void Passed(const NetTally& tally) {
+    if (tally.packets != 0) {
+      packets.fetch_add(tally.packets, std::memory_order_relaxed);
+      bytes.fetch_add(tally.bytes, std::memory_order_relaxed);
+    }
   }
   void Dropped(std::uint64_t count = 1) { dropped.fetch_add(count, std::memory_order_relaxed); }
   NetCounters::Way Read() const {

@@ -147,14 +147,19 @@ class TapSink final : public NetSink {
     explicit Sending(TapSink& owner)
         : guest(std::make_shared<std::shared_ptr<const void>>()),
           op(owner.loop_, guest, [this, &owner](std::int32_t result) { owner.Done(*this, result); }) {}
-    std::shared_ptr<std::shared_ptr<const void>> guest;  // the memory, as long as the kernel reads it
+    Sending(const Sending&) = delete;
+    Sending& operator=(const Sending&) = delete;
+    ~Sending() {
+      if (chain) {
+        *guest = chain->memory();
+      }
+    }
+    std::shared_ptr<std::shared_ptr<const void>>
+        guest;  // the memory, where the kernel reads it longer than this lives
     std::optional<Chain> chain;
     loop::AsyncOp op;
   };
-  void Start(Sending& sending) {
-    *sending.guest = sending.chain->memory();
-    sending.op.WriteVector(fd_, sending.chain->readable(), 0);
-  }
+  void Start(Sending& sending) { sending.op.WriteVector(fd_, sending.chain->readable(), 0); }
   void StartAlone() {
     if (alone_ != nullptr) {
       Start(*std::exchange(alone_, nullptr));
@@ -168,7 +173,6 @@ class TapSink final : public NetSink {
     }
     sending.chain->Complete(0);
     sending.chain.reset();
-    sending.guest->reset();
     idle_.push_back(&sending);
     if (std::exchange(waiting_, false)) {
       room_();

@@ -1,10 +1,26 @@
 #include "devices/virtio/net_transmit.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
 namespace gyre::virtio {
 namespace {
 
 // In one turn; the loop serves others before it goes on.
 constexpr unsigned kMostPackets = 256;
+
+// What the driver has just written is in its processor's cache. A packet's first lines are on their way here
+// before the kernel copies them: all of a small one; of a large one the processor sees by them what comes
+// next.
+void PrefetchStart(const Chain& chain) {
+  constexpr std::size_t kLine = 64;
+  constexpr std::size_t kMost = 4 * kLine;
+  const iovec& first = chain.readable().front();
+  for (std::size_t at = 0; at < std::min(first.iov_len, kMost); at += kLine) {
+    __builtin_prefetch(static_cast<const std::byte*>(first.iov_base) + at);
+  }
+}
 
 }  // namespace
 
@@ -18,6 +34,7 @@ NetTransmitter::NetTransmitter(NetState& state, unsigned pair, loop::EventLoop& 
 
 NetServed NetTransmitter::Serve(Queue& queue) {
   const NetServed served = ServeSome(queue);
+  state_.from_guest.Passed(std::exchange(tally_, {}));
   sink_->EndTurn();
   return served;
 }
@@ -39,7 +56,9 @@ NetServed NetTransmitter::ServeSome(Queue& queue) {
       chain->Complete(0);
       continue;
     }
-    state_.from_guest.Passed(size - kNetHeaderSize);
+    PrefetchStart(*chain);
+    ++tally_.packets;
+    tally_.bytes += size - kNetHeaderSize;
     state_.from_guest_limit.Take(size - kNetHeaderSize);
     sink_->Send(std::move(*chain));
   }

@@ -25,6 +25,7 @@ class NetTransmitter {
   NetState& state_;
   loop::EventLoop& loop_;
   loop::Timer timer_;
+  NetTally tally_;  // of this turn
   std::unique_ptr<NetSink> sink_;
 };
 

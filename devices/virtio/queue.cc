@@ -11,7 +11,7 @@
 namespace gyre::virtio {
 namespace {
 
-constexpr std::size_t kSpare = 128;  // chains' parts that are kept for the next
+constexpr std::size_t kSpare = 256;  // chains' parts that are kept for the next
 
 void NoteWritten(const ChainParts& parts) {
   const auto pieces = parts.buffers.pieces();
