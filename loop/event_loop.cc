@@ -199,8 +199,8 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
   return result;
 }
 
-void EventLoop::Impl::SubmitNow() {
-  if (const int result = ring.Wait(0, completions); result < 0) {
+void EventLoop::Impl::SubmitNow(std::int64_t limit_ns) {
+  if (const int result = ring.Wait(limit_ns, completions); result < 0) {
     ReportError(result);
   }
   Distribute();

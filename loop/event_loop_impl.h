@@ -43,9 +43,9 @@ struct EventLoop::Impl {
   // Submits, sleeps at most `limit_ns` (-1: none) or until something is to be done, and distributes what
   // completed. The big lock is given up meanwhile. 0, or -errno of the ring.
   int Wait(std::int64_t limit_ns, Scope scope);
-  // Submits what is prepared, and distributes what has completed; no callback is run. For who waits for an
-  // operation that does not sleep.
-  void SubmitNow();
+  // Submits what is prepared, waits at most so long for something to complete, and distributes what has; no
+  // callback is run. For who needs the answer to an operation that does not sleep.
+  void SubmitNow(std::int64_t limit_ns);
   void RunBottomHalvesAndReady(Scope scope);
   void RunTimers(Scope scope);
   // At the loop's end, on its thread: waits for what the kernel has of ours.

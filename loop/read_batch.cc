@@ -1,5 +1,7 @@
 #include "gyre/loop/read_batch.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <deque>
@@ -8,6 +10,18 @@
 #include "loop/event_loop_impl.h"
 
 namespace gyre::loop {
+namespace {
+
+// Of who waits for the rest, where the kernel has not answered all at once.
+constexpr std::int64_t kPatienceNs = 1'000'000;
+
+// What blocks would be waited for.
+bool IsNonBlocking(int fd) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  return flags < 0 || (flags & O_NONBLOCK) != 0;
+}
+
+}  // namespace
 
 struct ReadBatch::Impl {
   // One read's answer.
@@ -40,14 +54,14 @@ void ReadBatch::Impl::RunOnce(std::span<Read> reads) {
     Start(slots[i], reads[i]);
   }
   // The kernel answers what does not wait as it is handed over, unless it could not take all of it at once.
-  while (pending != 0) {
-    loop.SubmitNow();
+  for (std::int64_t limit_ns = 0; pending != 0; limit_ns = kPatienceNs) {
+    loop.SubmitNow(limit_ns);
   }
 }
 
 void ReadBatch::Impl::Start(Slot& slot, Read& read) {
   while (loop.ring.space() == 0) {
-    loop.SubmitNow();
+    loop.SubmitNow(0);
   }
   slot.read = &read;
   ++pending;
@@ -59,6 +73,7 @@ void ReadBatch::Impl::Start(Slot& slot, Read& read) {
 }
 
 ReadBatch::ReadBatch(EventLoop& loop, int fd) : impl_(std::make_unique<Impl>(*loop.impl_, fd)) {
+  CHECK(IsNonBlocking(fd));
   impl_->loop.users.fetch_add(1);
 }
 

@@ -14,6 +14,7 @@
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/base/types.h"
 #include "gyre/base/unix_listener.h"
 
@@ -371,7 +372,7 @@ Result<std::unique_ptr<CharBackend>> NewPassedUnixBackend(loop::MainLoop& loop, 
     return Fail(Error::Usage(format("fd:{}: is no listening Unix stream socket", fd)));
   }
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+  SetNonBlocking(fd);
   return std::make_unique<UnixBackend>(loop, Listener(std::move(listener)), OwnAddress(fd));
 }
 

@@ -40,6 +40,9 @@ void NetPacket::WriteTo(Chain& chain, std::uint64_t start, std::uint64_t end) co
 }
 
 void NetPacket::Hold() {
+  if (direct_ == 0) {
+    return;  // it is there already
+  }
   const std::size_t direct = std::min(direct_, size_);
   std::memmove(rest_ + direct, rest_, size_ - direct);
   std::size_t have = 0;

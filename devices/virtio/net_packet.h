@@ -26,8 +26,8 @@ class NetPacket {
   // rest.
   void Prepare(std::span<const Chain> chains);
   std::span<const iovec> vectors() const { return vectors_; }
-  // It has come, or none has: 0.
-  void Came(std::size_t size) { size_ = size; }
+  // It has come. One beyond kMaxPacket is none that anybody can have: it has no bytes.
+  void Came(std::size_t size) { size_ = size > kMaxPacket ? 0 : size; }
 
   std::size_t size() const { return size_; }
   // Its first bytes, as many as `out` has or it has.

@@ -13,8 +13,8 @@ namespace {
 constexpr unsigned kMostPackets = 128;
 constexpr std::uint64_t kMostBytes = 512 * kKiB;
 
-// Packets at once: one more than there were the last time, so that the back end's having no more is seen by
-// the same call.
+// Packets that are looked for at once: twice as many as the last time if all were there; else one more than
+// there were, so that the back end's having no more is seen by the same call.
 constexpr std::size_t kLeastBatch = 2;
 constexpr std::size_t kMostBatch = 64;
 
@@ -41,7 +41,10 @@ NetReceiver::NetReceiver(NetState& state, unsigned pair, loop::EventLoop& loop,
   }
 }
 
+NetReceiver::~NetReceiver() { Forget(); }
+
 NetServed NetReceiver::Serve(Queue& queue) {
+  dry_ = false;  // since the last turn there may be more, or another back end
   mergeable_ = (state_.features.load(std::memory_order_relaxed) & kNetMergeable) != 0;
   state_.Refresh(filter_);
   const NetServed served = ServeSome(queue);
@@ -52,6 +55,7 @@ NetServed NetReceiver::Serve(Queue& queue) {
 
 NetServed NetReceiver::ServeSome(Queue& queue) {
   if (pair_ >= state_.pairs.load(std::memory_order_relaxed) || !state_.backend->up()) {
+    Forget();  // of a connection that is no more
     return NetServed::kWaits;
   }
   std::uint64_t bytes = 0;
@@ -78,8 +82,7 @@ NetServed NetReceiver::ServeSome(Queue& queue) {
 // What comes while the link is down is lost, as on a wire.
 NetServed NetReceiver::Discard() {
   const iovec all{.iov_base = rests_.get(), .iov_len = kMaxPacket};
-  state_.to_guest.Dropped(end_ - first_);
-  first_ = end_ = 0;
+  Forget();
   for (unsigned i = 0; i < kMostPackets; ++i) {
     if (source_->Receive(std::span(&all, 1)) < 0) {
       return Wait();
@@ -87,6 +90,13 @@ NetServed NetReceiver::Discard() {
     state_.to_guest.Dropped();
   }
   return NetServed::kMore;
+}
+
+// Packets that were still to be delivered.
+void NetReceiver::Forget() {
+  state_.to_guest.Dropped(end_ - first_);
+  first_ = end_ = 0;
+  tries_ = 0;
 }
 
 NetServed NetReceiver::Wait() {
@@ -164,6 +174,7 @@ void NetReceiver::Sort(Queue& queue, std::span<const loop::ReadBatch::Read> read
       continue;
     }
     slots_[i].packet.Came(static_cast<std::size_t>(reads[i].result));
+    Expect(slots_[i].packet.size());
     if (i > gap) {
       slots_[i].packet.Hold();
       std::swap(slots_[i].packet, slots_[end_++].packet);
@@ -172,6 +183,11 @@ void NetReceiver::Sort(Queue& queue, std::span<const loop::ReadBatch::Read> read
   for (; used_ > gap; --used_) {
     GiveBack(queue, slots_[used_ - 1]);
   }
+}
+
+// Goes up at once, and down slowly.
+void NetReceiver::Expect(std::uint64_t size) {
+  expected_ = size > expected_ ? size : std::max<std::uint64_t>((expected_ * 7 + size) / 8, 1);
 }
 
 std::uint64_t NetReceiver::Slot::room() const {
@@ -183,7 +199,7 @@ std::uint64_t NetReceiver::Slot::room() const {
 }
 
 bool NetReceiver::Wanted(const NetPacket& packet) const {
-  if (packet.size() < kNetHeaderSize + kEthernetHeader || packet.size() > kMaxPacket) {
+  if (packet.size() < kNetHeaderSize + kEthernetHeader) {
     return false;
   }
   std::array<std::uint8_t, kNetHeaderSize + kFrameStart> start;
@@ -198,8 +214,6 @@ std::optional<NetServed> NetReceiver::Deliver(Queue& queue) {
     Drop(queue);
     return std::nullopt;
   }
-  // Goes up at once, and down slowly.
-  expected_ = size > expected_ ? size : (expected_ * 7 + size) / 8;
   if (first_ + 1 < used_ && slot.room() < size) {
     GiveBack(queue);  // those that it needs beyond its own are the driver's next, when it has all back
   }

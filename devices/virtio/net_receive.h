@@ -24,6 +24,7 @@ class NetReceiver {
   NetReceiver(NetState& state, unsigned pair, loop::EventLoop& loop, const std::function<void()>& serve);
   NetReceiver(const NetReceiver&) = delete;
   NetReceiver& operator=(const NetReceiver&) = delete;
+  ~NetReceiver();
 
   NetServed Serve(Queue& queue);
 
@@ -38,11 +39,13 @@ class NetReceiver {
   NetServed ServeSome(Queue& queue);
   NetServed Discard();
   NetServed Wait();
+  void Forget();
   // The next packets, into slots_, or none and why.
   std::optional<NetServed> Take(Queue& queue);
   void Gather(Queue& queue);
   // Chains for `size` bytes in all, if the driver has offered so many; false if there is less.
   bool GatherFor(Queue& queue, std::uint64_t size, Slot& slot) const;
+  void Expect(std::uint64_t size);
   void Sort(Queue& queue, std::span<const loop::ReadBatch::Read> reads);
   bool Wanted(const NetPacket& packet) const;
   // The first of them: nothing if it is done, or dropped; else what the turn's end is: the driver has offered

@@ -10,14 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "gyre/base/non_blocking.h"
+
 namespace gyre::virtio {
 namespace {
 
 constexpr std::size_t kLengthSize = 4;
 constexpr std::size_t kBufferSize = 256 * kKiB;  // several of the largest frames
 constexpr std::size_t kMostVectors = 1000;       // of one sendmsg(2), below IOV_MAX
-
-bool IsTransient(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
 // Either side's hold on the connection: its own watch, made anew with each.
 class Side {

@@ -14,6 +14,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/loop/async_op.h"
 
 namespace gyre::virtio {
@@ -136,7 +137,7 @@ class TapSink final : public NetSink {
     }
     const auto vectors = alone_->chain->readable();
     const ssize_t sent = ::writev(fd_, vectors.data(), static_cast<int>(vectors.size()));
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
+    if (sent < 0 && IsTransient(errno)) {
       return StartAlone();
     }
     Done(*std::exchange(alone_, nullptr), sent < 0 ? -errno : 0);
@@ -307,7 +308,7 @@ Result<std::unique_ptr<NetBackend>> AdoptTap(loop::EventLoop& main, int fd) {
   request.ifr_name[IFNAMSIZ - 1] = '\0';
   std::vector<UniqueFd> fds;
   fds.emplace_back(fd);
-  if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+  if (!SetNonBlocking(fd) || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
     return Fail(Error::Sys(format("fd={}", fd), errno, ErrorKind::kUsage));
   }
   TRY(SetHeader(fd, request.ifr_name));

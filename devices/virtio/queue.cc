@@ -230,7 +230,7 @@ bool Queue::Refresh() {
 
 bool Queue::EndBatch() { return !broken_ && (budget_ == 0 || ring_->AskForKick()); }
 
-std::uint32_t Queue::Waiting() const { return broken_ ? 0 : ring_->Waiting(); }
+std::uint32_t Queue::Waiting() { return broken_ ? 0 : ring_->Waiting(); }
 
 bool Queue::HasChains() const { return !broken_ && ring_->HasChains(); }
 

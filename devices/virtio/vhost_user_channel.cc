@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 
 namespace gyre::virtio {
 namespace {
@@ -168,7 +169,7 @@ void VhostChannel::Flush() {
     }
     const ssize_t sent = ::sendmsg(socket_.get(), &what, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
-      if (errno != EAGAIN && errno != EINTR) {
+      if (!IsTransient(errno)) {
         const bool closed = errno == EPIPE || errno == ECONNRESET;
         return Break(closed ? "has closed the connection"
                             : format("cannot be told anything: {}", std::strerror(errno)));
@@ -201,7 +202,7 @@ bool VhostChannel::ReadMessage() {
   const std::size_t want = have_ < sizeof(header) ? sizeof(header) : sizeof(header) + header.size;
   if (have_ < want) {
     const ssize_t got = ::recv(socket_.get(), input_.data() + have_, want - have_, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    if (got < 0 && IsTransient(errno)) {
       return false;
     }
     if (got <= 0) {

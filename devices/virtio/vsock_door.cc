@@ -11,6 +11,7 @@
 
 #include "devices/virtio/vsock_packet.h"
 #include "gyre/base/log.h"
+#include "gyre/base/non_blocking.h"
 
 namespace gyre::virtio {
 namespace {
@@ -95,7 +96,7 @@ bool VsockDoor::ReadLine(Client& client) {
   const std::size_t room = kMostLine - client.line.size();
   const ssize_t seen = ::recv(client.fd.get(), bytes.data(), room, MSG_DONTWAIT | MSG_PEEK);
   if (seen <= 0) {
-    return seen < 0 && (errno == EAGAIN || errno == EINTR);
+    return seen < 0 && IsTransient(errno);
   }
   const std::string_view text(bytes.data(), static_cast<std::size_t>(seen));
   const std::size_t end = text.find('\n');
@@ -112,7 +113,7 @@ bool VsockDoor::ReadMessage(Client& client) {
   std::array<char, kMostLine> bytes;
   const ssize_t size = ::recv(client.fd.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_TRUNC);
   if (size < 0) {
-    return errno == EAGAIN || errno == EINTR;
+    return IsTransient(errno);
   }
   if (static_cast<std::size_t>(size) <= bytes.size()) {
     client.line.assign(bytes.data(), static_cast<std::size_t>(size));

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "gyre/base/non_blocking.h"
+
 namespace gyre::virtio {
 namespace {
-
-bool IsTransient(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
 msghdr MessageOf(std::span<const iovec> vectors) {
   msghdr message{};

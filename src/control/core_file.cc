@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/base/types.h"
 #include "gyre/base/unique_fd.h"
 
@@ -263,7 +264,7 @@ Status WriteAll(int fd, std::span<const std::byte> bytes, const std::atomic<bool
       continue;
     }
     const ssize_t put = sink.Write(bytes);
-    if (put < 0 && errno != EINTR && errno != EAGAIN) {
+    if (put < 0 && !IsTransient(errno)) {
       return Fail(Error::Sys("write", errno));
     }
     if (put > 0) {

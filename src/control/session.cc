@@ -10,6 +10,7 @@
 #include <span>
 
 #include "gyre/base/log.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/base/open_files.h"
 
 namespace gyre::control {
@@ -117,7 +118,7 @@ void Session::Read() {
     UpdateWatch();
     return EndIfDone();
   }
-  if (errno != EAGAIN && errno != EINTR) {
+  if (!IsTransient(errno)) {
     Close();
   }
 }

@@ -15,6 +15,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/key_values.h"
+#include "gyre/base/non_blocking.h"
 
 namespace gyre::control {
 namespace {
@@ -151,10 +152,7 @@ Result<UniqueFd> ListeningSocket::Adopt(const SocketSpec& spec) {
       domain != AF_UNIX) {
     return Fail(Error::Usage(format("{}: is not a listening Unix socket", spec.Describe())));
   }
-  const int flags = ::fcntl(spec.fd, F_GETFL);
-  if (flags < 0 ||
-      ::fcntl(spec.fd, F_SETFL, static_cast<unsigned>(flags) | static_cast<unsigned>(O_NONBLOCK)) != 0 ||
-      ::fcntl(spec.fd, F_SETFD, FD_CLOEXEC) != 0) {
+  if (!SetNonBlocking(spec.fd) || ::fcntl(spec.fd, F_SETFD, FD_CLOEXEC) != 0) {
     return Fail(Error::Sys(spec.Describe(), errno));
   }
   return UniqueFd(spec.fd);

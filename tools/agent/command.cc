@@ -11,6 +11,7 @@
 
 #include <utility>
 
+#include "gyre/base/non_blocking.h"
 #include "tools/agent/launch.h"
 
 namespace gyre::exec {
@@ -23,7 +24,7 @@ UniqueFd Twin(const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUPFD_CL
 
 void Unblock(const UniqueFd& fd) {
   if (fd) {
-    ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+    SetNonBlocking(fd.get());
   }
 }
 

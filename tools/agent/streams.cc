@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "gyre/base/non_blocking.h"
+
 namespace gyre::exec {
 
 InputStream::InputStream(UniqueFd fd, Link& link) : fd_(std::move(fd)) { GiveCredit(kWindow, link); }
@@ -52,7 +54,7 @@ void InputStream::Serve(Link& link) {
 
 void InputStream::Write(Link& link) {
   const ssize_t wrote = ::write(fd_.get(), kept_.data() + written_, kept_.size() - written_);
-  if (wrote < 0 && (errno == EAGAIN || errno == EINTR)) {
+  if (wrote < 0 && IsTransient(errno)) {
     return;
   }
   if (wrote < 0) {
@@ -88,7 +90,7 @@ void OutputStream::Serve(Link& link) {
   std::array<char, kMostData> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
   const std::size_t most = std::min(buffer.size(), left_.value_or(buffer.size()));
   const ssize_t got = ::read(fd_.get(), buffer.data(), most);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+  if (got < 0 && IsTransient(errno)) {
     return;
   }
   if (got > 0) {

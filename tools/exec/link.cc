@@ -8,10 +8,12 @@
 #include <cerrno>
 #include <utility>
 
+#include "gyre/base/non_blocking.h"
+
 namespace gyre::exec {
 
 Link::Link(UniqueFd socket, Side peer) : socket_(std::move(socket)), reader_(peer) {
-  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
+  SetNonBlocking(socket_.get());
 }
 
 void Link::Put(FrameType type, std::string_view payload) { outgoing_ += ToBytes(type, payload); }
@@ -39,7 +41,7 @@ bool Link::Take(bool keep) {
   std::array<char, 65536> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
   const ssize_t got = ::recv(fd(), buffer.data(), buffer.size(), 0);
   if (got < 0) {
-    return errno == EAGAIN || errno == EINTR;
+    return IsTransient(errno);
   }
   if (keep) {
     reader_.Feed({buffer.data(), static_cast<std::size_t>(got)});

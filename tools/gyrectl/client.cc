@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 #include "tools/gyrectl/wait_for.h"
 
 namespace gyre::ctl {
@@ -41,7 +42,7 @@ Outcome<UniqueFd> ConnectTo(const std::string& address, const Deadline& deadline
     return Fail(Exit::kRefused, "socket: " + Reason(errno));
   }
   while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), static_cast<socklen_t>(size)) != 0) {
-    if (errno != EAGAIN && errno != EINTR) {
+    if (!IsTransient(errno)) {
       const bool nobody = errno == ENOENT || errno == ECONNREFUSED;
       std::string text = format("{}: {}", address, Reason(errno));
       return nobody ? Absent(Exit::kNoConnection, std::move(text))
@@ -160,7 +161,7 @@ Outcome<std::size_t> Client::SendSome(std::string_view text, int fd) {
   if (sent >= 0) {
     return static_cast<std::size_t>(sent);
   }
-  if (errno == EAGAIN || errno == EINTR) {
+  if (IsTransient(errno)) {
     return std::size_t{0};
   }
   return Absent(Exit::kBroken, "the server has hung up: " + Reason(errno));
@@ -194,7 +195,7 @@ Outcome<std::optional<Json>> Client::Receive(const Deadline& deadline) {
       reader_.Feed({buffer.data(), static_cast<std::size_t>(got)});
     } else if (got == 0) {
       return Absent(Exit::kBroken, "the server has hung up");
-    } else if (errno != EAGAIN && errno != EINTR) {
+    } else if (!IsTransient(errno)) {
       return Absent(Exit::kBroken, "the server has hung up: " + Reason(errno));
     }
   }

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/base/unique_fd.h"
 #include "tools/exec/taken_signals.h"
 #include "tools/gyrectl/escape.h"
@@ -60,8 +61,7 @@ class Session {
     std::array<char, 4096> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
     const ssize_t got = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (got <= 0) {
-      input_open_ =
-          got < 0 && (errno == EINTR || errno == EAGAIN);  // a pipe's end: what is to come is still shown
+      input_open_ = got < 0 && IsTransient(errno);  // a pipe's end: what is to come is still shown
       return;
     }
     const auto typed = escape_.Take({buffer.data(), static_cast<std::size_t>(got)});
@@ -88,7 +88,7 @@ class Session {
         output_error_ = errno == EPIPE ? 0 : errno;
         end_ = "the output's end";
       }
-    } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+    } else if (got == 0 || !IsTransient(errno)) {
       end_ = "the VM";
     }
   }

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 #include "gyre/base/unique_fd.h"
 
 namespace gyre::ctl {
@@ -158,7 +159,7 @@ void ExecSession::ServeInput() {
   const bool typed = kind_ == Input::kKeys;
   const std::size_t most = typed ? buffer.size() : std::min<std::size_t>(buffer.size(), credit_);
   const ssize_t got = ::read(STDIN_FILENO, buffer.data(), most);
-  if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
+  if (got < 0 && IsTransient(errno)) {
     return;
   }
   if (got <= 0) {
@@ -213,7 +214,7 @@ void ExecSession::ServeOutput(Output& output) {
     }
   } else if (wrote < 0 && errno == EPIPE) {
     EndBy(SIGPIPE);
-  } else if (wrote < 0 && errno != EAGAIN && errno != EINTR) {
+  } else if (wrote < 0 && !IsTransient(errno)) {
     Abort(Exit::kRefused, format("{}: {}", &output == outputs_.data() ? "standard output" : "standard error",
                                  std::generic_category().message(errno)));
   }

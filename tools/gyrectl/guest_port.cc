@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/base/non_blocking.h"
 #include "tools/gyrectl/client.h"
 #include "tools/gyrectl/vm_socket.h"
 #include "tools/gyrectl/wait_for.h"
@@ -40,7 +41,7 @@ Outcome<std::string> ReadAnswer(int fd, std::uint32_t port, const Deadline& dead
     }
     char byte = 0;
     const ssize_t got = ::recv(fd, &byte, 1, 0);
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+    if (got == 0 || (got < 0 && !IsTransient(errno))) {
       return NobodyListens(port, got == 0 ? "refused" : std::generic_category().message(errno));
     }
     line.append(got > 0 ? 1 : 0, byte);

@@ -40,6 +40,15 @@ void PrintError(const Output& output, const Client* client, const Failure& failu
       "\n");
 }
 
+// What a library throws is a failure as any other.
+Outcome<void> Carry(const Subcommand& command, Call& call) {
+  try {
+    return command.run(call);
+  } catch (const std::exception& error) {
+    return Fail(Exit::kRefused, error.what());
+  }
+}
+
 // The exit status of what was done.
 Outcome<int> Run(Invocation& invocation, const Output& output) {
   const Subcommand& command = *invocation.command;
@@ -62,7 +71,7 @@ Outcome<int> Run(Invocation& invocation, const Output& output) {
             .values = std::move(invocation.values),
             .absence = client ? nullptr : &client.error(),
             .lists = std::move(invocation.lists)};
-  auto done = command.run(call);
+  auto done = Carry(command, call);
   if (!done && output.json() && done.error().exit == Exit::kRefused) {
     PrintError(output, there, done.error());
   }

@@ -119,20 +119,22 @@ class Driver {
     }
     const std::size_t rest = size_ - kLeastFrame;
     const std::size_t piece = std::min(rest, kPiece);
-    to.table = {{{.address = AddressOf(&to.header),
-                  .size = sizeof(FullHeader) + kLeastFrame,
-                  .flags = Descriptor::kNext,
-                  .next = 1},
-                 {.address = kPayload,
-                  .size = static_cast<std::uint32_t>(piece),
-                  .flags = Descriptor::kNext,
-                  .next = 2},
-                 {.address = kPayload + kPiece,
-                  .size = static_cast<std::uint32_t>(rest - piece),
-                  .flags = 0,
-                  .next = 0}}};
+    const std::size_t further = rest - piece;
+    to.table[0] = {.address = AddressOf(&to.header),
+                   .size = sizeof(FullHeader) + kLeastFrame,
+                   .flags = Descriptor::kNext,
+                   .next = 1};
+    to.table[1] = {.address = kPayload,
+                   .size = static_cast<std::uint32_t>(piece),
+                   .flags = further != 0 ? Descriptor::kNext : std::uint16_t{0},
+                   .next = 2};
+    to.table[2] = {
+        .address = kPayload + kPiece, .size = static_cast<std::uint32_t>(further), .flags = 0, .next = 0};
     transmit_->descriptors[index] = {
-        .address = AddressOf(&to.table), .size = sizeof(to.table), .flags = Descriptor::kIndirect, .next = 0};
+        .address = AddressOf(&to.table),
+        .size = static_cast<std::uint32_t>((further != 0 ? 3 : 2) * sizeof(Descriptor)),
+        .flags = Descriptor::kIndirect,
+        .next = 0};
   }
   void Publish(unsigned index, DriverRing& ring) {
     if (ring.Publish()) {
@@ -202,15 +204,16 @@ class Driver {
 int Main(int argc, char** argv) NO_THREAD_SAFETY_ANALYSIS {
   const std::string_view words = argc == 3 ? argv[2] : "";
   const std::size_t colon = words.find(':');
+  const std::string_view word = words.substr(0, colon);
   const std::size_t size =
       colon == std::string_view::npos ? 0 : std::strtoul(argv[2] + colon + 1, nullptr, 10);
-  if (size < kLeastFrame || size > kMostFrame) {
+  if (size < kLeastFrame || size > kMostFrame || (word != "send" && word != "receive" && word != "echo")) {
     std::fputs("usage: gyre-net-device INTERFACE send|receive|echo:SIZE\n", stderr);
     return 2;
   }
-  const Operation operation = words.starts_with("send")   ? Operation::kSend
-                              : words.starts_with("echo") ? Operation::kEcho
-                                                          : Operation::kReceive;
+  const Operation operation = word == "send"   ? Operation::kSend
+                              : word == "echo" ? Operation::kEcho
+                                               : Operation::kReceive;
   BigLock lock;
   lock.Lock();
   Board board(lock, "net", std::string("tap=") + argv[1], std::nullopt);

@@ -169,8 +169,9 @@ class Queue {
   bool EndBatch();
   // The same for who looks for chains himself: the driver does not kick yet. True if the batch was full.
   bool EndBatchWithoutKicks() const { return !broken_ && budget_ == 0; }
-  // About so many chains wait for Pop, by what the driver says, which may be wrong; 0 if the queue is broken.
-  std::uint32_t Waiting() const;
+  // About so many chains wait for Pop beside parked ones, by what the driver says, which may be wrong; 0 if
+  // the queue is broken.
+  std::uint32_t Waiting();
   // There is a chain, or what breaks the queue; between batches.
   bool HasChains() const;
   // The driver kicks for the next. True as EndBatch.

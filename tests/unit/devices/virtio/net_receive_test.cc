@@ -107,7 +107,8 @@ TEST_P(NetReceive, OneBehindARead_ThatFoundNothing_IsNotLost) {
   const auto packets = Packets(50, 40);
   for (unsigned i = 0; i < 40; i += 10) {
     ArriveTogether({packets.begin() + i, packets.begin() + i + 10});
-    while (!network->pairs[0].to_guest.empty()) {
+    for (int polls = 0; polls < 20 && !network->pairs[0].to_guest.empty(); ++polls) {
+      EXPECT_TRUE(network->pairs[0].awaited);
       ArriveTogether({});  // as a poll says it: there are more
     }
   }
@@ -158,6 +159,104 @@ TEST_P(NetReceive, OneThatWaitsForBuffersIsNotOvertaken) {
   Offer(static_cast<unsigned>(free_.size()), 1000);
   Settle();
   EXPECT_EQ(Differences(Taken(), (std::vector<Bytes>{packets.begin() + 4, packets.end()})), "");
+  EXPECT_EQ(dropped(), 0U);
+}
+
+// More bytes than a packet can have, of which the device has room for the most.
+TEST_P(NetReceive, OversizeOnesAreDropped_AndHarmNoOther) {
+  Start();
+  for (unsigned round = 0; round < 10; ++round) {
+    Offer(static_cast<unsigned>(free_.size()), 8000);
+    std::vector<Bytes> wanted;
+    std::vector<Bytes> all;
+    for (unsigned i = 0; i < 20; ++i) {
+      all.push_back(Packet(kMac, kMaxPacket + 2000));
+      wanted.push_back(Packet(kMac, 100 + i));
+      all.push_back(wanted.back());
+    }
+    ArriveTogether(all);
+    EXPECT_EQ(Differences(Taken(), wanted), "");
+    EXPECT_EQ(dropped(), 20 * (round + 1));
+  }
+}
+
+// The last of as many as are read at once, and the first, whose drop has the others kept in memory of the
+// device's.
+TEST_P(NetReceive, AnOversizeOneAtABatchsEndIsNotWrittenBeyondIt) {
+  Start();
+  Offer(64);
+  auto all = Packets(100, 64 + 64);
+  all.at(64) = all.at(127) = Packet(kMac, kMaxPacket + 1900);
+  ArriveTogether(all);
+  EXPECT_EQ(Taken().size(), 64U);
+  Offer(64);
+  Settle();
+  EXPECT_EQ(Differences(Taken(), {all.begin() + 65, all.begin() + 127}), "");
+  EXPECT_EQ(dropped(), 2U);
+}
+
+TEST_P(NetReceive, WhatAResetMeetsIsCounted) {
+  Start();
+  Offer(12, 1000);
+  auto packets = Packets(100, 20);
+  packets[4] = Packet(kMac, 12'000);
+  ArriveTogether(packets);
+  EXPECT_EQ(Taken().size(), 4U);
+  EXPECT_EQ(dropped(), 0U);
+  mmio.Write(mmio.kStatus, 0);
+  Settle();
+  EXPECT_EQ(dropped() + network->pairs[0].to_guest.size(), 16U);
+  EXPECT_GT(dropped(), 0U);
+}
+
+TEST_P(NetReceive, OfABackEndThatGoes_NothingComesLater) {
+  Start();
+  Offer(12, 1000);
+  auto packets = Packets(100, 20);
+  packets[4] = Packet(kMac, 12'000);
+  ArriveTogether(packets);
+  EXPECT_EQ(Taken().size(), 4U);
+  network->Change(false);
+  Settle();
+  network->pairs[0].to_guest.clear();
+  network->Change(true);
+  Offer(static_cast<unsigned>(free_.size()), 1000);
+  ArriveTogether(Packets(500, 3));
+  EXPECT_EQ(Differences(Taken(), Packets(500, 3)), "");
+  EXPECT_GT(dropped(), 0U);
+}
+
+// Chains that the device may not write to come back empty.
+TEST_P(NetReceive, BuffersOfNoUseAmongOthersHarmNoPacket) {
+  Start();
+  for (unsigned round = 0; round < 5; ++round) {
+    for (unsigned i = 0; i < 12; ++i) {
+      Offer(1, 1000);
+      if (i % 3 == 0) {
+        rings[0]->Offer(std::array{test::Buffer{kData, 100}});
+      }
+    }
+    Kick(0);
+    const auto packets = Packets(100, 12);
+    ArriveTogether(packets);
+    Bytes got;
+    while (const auto used = rings[0]->TakeUsed()) {
+      const auto at = offered_.find(used->id);
+      if (at == offered_.end()) {
+        EXPECT_EQ(used->written, 0U);
+        continue;
+      }
+      const Bytes piece = Guest(kPlaces + kPlaceSize * at->second, used->written);
+      got.insert(got.end(), piece.begin(), piece.end());
+      free_.push_back(at->second);
+      offered_.erase(at);
+    }
+    std::size_t size = 0;
+    for (const Bytes& packet : packets) {
+      size += packet.size();
+    }
+    EXPECT_EQ(got.size(), size);
+  }
   EXPECT_EQ(dropped(), 0U);
 }
 
