@@ -132,10 +132,11 @@ Result<SocketSpec> ParseSocketSpec(const std::string& text) {
   SocketSpec spec;
   const auto comma = text.find(',');
   TRY(ParseTarget(text.substr(0, comma), spec));
-  if (comma != std::string::npos) {
-    for (const auto& [key, value] : TRY(SplitKeyValues(std::string_view(text).substr(comma + 1)))) {
-      TRY(ParseSetting(std::string(key), std::string(value), spec));
-    }
+  if (comma == std::string::npos) {
+    return spec;
+  }
+  for (const auto& [key, value] : TRY(SplitKeyValues(std::string_view(text).substr(comma + 1)))) {
+    TRY(ParseSetting(std::string(key), std::string(value), spec));
   }
   return spec;
 }

@@ -77,6 +77,15 @@ class NetReceive : public NetTest, public testing::WithParamInterface<bool> {
     }
     return packets;
   }
+  // Of 20 packets four are delivered, and the next one needs more buffers than there are.
+  std::vector<Bytes> StartWithOneThatWaits() {
+    Start();
+    Offer(12, 1000);
+    auto packets = Packets(100, 20);
+    packets[4] = Packet(kMac, 12'000);
+    ArriveTogether(packets);
+    return packets;
+  }
   std::uint64_t dropped() const { return nic->counters().received.dropped; }
 
   std::deque<unsigned> free_;                  // places
@@ -147,11 +156,7 @@ TEST_P(NetReceive, ALargeOneAmongOthersComesIntoSeveralBuffers) {
 }
 
 TEST_P(NetReceive, OneThatWaitsForBuffersIsNotOvertaken) {
-  Start();
-  Offer(12, 1000);
-  auto packets = Packets(100, 20);
-  packets[4] = Packet(kMac, 12'000);
-  ArriveTogether(packets);
+  const auto packets = StartWithOneThatWaits();
   EXPECT_EQ(Differences(Taken(), (std::vector<Bytes>{packets.begin(), packets.begin() + 4})), "");
   Offer(3, 1000);
   Settle();
@@ -196,11 +201,7 @@ TEST_P(NetReceive, AnOversizeOneAtABatchsEndIsNotWrittenBeyondIt) {
 }
 
 TEST_P(NetReceive, WhatAResetMeetsIsCounted) {
-  Start();
-  Offer(12, 1000);
-  auto packets = Packets(100, 20);
-  packets[4] = Packet(kMac, 12'000);
-  ArriveTogether(packets);
+  const auto packets = StartWithOneThatWaits();
   EXPECT_EQ(Taken().size(), 4U);
   EXPECT_EQ(dropped(), 0U);
   mmio.Write(mmio.kStatus, 0);
@@ -210,11 +211,7 @@ TEST_P(NetReceive, WhatAResetMeetsIsCounted) {
 }
 
 TEST_P(NetReceive, OfABackEndThatGoes_NothingComesLater) {
-  Start();
-  Offer(12, 1000);
-  auto packets = Packets(100, 20);
-  packets[4] = Packet(kMac, 12'000);
-  ArriveTogether(packets);
+  const auto packets = StartWithOneThatWaits();
   EXPECT_EQ(Taken().size(), 4U);
   network->Change(false);
   Settle();
@@ -261,11 +258,7 @@ TEST_P(NetReceive, BuffersOfNoUseAmongOthersHarmNoPacket) {
 }
 
 TEST_P(NetReceive, WhileTheLinkIsDownWhatWaitedIsGone) {
-  Start();
-  Offer(12, 1000);
-  auto packets = Packets(100, 20);
-  packets[4] = Packet(kMac, 12'000);
-  ArriveTogether(packets);
+  const auto packets = StartWithOneThatWaits();
   EXPECT_EQ(Taken().size(), 4U);
   nic->SetLink(false);
   Settle();
