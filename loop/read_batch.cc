@@ -36,17 +36,18 @@ struct ReadBatch::Impl {
   };
 
   Impl(EventLoop::Impl& owner, int descriptor) : loop(owner), fd(descriptor) {}
-  void RunOnce(std::span<Read> reads);
+  void RunByRing(std::span<Read> reads);
+  void RunByCalls(std::span<Read> reads) const;
   void Start(Slot& slot, Read& read);
 
   EventLoop::Impl& loop;
   const int fd;
   std::deque<Slot> slots;
   std::size_t pending = 0;
-  int flags = RWF_NOWAIT;
+  bool ring_waits = false;  // the file does not know RWF_NOWAIT
 };
 
-void ReadBatch::Impl::RunOnce(std::span<Read> reads) {
+void ReadBatch::Impl::RunByRing(std::span<Read> reads) {
   while (slots.size() < reads.size()) {
     slots.emplace_back(pending);
   }
@@ -69,7 +70,18 @@ void ReadBatch::Impl::Start(Slot& slot, Read& read) {
                                                  .fd = fd,
                                                  .memory = read.vectors.data(),
                                                  .size = static_cast<std::uint32_t>(read.vectors.size()),
-                                                 .flags = flags});
+                                                 .flags = RWF_NOWAIT});
+}
+
+void ReadBatch::Impl::RunByCalls(std::span<Read> reads) const {
+  std::int32_t last = 0;
+  for (Read& read : reads) {
+    if (last >= 0) {
+      const ssize_t got = ::readv(fd, read.vectors.data(), static_cast<int>(read.vectors.size()));
+      last = static_cast<std::int32_t>(got >= 0 ? got : -errno);
+    }
+    read.result = last;
+  }
 }
 
 ReadBatch::ReadBatch(EventLoop& loop, int fd) : impl_(std::make_unique<Impl>(*loop.impl_, fd)) {
@@ -79,14 +91,17 @@ ReadBatch::ReadBatch(EventLoop& loop, int fd) : impl_(std::make_unique<Impl>(*lo
 
 ReadBatch::~ReadBatch() { impl_->loop.users.fetch_sub(1); }
 
+// Of a file without the flag, O_NONBLOCK does not tell the ring of every kernel the same: that of Linux 6.1
+// has such a read wait for what comes. readv(2) knows it.
 void ReadBatch::Run(std::span<Read> reads) {
   CHECK(impl_->loop.OnLoopThread());
-  impl_->RunOnce(reads);
-  // Of a file that does not know the flag, O_NONBLOCK says the same.
-  const auto refused = [](const Read& read) { return read.result == -EOPNOTSUPP; };
-  if (impl_->flags != 0 && std::ranges::any_of(reads, refused)) {
-    impl_->flags = 0;
-    impl_->RunOnce(reads);
+  if (!impl_->ring_waits) {
+    impl_->RunByRing(reads);
+    const auto refused = [](const Read& read) { return read.result == -EOPNOTSUPP; };
+    impl_->ring_waits = std::ranges::any_of(reads, refused);
+  }
+  if (impl_->ring_waits) {
+    impl_->RunByCalls(reads);
   }
 }
 

@@ -2,7 +2,8 @@
 // no such call. None of them waits: one for which there is nothing says EAGAIN, and a later one of the same
 // batch may have something all the same. Nothing is left with the kernel when Run returns.
 //
-// Files: non-blocking (O_NONBLOCK), read from the start or without a position.
+// Files: non-blocking (O_NONBLOCK), and without a position. Of those that do not know RWF_NOWAIT, as taps of
+// Linux 6.1, each read is a call of its own, and none is tried behind one that failed.
 //
 // Thread: the loop's own.
 #pragma once
