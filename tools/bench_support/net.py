@@ -69,6 +69,8 @@ class _Frames:
     def command(self, peer):
         """As usable() wants it; of the floor the quicker one."""
         if peer.name == DEVICE_PEER:
+            if not peer.program.is_file():
+                raise peers.Unsupported("was not built")
             return [str(peer.program), self._tap, self._words()]
         if peer.name not in driven.PEERS:
             raise peers.Unsupported("was not tried with this guest")
