@@ -4,6 +4,7 @@
 #include <cstring>
 
 namespace gyre::virtio {
+
 void NetPacket::Prepare(std::span<const Chain> chains) {
   vectors_.clear();
   direct_ = 0;
@@ -45,15 +46,7 @@ void NetPacket::Hold() {
   }
   const std::size_t direct = std::min(direct_, size_);
   std::memmove(rest_ + direct, rest_, size_ - direct);
-  std::size_t have = 0;
-  for (const iovec& piece : vectors_) {
-    const std::size_t part = std::min(piece.iov_len, direct - have);
-    if (part == 0) {
-      break;
-    }
-    std::memcpy(rest_ + have, piece.iov_base, part);
-    have += part;
-  }
+  Read(std::span(rest_, direct));
   vectors_.assign(1, {.iov_base = rest_, .iov_len = size_});
   direct_ = 0;
 }

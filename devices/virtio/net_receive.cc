@@ -100,7 +100,6 @@ void NetReceiver::Forget() {
 }
 
 NetServed NetReceiver::Wait() {
-  dry_ = false;
   source_->Await();
   return NetServed::kWaits;
 }
@@ -258,8 +257,7 @@ void NetReceiver::Complete(Slot& slot) {
     left -= part;
   }
   slot.chains.erase(slot.chains.begin(), slot.chains.begin() + count);
-  ++tally_.packets;
-  tally_.bytes += size - kNetHeaderSize;
+  tally_.Add(size - kNetHeaderSize);
   state_.to_guest_limit.Take(size - kNetHeaderSize);
 }
 

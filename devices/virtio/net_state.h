@@ -60,6 +60,10 @@ class NetLimit {
 struct NetTally {
   std::uint64_t packets = 0;
   std::uint64_t bytes = 0;
+  void Add(std::uint64_t size) {
+    ++packets;
+    bytes += size;
+  }
 };
 
 // What one direction has carried. Not told of each packet: a locked instruction waits for all that was

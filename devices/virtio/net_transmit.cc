@@ -57,8 +57,7 @@ NetServed NetTransmitter::ServeSome(Queue& queue) {
       continue;
     }
     PrefetchStart(*chain);
-    ++tally_.packets;
-    tally_.bytes += size - kNetHeaderSize;
+    tally_.Add(size - kNetHeaderSize);
     state_.from_guest_limit.Take(size - kNetHeaderSize);
     sink_->Send(std::move(*chain));
   }
