@@ -22,8 +22,9 @@ constexpr unsigned kMaxQueues = 16;
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
 // Requests that a queue hands to the kernel at once: half of what is there, so that its driver has work
-// meanwhile, but enough to be worth a call.
-constexpr unsigned kLeastBatch = 16;
+// meanwhile, and the queue some when that half is done, which costs less than to be woken by a kick for the
+// next; but enough to be worth a call.
+constexpr unsigned kLeastBatch = 4;
 constexpr unsigned kMostBatch = 64;
 
 constexpr std::array<PropertySpec, 26> kProperties = {{

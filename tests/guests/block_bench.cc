@@ -19,8 +19,10 @@ constexpr unsigned kMaxQueues = 2;
 constexpr unsigned kMaxDepth = 128;
 constexpr std::uint32_t kMaxSize = 128 * 1024;
 constexpr std::uint64_t kPause = 150'000'000;  // cycles
-// Beyond the image, one buffer for each request.
+// Beyond the image, one buffer for each request. With a power of two from one to the next, all would be in
+// the same few sets of the cache where the VMM has large pages.
 constexpr std::uint64_t kBuffers = 32 << 20;
+constexpr std::uint64_t kStride = kMaxSize + 4096;
 
 struct alignas(64) Request {
   PolledRing::Descriptor table[3];
@@ -84,7 +86,7 @@ void Offer(PolledRing& ring, unsigned index, const Phase& phase) {
   request.header = {.type = phase.write ? 1U : 0U, .reserved = 0, .sector = NextSector(phase)};
   request.status = 0xee;
   request.table[0] = {.address = AddressOf(&request.header), .size = 16, .flags = 1, .next = 1};
-  request.table[1] = {.address = kBuffers + std::uint64_t{kMaxSize} * index,
+  request.table[1] = {.address = kBuffers + kStride * index,
                       .size = phase.size,
                       .flags = static_cast<std::uint16_t>(phase.write ? 1 : 3),
                       .next = 2};

@@ -53,7 +53,7 @@ int Main(int argc, char** argv) NO_THREAD_SAFETY_ANALYSIS {
               .base = reinterpret_cast<std::uint64_t>(board.host(0)),
               .image_size = 0,
               .kick = {}};
-  std::memset(guest.buffers, 1, kMaxDepth * kMaxSize);  // none of it is touched for the first time later
+  std::memset(guest.buffers, 1, kMaxDepth * kStride);  // none of it is touched for the first time later
   guest.image_size = BringUp(board, guest);
   return ForEachPhase(argv[3], [&](const Phase& phase, std::uint64_t cycles) {
     std::atomic<bool> over{false};

@@ -31,7 +31,7 @@ Image::Image(const char* path, bool direct) {
     Die("io_uring");
   }
   io_uring_register_ring_fd(&ring);
-  void* const mapped = ::mmap(nullptr, kMaxDepth * kMaxSize, PROT_READ | PROT_WRITE,
+  void* const mapped = ::mmap(nullptr, kMaxDepth * kStride, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (mapped == MAP_FAILED) {
     Die("mmap");

@@ -16,6 +16,9 @@ namespace gyre::bench {
 inline constexpr unsigned kMaxDepth = 128;
 inline constexpr unsigned kMaxQueues = 2;
 inline constexpr std::size_t kMaxSize = std::size_t{128} * 1024;
+// From one request's buffer to the next, as the guest has them: with a power of two, all would be in the same
+// few sets of the cache where pages are large.
+inline constexpr std::size_t kStride = kMaxSize + 4096;
 
 [[noreturn]] inline void Die(const char* what) {
   std::perror(what);
@@ -97,7 +100,7 @@ class Tally {
 // An image and an io_uring that has it, and memory for the requests.
 struct Image {
   Image(const char* path, bool direct);
-  std::uint8_t* Buffer(unsigned index) const { return memory + kMaxSize * index; }
+  std::uint8_t* Buffer(unsigned index) const { return memory + kStride * index; }
   // One operation, not yet submitted.
   void Start(unsigned index, bool write, std::uint8_t* buffer, std::uint32_t size, std::uint64_t offset);
   // Calls done(index, result) for each that has ended.

@@ -10,7 +10,7 @@ namespace gyre::bench {
 namespace {
 
 // Handed to the kernel at once: half of what is there, and the other CPU works on the rest meanwhile.
-constexpr unsigned kLeastBatch = 16;
+constexpr unsigned kLeastBatch = 4;
 constexpr unsigned kMostBatch = 64;
 
 template <typename T>

@@ -36,7 +36,7 @@ struct Shared {
 // Where the device finds what the driver has.
 struct Guest {
   Shared& shared;
-  std::uint8_t* buffers;               // kMaxSize for each request
+  std::uint8_t* buffers;               // kStride for each request
   std::uint64_t base;                  // the host's address of guest address 0
   std::uint64_t image_size;            // bytes
   std::function<void(unsigned)> kick;  // empty: nobody asks to be told
@@ -78,7 +78,7 @@ class RingDriver {
     request.table[0] = {
         .address = AddressOf(request.header), .size = 16, .flags = Descriptor::kNext, .next = 1};
     request.table[1] = {
-        .address = AddressOf(guest_.buffers[kMaxSize * index]),
+        .address = AddressOf(guest_.buffers[kStride * index]),
         .size = phase_.size,
         .flags = static_cast<std::uint16_t>(Descriptor::kNext | (phase_.write ? 0 : Descriptor::kWrite)),
         .next = 2};
