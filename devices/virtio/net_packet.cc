@@ -14,9 +14,9 @@ void NetPacket::Prepare(std::span<const Chain> chains) {
       if (vectors_.size() == kMostVectors || direct_ == kMaxPacket) {
         break;
       }
-      const std::size_t part = std::min(piece.iov_len, kMaxPacket - direct_);
-      vectors_.push_back({.iov_base = piece.iov_base, .iov_len = part});
-      direct_ += part;
+      vectors_.push_back(piece);
+      vectors_.back().iov_len = std::min(piece.iov_len, kMaxPacket - direct_);
+      direct_ += vectors_.back().iov_len;
     }
   }
   // So that a packet beyond its buffers is seen to be one.

@@ -60,8 +60,7 @@ bool AppendSlice(std::span<const iovec> vectors, std::uint64_t offset, std::uint
                           }) == size;
 }
 
-Chain::Chain(Queue& queue, std::unique_ptr<ChainParts> parts) : queue_(&queue), parts_(std::move(parts)) {}
-Chain::Chain(Chain&& other) noexcept = default;
+void DeleteChainParts::operator()(ChainParts* parts) const { delete parts; }
 
 Chain& Chain::operator=(Chain&& other) noexcept {
   if (this != &other) {
@@ -72,11 +71,9 @@ Chain& Chain::operator=(Chain&& other) noexcept {
   return *this;
 }
 
-Chain::~Chain() {
-  if (parts_) {
-    ++queue_->counters_.abandoned;
-    queue_->Complete(std::move(parts_), 0);
-  }
+void Chain::Abandon() {
+  ++queue_->counters_.abandoned;
+  queue_->Complete(std::move(parts_), 0);
 }
 
 std::span<const iovec> Chain::readable() const {
@@ -167,9 +164,9 @@ std::optional<Chain> Queue::Pop() {
     AddInFlight(1);
     return Chain(*this, std::move(first));
   }
-  std::unique_ptr<ChainParts> parts;
+  ChainPartsPtr parts;
   if (spare_.empty()) {
-    parts = std::make_unique<ChainParts>();
+    parts.reset(new ChainParts);
   } else {
     parts = std::move(spare_.back());
     spare_.pop_back();
@@ -210,7 +207,7 @@ void Queue::Unpop(Chain chain) {
 }
 
 // For the next chain. Spare ones have no memory but what the queue has anyhow.
-void Queue::Keep(std::unique_ptr<ChainParts> parts) {
+void Queue::Keep(ChainPartsPtr parts) {
   if (spare_.size() == kSpare) {
     return;
   }
@@ -236,7 +233,7 @@ bool Queue::HasChains() const { return !broken_ && ring_->HasChains(); }
 
 bool Queue::AskForKick() { return !broken_ && ring_->AskForKick(); }
 
-void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
+void Queue::Complete(ChainPartsPtr parts, std::uint32_t written) {
   // The guest never learns of more than it has room for, whatever a device says.
   written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
   // More may be written than that: a status behind a short read, or before an error. All of it counts as
@@ -258,7 +255,7 @@ void Queue::Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written) {
 }
 
 // What is in its buffers by now may be anything.
-void Queue::Park(std::unique_ptr<ChainParts> parts) {
+void Queue::Park(ChainPartsPtr parts) {
   NoteWritten(*parts);
   const auto later = std::ranges::upper_bound(parked_, parts->number, {}, &ChainParts::number);
   parked_.insert(later, std::move(parts));
@@ -287,7 +284,7 @@ bool Queue::LoadParked(std::span<const ParkedChain> chains) {
   }
   std::uint32_t entries = 0;
   for (const ParkedChain& chain : chains) {
-    auto parts = std::make_unique<ChainParts>();
+    ChainPartsPtr parts(new ChainParts);
     parts->id = chain.id;
     parts->entries = chain.entries;
     parts->number = next_number_++;

@@ -89,12 +89,16 @@ std::expected<bool, Violation> SplitRing::Next(const memory::Dma& dma, ChainPart
 }
 
 // What the driver has just written is in its processor's cache, from where it takes as long to come as this
-// chain does to be served.
+// chain does to be served. A buffer that the device writes is none of that.
 void SplitRing::PrefetchNext(const memory::Dma& dma) const {
   const std::uint16_t head =
       available_.Load16(kElements + 2 * Place(static_cast<std::uint16_t>(next_available_ + 1)));
-  if (head < size()) {
-    dma.Prefetch(GuestAddress(descriptors_.Copy<Descriptor>(kDescriptorSize * head).address));
+  if (head >= size()) {
+    return;
+  }
+  const auto descriptor = descriptors_.Copy<Descriptor>(kDescriptorSize * head);
+  if ((descriptor.flags & (kDescriptorIndirect | kDescriptorWrite)) != kDescriptorWrite) {
+    dma.Prefetch(GuestAddress(descriptor.address));
   }
 }
 

@@ -86,17 +86,26 @@ struct ParkedChain {
 class Queue;
 class Ring;
 struct ChainParts;
+struct DeleteChainParts {
+  void operator()(ChainParts* parts) const;
+};
+using ChainPartsPtr = std::unique_ptr<ChainParts, DeleteChainParts>;
 
 // One chain: the buffers that the device reads, then those that it writes. Move-only.
 // Destroyed without Complete, it is completed with length 0, and that is counted.
 // It does not outlive its queue.
 class Chain {
  public:
-  Chain(Chain&& other) noexcept;
+  Chain(Chain&& other) noexcept : queue_(other.queue_), parts_(std::move(other.parts_)) {}
   Chain& operator=(Chain&& other) noexcept;
   Chain(const Chain&) = delete;
   Chain& operator=(const Chain&) = delete;
-  ~Chain();
+  // Of those that were moved away there are several for each chain.
+  ~Chain() {
+    if (parts_) [[unlikely]] {
+      Abandon();
+    }
+  }
 
   // Guest memory, which stays as long as the chain, or as memory() is held.
   std::span<const iovec> readable() const;
@@ -123,9 +132,10 @@ class Chain {
 
  private:
   friend class Queue;
-  Chain(Queue& queue, std::unique_ptr<ChainParts> parts);
+  Chain(Queue& queue, ChainPartsPtr parts) : queue_(&queue), parts_(std::move(parts)) {}
+  void Abandon();
   Queue* queue_;
-  std::unique_ptr<ChainParts> parts_;  // null once completed
+  ChainPartsPtr parts_;  // null once completed
 };
 
 // The part [offset, offset + size) of vectors, appended to `out`; false if they are shorter.
@@ -211,10 +221,10 @@ class Queue {
     in_flight_.store(in_flight_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(more),
                      std::memory_order_release);
   }
-  void Keep(std::unique_ptr<ChainParts> parts);
+  void Keep(ChainPartsPtr parts);
   bool Refresh();
-  void Complete(std::unique_ptr<ChainParts> parts, std::uint32_t written);
-  void Park(std::unique_ptr<ChainParts> parts);
+  void Complete(ChainPartsPtr parts, std::uint32_t written);
+  void Park(ChainPartsPtr parts);
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written);
   void CompleteInOrder(const ChainParts& parts, std::uint32_t written);
 
@@ -232,8 +242,8 @@ class Queue {
   std::uint32_t entries_in_flight_ = 0;      // ring entries taken and not yet put back as used
   std::uint64_t first_slot_ = 0;             // the number of slots_'s first
   std::vector<Slot> slots_;                  // a ring of layout_.size, if in order
-  std::vector<std::unique_ptr<ChainParts>> spare_;
-  std::deque<std::unique_ptr<ChainParts>> parked_;  // by their numbers
+  std::vector<ChainPartsPtr> spare_;
+  std::deque<ChainPartsPtr> parked_;  // by their numbers
   Counters counters_;
 };
 
