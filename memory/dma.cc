@@ -2,42 +2,60 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "gyre/base/check.h"
 #include "gyre/base/checked.h"
-#include "gyre/memory/ram.h"
 
 namespace gyre::memory {
 namespace {
 
-bool Reachable(const FlatRange& range, DmaDirection direction) {
-  const RegionKind kind = range.region->kind();
-  if (direction == DmaDirection::kToGuest) {
-    return kind == RegionKind::kRam && !range.readonly;
-  }
-  return kind == RegionKind::kRam || kind == RegionKind::kRom;
-}
-
-bool Has(const FlatRange* range, std::uint64_t address) {
-  return range != nullptr && address >= range->start && address <= range->last;
-}
+std::byte* Start(const iovec& piece) { return static_cast<std::byte*>(piece.iov_base); }
 
 }  // namespace
 
-void DmaMapping::NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
-  const Origin& origin = origins_.at(piece);
-  origin.block->MarkDirty(origin.offset + offset, size);
+std::uint64_t DmaMapping::OffsetOf(std::size_t piece) const {
+  return static_cast<std::uint64_t>(Start(pieces_.at(piece)) - BlockOf(piece).host());
+}
+
+// Whether what starts there follows the last piece in the same memory.
+bool DmaMapping::GoesOn(const RamBlock& block, std::uint64_t offset) const {
+  const std::size_t last = pieces_.size() - 1;
+  return &BlockOf(last) == &block && Start(pieces_[last]) + pieces_[last].iov_len == block.host() + offset;
+}
+
+void DmaMapping::Append(RamBlock& block, std::uint64_t offset, std::uint64_t size) {
+  if (pieces_.empty()) {
+    block_ = &block;
+  } else if (block_ != nullptr && block_ != &block) {
+    blocks_.assign(pieces_.size(), std::exchange(block_, nullptr));
+  }
+  if (block_ == nullptr) {
+    blocks_.push_back(&block);
+  }
+  pieces_.push_back({.iov_base = block.host() + offset, .iov_len = size});
+}
+
+void DmaMapping::CutTo(std::size_t pieces) {
+  pieces_.resize(pieces);
+  if (block_ == nullptr) {
+    blocks_.resize(pieces);
+  }
+}
+
+void DmaMapping::Mark(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
+  BlockOf(piece).MarkDirty(OffsetOf(piece) + offset, size);
 }
 
 std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
   std::vector<Range> found;
-  const Origin& origin = origins_.at(piece);
-  std::uint64_t at = origin.offset;
+  const RamBlock& block = BlockOf(piece);
+  std::uint64_t at = OffsetOf(piece);
   std::uint64_t left = pieces_.at(piece).iov_len;
   const auto ranges = view_->ranges();
   while (left != 0) {
     const auto range = std::ranges::find_if(ranges, [&](const FlatRange& each) {
-      return each.region->ram().get() == origin.block && at >= each.region_offset &&
+      return each.region->ram().get() == &block && at >= each.region_offset &&
              at - each.region_offset <= each.last - each.start;
     });
     if (range == ranges.end()) {
@@ -54,7 +72,7 @@ std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
 
 void DmaMapping::Empty() {
   pieces_.clear();
-  origins_.clear();
+  blocks_.clear();
 }
 
 void DmaMapping::Clear() {
@@ -72,21 +90,29 @@ bool Dma::Refresh() {
   }
   generation_ = generation;
   view_ = space_.view();
-  last_ = nullptr;
+  reach_ = {};
   return true;
 }
 
-const FlatRange* Dma::Find(std::uint64_t address) const {
-  if (!Has(last_, address)) {
-    last_ = view_->Find(address);
+bool Dma::Find(std::uint64_t address) const {
+  const FlatRange* const range = view_->Find(address);
+  if (range == nullptr) {
+    return false;
   }
-  return last_;
+  const RegionKind kind = range->region->kind();
+  reach_ = {.start = range->start,
+            .last = range->last,
+            .block = range->region->ram().get(),
+            .offset = range->region_offset,
+            .readable = kind == RegionKind::kRam || kind == RegionKind::kRom,
+            .writable = kind == RegionKind::kRam && !range->readonly};
+  return true;
 }
 
 void Dma::Prefetch(GuestAddress where) const {
   const std::uint64_t address = where.value();
-  if (Has(last_, address) && last_->region->ram() != nullptr) {
-    __builtin_prefetch(last_->region->ram()->host() + last_->region_offset + (address - last_->start));
+  if (LooksAt(address) && reach_.block != nullptr) {
+    __builtin_prefetch(reach_.block->host() + reach_.offset + (address - reach_.start));
   }
 }
 
@@ -102,12 +128,14 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
     return false;
   }
   for (std::uint64_t left = size; left != 0;) {
-    const FlatRange* const range = Find(address);
-    if (range == nullptr || !Reachable(*range, direction)) {
+    if (!LooksAt(address) && !Find(address)) {
       return false;
     }
-    const std::uint64_t part = std::min(left - 1, range->last - address) + 1;
-    if (!visit(*range->region->ram(), range->region_offset + (address - range->start), part)) {
+    if (!(direction == DmaDirection::kToGuest ? reach_.writable : reach_.readable)) {
+      return false;
+    }
+    const std::uint64_t part = std::min(left - 1, reach_.last - address) + 1;
+    if (!visit(*reach_.block, reach_.offset + (address - reach_.start), part)) {
       return false;
     }
     address += part;
@@ -144,25 +172,20 @@ DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection directio
   auto result = DmaResult::kNotMemory;
   const bool mapped =
       ForEachPart(start, size, direction, [&](RamBlock& block, std::uint64_t offset, std::uint64_t part) {
-        auto& pieces = mapping.pieces_;
-        const bool first = pieces.size() == before;
         // Ranges that go on in the same memory are one piece.
-        if (!first && mapping.origins_.back().block == &block &&
-            mapping.origins_.back().offset + pieces.back().iov_len == offset) {
-          pieces.back().iov_len += part;
+        if (mapping.pieces_.size() != before && mapping.GoesOn(block, offset)) {
+          mapping.pieces_.back().iov_len += part;
           return true;
         }
-        if (pieces.size() == DmaMapping::kMaxPieces) {
+        if (mapping.pieces_.size() == DmaMapping::kMaxPieces) {
           result = DmaResult::kTooManyPieces;
           return false;
         }
-        pieces.push_back({.iov_base = block.host() + offset, .iov_len = part});
-        mapping.origins_.push_back({.block = &block, .offset = offset});
+        mapping.Append(block, offset, part);
         return true;
       });
   if (!mapped) {
-    mapping.pieces_.resize(before);
-    mapping.origins_.resize(before);
+    mapping.CutTo(before);
     return result;
   }
   if (!IsCurrent(mapping)) {

@@ -19,6 +19,7 @@
 
 #include "gyre/base/types.h"
 #include "gyre/memory/address_space.h"
+#include "gyre/memory/ram.h"
 
 namespace gyre::memory {
 
@@ -45,7 +46,11 @@ class DmaMapping {
   // What keeps the memory; to be shared with whoever uses `pieces` longer than this lives.
   const std::shared_ptr<const FlatView>& view() const { return view_; }
   // To be called after a device, or the kernel for it, has written [offset, offset + size) of piece `piece`.
-  void NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const;
+  void NoteWritten(std::size_t piece, std::uint64_t offset, std::uint64_t size) const {
+    if (BlockOf(piece).dirty().tracked()) [[unlikely]] {
+      Mark(piece, offset, size);
+    }
+  }
   // Where piece `piece` is in guest memory, as the view of the mapping shows it: one or more ranges. For
   // saving; it looks through the whole view.
   struct Range {
@@ -63,13 +68,17 @@ class DmaMapping {
 
  private:
   friend class Dma;
-  struct Origin {
-    RamBlock* block = nullptr;
-    std::uint64_t offset = 0;
-  };
+  RamBlock& BlockOf(std::size_t piece) const { return *(block_ != nullptr ? block_ : blocks_.at(piece)); }
+  std::uint64_t OffsetOf(std::size_t piece) const;  // in its block
+  void Mark(std::size_t piece, std::uint64_t offset, std::uint64_t size) const;
+  bool GoesOn(const RamBlock& block, std::uint64_t offset) const;
+  void Append(RamBlock& block, std::uint64_t offset, std::uint64_t size);
+  void CutTo(std::size_t pieces);
+
   std::shared_ptr<const FlatView> view_;
   std::vector<iovec> pieces_;
-  std::vector<Origin> origins_;  // of each piece
+  RamBlock* block_ = nullptr;      // of all pieces; null if they are of several
+  std::vector<RamBlock*> blocks_;  // of each piece, if they are of several
 };
 
 // A user's way into an address space. One thread at a time; several may have one each.
@@ -97,15 +106,24 @@ class Dma {
   std::uint64_t Discard(GuestAddress start, std::uint64_t size) const;
 
  private:
+  // A range, as far as a device can reach it.
+  struct Reach {
+    std::uint64_t start = 1;  // guest-physical; at first it has no address
+    std::uint64_t last = 0;   // inclusive
+    RamBlock* block = nullptr;
+    std::uint64_t offset = 0;  // in the block, of `start`
+    bool readable = false;
+    bool writable = false;
+  };
   template <typename Visit>
   bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;
+  bool LooksAt(std::uint64_t address) const { return address >= reach_.start && address <= reach_.last; }
+  bool Find(std::uint64_t address) const;  // into reach_
 
   const AddressSpace& space_;
-  const FlatRange* Find(std::uint64_t address) const;
-
   std::shared_ptr<const FlatView> view_;
   std::uint64_t generation_ = 0;
-  mutable const FlatRange* last_ = nullptr;  // of view_: what was found last, where the next mostly is
+  mutable Reach reach_;  // of view_: what was found last, where the next mostly is
 };
 
 }  // namespace gyre::memory

@@ -83,6 +83,40 @@ TEST_F(DmaTest, MapsARangeThatCrossesAsPieces) {
   EXPECT_EQ(mapping.pieces()[1].iov_len, 0x100U);
 }
 
+TEST_F(DmaTest, PiecesOfSeveralBlocksAreMarkedAndFoundEachInItsOwn) {
+  const Dma dma(space_);
+  constexpr auto kClient = DirtyClient::kMigration;
+  const std::array blocks{a_->ram(), b_->ram(), top_->ram()};
+  for (const auto& block : blocks) {
+    block->dirty().Start(kClient);
+    block->dirty().Take(kClient, 0, 1);
+  }
+  DmaMapping mapping;
+  ASSERT_EQ(dma.Map(GuestAddress(0x10), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
+  // Refused after a piece of another block was there already.
+  EXPECT_EQ(dma.Map(GuestAddress(0x1ff0), 0x20, DmaDirection::kToGuest, mapping), DmaResult::kNotMemory);
+  ASSERT_EQ(dma.Map(GuestAddress(kTop), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
+  ASSERT_EQ(dma.Map(GuestAddress(0x1020), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
+  ASSERT_EQ(mapping.pieces().size(), 3U);
+  const auto at = [](std::uint64_t start) {
+    return std::vector{DmaMapping::Range{.start = GuestAddress(start), .size = 8}};
+  };
+  EXPECT_EQ(mapping.WhereIs(0), at(0x10));
+  EXPECT_EQ(mapping.WhereIs(1), at(kTop));
+  EXPECT_EQ(mapping.WhereIs(2), at(0x1020));
+  constexpr std::array<std::size_t, 3> kBlockOf = {0, 2, 1};
+  for (std::size_t piece = 0; piece < kBlockOf.size(); ++piece) {
+    mapping.NoteWritten(piece, 0, 8);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_EQ(blocks.at(i)->dirty().Count(kClient), i == kBlockOf.at(piece) ? 1U : 0U) << piece << " " << i;
+      blocks.at(i)->dirty().Take(kClient, 0, 1);
+    }
+  }
+  mapping.Empty();
+  ASSERT_EQ(dma.Map(GuestAddress(0x1020), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
+  EXPECT_EQ(mapping.WhereIs(0), at(0x1020));
+}
+
 TEST_F(DmaTest, AFailedMapLeavesTheMappingAsItWas) {
   const Dma dma(space_);
   DmaMapping mapping;
