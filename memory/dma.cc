@@ -37,6 +37,9 @@ void DmaMapping::Append(RamBlock& block, std::uint64_t offset, std::uint64_t siz
 }
 
 void DmaMapping::CutTo(std::size_t pieces) {
+  if (pieces == 0) {
+    return Empty();
+  }
   pieces_.resize(pieces);
   if (block_ == nullptr) {
     blocks_.resize(pieces);
@@ -73,6 +76,7 @@ std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
 void DmaMapping::Empty() {
   pieces_.clear();
   blocks_.clear();
+  block_ = nullptr;
 }
 
 void DmaMapping::Clear() {
@@ -111,7 +115,7 @@ bool Dma::Find(std::uint64_t address) const {
 
 void Dma::Prefetch(GuestAddress where) const {
   const std::uint64_t address = where.value();
-  if (LooksAt(address) && reach_.block != nullptr) {
+  if (LooksAt(address) && reach_.readable) {
     __builtin_prefetch(reach_.block->host() + reach_.offset + (address - reach_.start));
   }
 }

@@ -14,7 +14,7 @@ void NetPacket::Prepare(std::span<const Chain> chains) {
       if (vectors_.size() == kMostVectors || direct_ == kMaxPacket) {
         break;
       }
-      vectors_.push_back(piece);
+      vectors_.push_back(piece);  // not made of its parts, whose stores the processor would wait for
       vectors_.back().iov_len = std::min(piece.iov_len, kMaxPacket - direct_);
       direct_ += vectors_.back().iov_len;
     }

@@ -49,13 +49,18 @@ class DirtyBitmaps {
   // --- any thread ---
   // Somebody has written there, and the data is stored. CHECKs that it is within the block.
   void Mark(std::uint64_t offset, std::uint64_t size) {
-    if (clients_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (tracked()) [[unlikely]] {
       MarkTracked(offset, size);
     }
   }
   // The same of page `first_page + i` for each bit i of `words`. What is beyond the block is ignored.
   void MarkPages(std::uint64_t first_page, std::span<const std::uint64_t> words);
-  bool tracked() const { return clients_.load(std::memory_order_relaxed) != 0; }
+  // What the caller has stored before is stored before this looks: the processor's half of that is Start's
+  // (dirty.cc), and this is the compiler's.
+  bool tracked() const {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    return clients_.load(std::memory_order_relaxed) != 0;
+  }
   bool tracked_by(DirtyClient client) const {
     return (clients_.load(std::memory_order_relaxed) & MaskOf(client)) != 0;
   }

@@ -77,8 +77,8 @@ class DmaMapping {
 
   std::shared_ptr<const FlatView> view_;
   std::vector<iovec> pieces_;
-  RamBlock* block_ = nullptr;      // of all pieces; null if they are of several
-  std::vector<RamBlock*> blocks_;  // of each piece, if they are of several
+  RamBlock* block_ = nullptr;      // of all pieces; null if there are none, or blocks_ has them
+  std::vector<RamBlock*> blocks_;  // of each piece, once they have been of several
 };
 
 // A user's way into an address space. One thread at a time; several may have one each.

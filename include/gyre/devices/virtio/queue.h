@@ -86,6 +86,7 @@ struct ParkedChain {
 class Queue;
 class Ring;
 struct ChainParts;
+// So that a chain's end can be inline: what its parts are, queue.cc alone knows.
 struct DeleteChainParts {
   void operator()(ChainParts* parts) const;
 };
