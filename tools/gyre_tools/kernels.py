@@ -20,8 +20,8 @@ OUTER = ("irqbypass", "kvm", "kvm-amd", "qemu_fw_cfg", "tun", "tap", "vhost_iotl
          "vsock", "vmw_vsock_virtio_transport_common", "vhost_vsock")
 GUEST = ("button", "evdev", "watchdog", "wdat_wdt", "virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng",
          "virtio_console", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
-         "vmw_vsock_virtio_transport", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem", "nd_virtio",
-         "virtio_pmem", "fuse", "virtiofs")
+         "vmw_vsock_virtio_transport", "vsock_loopback", "virtio_balloon", "virtio_mem", "libnvdimm", "nd_btt", "nd_pmem",
+         "nd_virtio", "virtio_pmem", "fuse", "virtiofs")
 MODULES = OUTER + GUEST  # that are unpacked
 DEFAULT_PACKAGE = "linux-image-cloud-amd64"
 

@@ -3,6 +3,8 @@
 // time, talks on each and ends each by halves, then sends so much by one and compares what comes back. SIDE
 // is "guest" (AF_VSOCK, to the host) or, to the guest from the host, "cid=N" (AF_VSOCK) or the path of a VM's
 // --vsock socket.
+// vsock_peer hear SIDE PORT: says something that no protocol has, and prints how many bytes come back until
+// the end.
 // serve-messages and drive-messages do the same by sockets of type SOCK_SEQPACKET: what is sent are messages
 // of many sizes, each of which has to come back as it was.
 #include <poll.h>
@@ -20,6 +22,7 @@
 #include <cstring>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -332,12 +335,34 @@ void SendMessages(int fd, std::uint64_t size) {
   }
 }
 
+// --- hear
+
+int Hear(int fd) {
+  constexpr std::string_view kNonsense = "nonsense\r\n\r\n";
+  (void)::send(fd, kNonsense.data(), kNonsense.size(), MSG_NOSIGNAL);  // it may be nobody's by now
+  std::size_t heard = 0;
+  std::vector<char> bytes(kPiece);
+  for (pollfd entry{.fd = fd, .events = POLLIN, .revents = 0}; ::poll(&entry, 1, kPatienceMs) == 1;) {
+    const ssize_t got = ::read(fd, bytes.data(), bytes.size());
+    if (got <= 0) {
+      std::printf("%zu bytes\n", heard);
+      return 0;
+    }
+    heard += static_cast<std::size_t>(got);
+  }
+  std::printf("%zu bytes and no end\n", heard);
+  return 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   const bool messages = !words.empty() && words[0].ends_with("-messages");
   const int type = messages ? SOCK_SEQPACKET : SOCK_STREAM;
+  if (words.size() == 3 && words[0] == "hear") {
+    return Hear(Connect(words[1], static_cast<unsigned>(std::stoul(words[2])), type));
+  }
   if (words.size() == 3 && words[0].starts_with("serve")) {
     ServeAll(Listen(words[1], static_cast<unsigned>(std::stoul(words[2])), type), type);
   }
@@ -349,6 +374,9 @@ int main(int argc, char** argv) {
     messages ? SendMessages(fd, size) : SendMuch(fd, size);
     return 0;
   }
-  std::fputs("usage: vsock_peer serve[-messages] SIDE PORT | drive[-messages] SIDE PORT COUNT MIB\n", stderr);
+  std::fputs(
+      "usage: vsock_peer serve[-messages] SIDE PORT | drive[-messages] SIDE PORT COUNT MIB | hear SIDE "
+      "PORT\n",
+      stderr);
   return 2;
 }
