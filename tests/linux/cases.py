@@ -137,8 +137,9 @@ def all_cases():
     for series, more in (("6.1", ""), ("6.12", ",packed=on,queues=2")):
         cases.append(Case(f"{series}-pair", series, "bzImage", "auto", 1, 256, "pair", f"reboot=k gyre.peer={PEER}",
                           ("--net", f"tap={TAP},mac={MAC}{more}")))
-    for series, more in (("6.1", ""), ("6.12", ",packed=on")):
-        cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", "reboot=k",
+    # A thousand connections, and a gigabyte, in one of them.
+    for series, much, more in (("6.1", "", ""), ("6.12", " gyre.much", ",packed=on")):
+        cases.append(Case(f"{series}-vsock", series, "bzImage", "auto", 1, 256, "vsock", f"reboot=k{much}",
                           ("--vsock", f"cid=7,uds={UDS}{more}")))
     cases.append(Case("6.1-vhost-vsock", "6.1", "bzImage", "auto", 1, 256, "vsock", "reboot=k gyre.vhost",
                       ("--qmp", f"unix:{QMP}", "--vsock", f"{CID},vhost=on")))
