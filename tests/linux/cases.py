@@ -158,8 +158,10 @@ def all_cases():
                           ("--qmp", f"unix:{QMP}", "--mem-device", "size=512M")))
         cases.append(Case(f"{series}-pmem", series, "bzImage", "auto", 1, 256, "pmem", "reboot=k",
                           ("--disk", f"path={TOOLS},readonly=on", "--pmem", f"path={PMEM}")))
-    for series, share, more in (("6.1", f"socket={SHARE_SERVER}", ""), ("6.12", f"path={SHARE_DIRECTORY}", ",packed=on")):
-        cases.append(Case(f"{series}-vhost-user", series, "bzImage", "auto", 1, 256, "vhost-user", "reboot=k",
+    # One with as many files as a large build has.
+    for series, much, share, more in (("6.1", "", f"socket={SHARE_SERVER}", ""),
+                                      ("6.12", " gyre.much", f"path={SHARE_DIRECTORY}", ",packed=on")):
+        cases.append(Case(f"{series}-vhost-user", series, "bzImage", "auto", 1, 256, "vhost-user", f"reboot=k{much}",
                           ("--disk", f"path={TOOLS},readonly=on", "--disk", f"vhost-user={BLOCK_SERVER}{more}",
                            "--share", f"tag=home,{share}{more}"),
                           ("has closed the connection; the guest waits", "is there again")))
