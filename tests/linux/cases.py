@@ -55,6 +55,11 @@ class Case:
         return 0
 
     @property
+    def much(self):
+        """The guest does more of it than the others of its kind."""
+        return "gyre.much" in self.cmdline
+
+    @property
     def kernel_cmdline(self):
         words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", self.cmdline,
                  f"gyre.then={self.then}"]

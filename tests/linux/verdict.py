@@ -215,7 +215,7 @@ def _check_vhost(case, facts):
 
 def _check_vsock(case, facts):
     told = f"300 talked, {24 * MIB} bytes same"
-    by_guest = f"1000 talked, {1024 * MIB} bytes same" if "gyre.much" in case.cmdline else told
+    by_guest = f"1000 talked, {1024 * MIB} bytes same" if case.much else told
     messages = "20 talked, all messages, same"
     wanted = {"peer": [f"guest {by_guest}", f"host {told}"], "messages": [f"guest {messages}", f"host {messages}"]}
     if case.uses("vhost=on"):
@@ -290,7 +290,7 @@ MEMORY_CHECKS = {"balloon": _check_balloon, "reporting": _check_reporting, "mem"
 def _check_vhost_user(case, facts):
     wanted = {"virtio": ["0x0002 virtio_blk", "0x0002 virtio_blk", "0x001a virtiofs"], "mkfs": ["0"], "written": ["8"],
               "same": ["8"], "fsck": ["0"], "errors": ["0"], "share": ["1"], "image": ["QFI grown"],
-              "files": ["2000" if "gyre.much" in case.cmdline else "40"]}
+              "files": ["2000" if case.much else "40"]}
     problems = _wrong(facts, wanted)
     many = facts.get("many", [""])[0].split()
     if len(many) != 4 or many[0] != many[2]:

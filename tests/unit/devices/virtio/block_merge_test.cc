@@ -185,6 +185,16 @@ TEST_F(BlockMerge, AResetWaitsForAllOfARun) {
   }
 }
 
+TEST_F(BlockMerge, ARunHasAllOfABatch) {
+  Start();
+  constexpr unsigned kRequests = 32;
+  for (unsigned i = 0; i < kRequests; ++i) {
+    Put(kRead, std::uint64_t{16} * i, 2 * kPiece);
+  }
+  EXPECT_EQ(Carry(), std::vector<int>(kRequests, kOk));
+  EXPECT_EQ(Merged(DiskOp::kRead), kRequests - 4) << "operations of 16, 8, 4 and 4 requests";
+}
+
 TEST_F(BlockMerge, ARunIsNoLargerThanItShouldBe) {
   Start();
   constexpr unsigned kRequests = 8;  // of 64 KiB, of which a batch has four at least
