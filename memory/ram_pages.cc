@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <fstream>
 #include <limits>
@@ -22,6 +21,7 @@
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
 #include "gyre/base/mutex.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::memory {
 namespace {
@@ -36,13 +36,9 @@ std::optional<unsigned> FirstMissing(std::string_view list, const std::vector<un
     const auto comma = list.find(',');
     const std::string_view item = list.substr(0, comma);
     list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-    unsigned first = 0;
-    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), first);
-    unsigned last = first;
-    if (error == std::errc() && end != item.data() + item.size() && *end == '-') {
-      std::from_chars(end + 1, item.data() + item.size(), last);
-    }
-    for (unsigned node = first; error == std::errc() && node <= last && node < kMostNodes; ++node) {
+    constexpr NumberRange kNone = {.first = 1, .last = 0};
+    const NumberRange range = ParseRange(item).value_or(kNone);
+    for (unsigned node = range.first; node <= range.last && node < kMostNodes; ++node) {
       there[node] = true;
     }
   }

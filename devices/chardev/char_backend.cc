@@ -3,13 +3,13 @@
 #include <fcntl.h>
 
 #include <bit>
-#include <charconv>
 #include <optional>
 #include <string_view>
 
 #include "devices/chardev/backends.h"
 #include "devices/chardev/fd_backend.h"
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 #include "gyre/devices/ring_buffer.h"
 
 namespace gyre::devices {
@@ -46,19 +46,16 @@ Status CheckFilePath(std::string_view kind, const std::string& path) {
 }
 
 Result<int> ParseFd(const std::string& text) {
-  int fd = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
-  if (error != std::errc() || end != text.data() + text.size() || fd < 0) {
+  const int fd = ParseNumber<int>(text).value_or(-1);
+  if (fd < 0) {
     return Fail(Error::Usage(format("fd:{}: not the number of a file descriptor", text)));
   }
   return fd;
 }
 
 Result<std::size_t> ParseRingSize(const std::string& text) {
-  std::size_t size = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
-  if (error != std::errc() || end != text.data() + text.size() || !std::has_single_bit(size) ||
-      size > RingBuffer::kMostSize) {
+  const auto size = ParseNumber<std::size_t>(text).value_or(0);
+  if (!std::has_single_bit(size) || size > RingBuffer::kMostSize) {
     return Fail(Error::Usage(format("ringbuf:{}: the size must be a power of two, {} bytes at most", text,
                                     RingBuffer::kMostSize)));
   }

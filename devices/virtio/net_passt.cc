@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <optional>
 #include <utility>
 
@@ -14,6 +13,7 @@
 #include "devices/virtio/net_stream.h"
 #include "gyre/base/format.h"
 #include "gyre/base/log.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::virtio {
 namespace {
@@ -102,11 +102,7 @@ class Passt final : public NetBackend {
   std::int64_t delay_ns_ = kSecond / 2;
 };
 
-bool IsPort(std::string_view text) {
-  std::uint16_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  return error == std::errc() && end == text.data() + text.size() && port != 0;
-}
+bool IsPort(std::string_view text) { return ParseNumber<std::uint16_t>(text).value_or(0) != 0; }
 
 bool IsAddress(std::string_view text) {
   return text.find_first_not_of("0123456789abcdefABCDEF.:%") == std::string_view::npos;

@@ -1,12 +1,11 @@
 #include "gyre/devices/virtio/properties.h"
 
 #include <algorithm>
-#include <charconv>
 #include <iterator>
 
-#include "gyre/base/checked.h"
 #include "gyre/base/format.h"
 #include "gyre/base/key_values.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::virtio {
 namespace {
@@ -90,17 +89,8 @@ Result<std::uint64_t> Properties::Number(std::string_view name, std::uint64_t ot
   if (!text) {
     return otherwise;
   }
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
-  const std::string_view suffix(end, text->data() + text->size());
-  static constexpr std::string_view kUnits = "KMGT";
-  std::optional<std::uint64_t> value = number;
-  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
-    value = CheckedMul(number, std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1)));
-  } else if (!suffix.empty()) {
-    value.reset();
-  }
-  if (error != std::errc() || !value || *value < least || *value > most) {
+  const auto value = ParseAmount(*text);
+  if (!value || *value < least || *value > most) {
     return Fail(Error::Usage(format("{}={}: must be a number from {} to {}", name, *text, least, most)));
   }
   return *value;

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "devices/virtio/vsock_packet.h"
 #include "gyre/base/log.h"
 #include "gyre/base/non_blocking.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::virtio {
 namespace {
@@ -35,10 +35,7 @@ std::optional<std::uint32_t> ParsePort(std::string_view line) {
   }
   line.remove_prefix(kWord.size());
   line.remove_suffix(line.ends_with('\n') ? 1 : 0);
-  std::uint32_t port = 0;
-  const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), port);
-  const bool good = error == std::errc() && end == line.data() + line.size();
-  return good ? std::optional(port) : std::nullopt;
+  return ParseNumber<std::uint32_t>(line);
 }
 
 }  // namespace

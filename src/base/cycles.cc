@@ -12,24 +12,38 @@ struct Moment {
   std::int64_t ns = 0;
 };
 
+// Both at the same time: the closest of a few pairs, for this thread may lose its processor within one.
 Moment Now() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return {.cycles = Cycles(), .ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec};
+  constexpr int kTries = 3;
+  Moment best;
+  std::uint64_t closest = UINT64_MAX;
+  for (int i = 0; i < kTries; ++i) {
+    const std::uint64_t before = Cycles();
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    const std::uint64_t after = Cycles();
+    if (after - before < closest) {
+      closest = after - before;
+      best = {.cycles = before + closest / 2, .ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec};
+    }
+  }
+  return best;
 }
 
 // At least this long a base line, for the two readings of each moment are tens of nanoseconds apart. Taken
 // from the process's start, it has passed before anything is measured. From the other on the rate is good for
 // ever, and costs no clock any more.
 constexpr std::int64_t kBaseLineNs = 100'000;
-constexpr std::int64_t kLongBaseLineNs = 1'000'000'000;
+constexpr std::int64_t kLongBaseLineNs = 10'000'000;
 const Moment start = Now();
-std::atomic<double> final_rate{0};  // nanoseconds a cycle; 0: not yet known
 
-double Rate() {
-  if (const double rate = final_rate.load(std::memory_order_relaxed); rate != 0) {
-    return rate;
-  }
+}  // namespace
+
+namespace cycles_internal {
+
+constinit std::atomic<double> final_rate{0};
+
+double MeasureRate() {
   Moment now = Now();
   while (now.ns - start.ns < kBaseLineNs) {
     now = Now();
@@ -41,10 +55,5 @@ double Rate() {
   return rate;
 }
 
-}  // namespace
-
-std::int64_t CyclesToNs(std::uint64_t cycles) {
-  return static_cast<std::int64_t>(static_cast<double>(cycles) * Rate());
-}
-
+}  // namespace cycles_internal
 }  // namespace gyre

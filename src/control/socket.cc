@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <cstdio>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "gyre/base/format.h"
 #include "gyre/base/key_values.h"
 #include "gyre/base/non_blocking.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::control {
 namespace {
@@ -23,13 +23,6 @@ namespace {
 constexpr std::string_view kUnixPrefix = "unix:";
 constexpr std::string_view kFdPrefix = "fd:";
 constexpr int kFirstFd = 3;  // below are the standard streams
-
-template <typename T>
-std::optional<T> ParseNumber(std::string_view text, int base = 10) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
-}
 
 struct FileCloser {
   void operator()(std::FILE* file) const { (void)std::fclose(file); }

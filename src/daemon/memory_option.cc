@@ -1,12 +1,11 @@
 #include "src/daemon/memory_option.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string>
 
-#include "gyre/base/checked.h"
 #include "gyre/base/format.h"
 #include "gyre/base/key_values.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::daemon {
 namespace {
@@ -70,32 +69,24 @@ Result<memory::NumaPolicy> Policy(std::string_view value) {
 
 // "3" or "0-2"; more than one by giving the key again.
 Status AddNodes(std::string_view value, std::vector<unsigned>& nodes) {
-  unsigned first = 0;
-  unsigned last = 0;
-  const char* const end = value.data() + value.size();
-  auto parsed = std::from_chars(value.data(), end, first);
-  last = first;
-  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-') {
-    parsed = std::from_chars(parsed.ptr + 1, end, last);
-  }
   constexpr unsigned kMost = 1023;  // Linux has no more
-  if (parsed.ec != std::errc() || parsed.ptr != end || last < first || last > kMost) {
+  const auto range = ParseRange(value);
+  if (!range || range->last > kMost) {
     return Fail(
         Error::Usage(format("numa={}: is not a NUMA node or a range of them, such as 0 or 0-3", value)));
   }
-  for (unsigned node = first; node <= last; ++node) {
+  for (unsigned node = range->first; node <= range->last; ++node) {
     nodes.push_back(node);
   }
   return {};
 }
 
 Result<unsigned> Threads(std::string_view value) {
-  unsigned count = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
-  if (error != std::errc() || end != value.data() + value.size() || count == 0 || count > 256) {
+  const auto count = ParseNumber<unsigned>(value);
+  if (!count || *count == 0 || *count > 256) {
     return Fail(Error::Usage(format("prealloc-threads={}: must be 1 to 256", value)));
   }
-  return count;
+  return *count;
 }
 
 Status ApplyOne(std::string_view key, std::string_view value, RamOptions& options) {
@@ -135,18 +126,8 @@ Status ApplyOne(std::string_view key, std::string_view value, RamOptions& option
 }  // namespace
 
 Result<std::uint64_t> ParseSize(std::string_view text) {
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string_view suffix(end, text.data() + text.size());
-  static constexpr std::string_view kUnits = "KMGT";
-  std::uint64_t unit = kMiB;
-  if (suffix.size() == 1 && kUnits.find(suffix[0]) != std::string_view::npos) {
-    unit = std::uint64_t{1} << (10 * (kUnits.find(suffix[0]) + 1));
-  } else if (!suffix.empty()) {
-    return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
-  }
-  const auto bytes = CheckedMul(number, unit);
-  if (error != std::errc() || !bytes) {
+  const auto bytes = ParseAmount(text, kMiB);
+  if (!bytes) {
     return Fail(Error::Usage(format("'{}' is not a size such as 256M or 2G", text)));
   }
   return *bytes;

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <memory>
 #include <span>
@@ -10,6 +9,7 @@
 
 #include "gyre/base/format.h"
 #include "gyre/base/key_values.h"
+#include "gyre/base/numbers.h"
 #include "gyre/devices/virtio/registry.h"
 #include "src/control/introspection.h"
 #include "src/daemon/memory_option.h"
@@ -185,12 +185,11 @@ Result<bool> OnOff(std::string_view option, const std::string& text) {
 }
 
 Result<unsigned> ParseCount(std::string_view option, std::string_view what, std::string_view text) {
-  unsigned count = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size()) {
+  const auto count = ParseNumber<unsigned>(text);
+  if (!count) {
     return Fail(Error::Usage(format("{}: '{}' is not a number of {}", option, text, what)));
   }
-  return count;
+  return *count;
 }
 
 Status ParseIoThreads(const Raw& raw, Options& options) {

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <cstdlib>
 #include <optional>
 
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::daemon {
 namespace {
@@ -27,10 +27,7 @@ std::optional<std::int64_t> Number(const char* text) {
   if (text == nullptr) {
     return std::nullopt;
   }
-  const std::string_view digits = text;
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  return error == std::errc() && end == digits.data() + digits.size() ? std::optional(value) : std::nullopt;
+  return ParseNumber<std::int64_t>(text);
 }
 
 // The names are separated by colons; one that is missing is systemd's "unknown".

@@ -3,11 +3,11 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <utility>
 
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::machine {
 namespace {
@@ -17,33 +17,23 @@ constexpr std::size_t kMaxIdBytes = 32;
 constexpr std::uint64_t kMaxPollNs = 10'000'000;
 constexpr std::uint64_t kMaxPollFactor = 1000;
 
-template <typename T>
-bool ParseNumber(std::string_view text, T& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
 Status AddCpus(std::string_view value, std::vector<unsigned>& cpus) {
-  const auto dash = value.find('-');
-  unsigned first = 0;
-  unsigned last = 0;
-  if (!ParseNumber(value.substr(0, dash), first) ||
-      !ParseNumber(dash == std::string_view::npos ? value : value.substr(dash + 1), last) || last < first ||
-      last >= CPU_SETSIZE) {
+  const auto range = ParseRange(value);
+  if (!range || range->last >= CPU_SETSIZE) {
     return Fail(Error::Usage(format("cpus={}: is not a CPU or a range of them, such as 0 or 0-3", value)));
   }
-  for (unsigned cpu = first; cpu <= last; ++cpu) {
+  for (unsigned cpu = range->first; cpu <= range->last; ++cpu) {
     cpus.push_back(cpu);
   }
   return {};
 }
 
 Result<std::uint64_t> Number(std::string_view key, std::string_view value, std::uint64_t most) {
-  std::uint64_t number = 0;
-  if (!ParseNumber(value, number) || number > most) {
+  const auto number = ParseNumber<std::uint64_t>(value);
+  if (!number || *number > most) {
     return Fail(Error::Usage(format("{}={}: must be a number from 0 to {}", key, value, most)));
   }
-  return number;
+  return *number;
 }
 
 Status Apply(std::string_view key, std::string_view value, IoThreadConfig& config) {

@@ -1,13 +1,13 @@
 // gyre-agent: executes what gyrectl exec asks for, in a guest (gyre-agent(8)).
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX
 
-#include <charconv>
 #include <cstdio>
 #include <exception>
 #include <string_view>
 #include <vector>
 
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 #include "tools/agent/server.h"
 #include "tools/exec/standard_streams.h"
 
@@ -22,12 +22,11 @@ constexpr const char* kHelp =
     "  --help, --version  print this, or that, and exit\n";
 
 Result<unsigned> ParseConnections(std::string_view text) {
-  unsigned number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number == 0 || number > 4096) {
+  const auto number = ParseNumber<unsigned>(text);
+  if (!number || *number == 0 || *number > 4096) {
     return Fail(Error::Usage(format("--connections: '{}' is no number from 1 to 4096", text)));
   }
-  return number;
+  return *number;
 }
 
 Status ParseOption(std::string_view name, std::string_view value, ServerOptions& options) {

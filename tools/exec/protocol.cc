@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "gyre/base/endian.h"
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 
 namespace gyre::exec {
 namespace {
@@ -85,7 +85,7 @@ Result<std::vector<std::string>> ParseTexts(PayloadReader& reader, std::uint32_t
   return texts;
 }
 
-Result<std::uint32_t> ParseNumber(std::string_view payload, std::uint32_t most, std::string_view what) {
+Result<std::uint32_t> ReadNumber(std::string_view payload, std::uint32_t most, std::string_view what) {
   PayloadReader reader(payload);
   const auto number = reader.Number<std::uint32_t>();
   if (!number || *number == 0 || *number > most || !reader.rest().empty()) {
@@ -195,11 +195,11 @@ Result<WindowSize> ParseResize(std::string_view payload) {
 }
 
 Result<std::uint32_t> ParseSignal(std::string_view payload) {
-  return ParseNumber(payload, kMostSignal, "no signal's number");
+  return ReadNumber(payload, kMostSignal, "no signal's number");
 }
 
 Result<std::uint32_t> ParseCredit(std::string_view payload) {
-  return ParseNumber(payload, kMostCredit, "a credit of no possible size");
+  return ReadNumber(payload, kMostCredit, "a credit of no possible size");
 }
 
 Result<ExitReport> ParseExit(std::string_view payload) {
@@ -244,10 +244,8 @@ void FrameReader::Feed(std::string_view bytes) {
 }
 
 std::optional<std::uint32_t> ParsePort(std::string_view text) {
-  std::uint32_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  return whole && port != UINT32_MAX ? std::optional(port) : std::nullopt;  // which is any port
+  const auto port = ParseNumber<std::uint32_t>(text);
+  return port != UINT32_MAX ? port : std::nullopt;  // which is any port
 }
 
 Result<std::optional<Frame>> FrameReader::Next() {

@@ -1,9 +1,9 @@
 // Subcommands that wait for what the VM does.
-#include <charconv>
 #include <chrono>
 #include <ctime>
 
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 #include "tools/gyrectl/subcommand.h"
 
 namespace gyre::ctl {
@@ -43,9 +43,8 @@ Outcome<std::uint64_t> EventCount(const Call& call) {
     return std::uint64_t{call.Has("follow") ? 0U : 1U};
   }
   const std::string text = call.Value("count");
-  std::uint64_t count = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count == 0) {
+  const auto count = ParseNumber<std::uint64_t>(text).value_or(0);
+  if (count == 0) {
     return Fail(Exit::kUsage, format("--count: '{}' is not a number of events", text));
   }
   return count;

@@ -5,12 +5,25 @@
 
 #include <x86intrin.h>
 
+#include <atomic>
 #include <cstdint>
 
 namespace gyre {
 
+namespace cycles_internal {
+// Nanoseconds a cycle; 0: the process has not run long enough to know it for good.
+extern constinit std::atomic<double> final_rate;
+double MeasureRate();
+}  // namespace cycles_internal
+
 inline std::uint64_t Cycles() { return __rdtsc(); }
-// By the rate measured since the process's start; no better than a thousandth.
-std::int64_t CyclesToNs(std::uint64_t cycles);
+// By the rate measured since the process's start; no better than a thousandth. Less than 2^63 cycles.
+inline std::int64_t CyclesToNs(std::uint64_t cycles) {
+  double rate = cycles_internal::final_rate.load(std::memory_order_relaxed);
+  if (rate == 0) [[unlikely]] {
+    rate = cycles_internal::MeasureRate();
+  }
+  return static_cast<std::int64_t>(static_cast<double>(static_cast<std::int64_t>(cycles)) * rate);
+}
 
 }  // namespace gyre

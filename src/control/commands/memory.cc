@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 #include "gyre/kvm/inspect.h"
 #include "src/control/commands/families.h"
 #include "src/control/core_file.h"
@@ -67,10 +67,8 @@ Result<OutputFile> OpenOutput(const Services& services, const std::string& path)
   if (!path.starts_with(kSetPrefix)) {
     return OutputFile::Create(path);
   }
-  std::int64_t set = -1;
-  const char* const end = path.data() + path.size();
-  const auto number = std::from_chars(path.data() + kSetPrefix.size(), end, set);
-  UniqueFd copy(::fcntl(number.ptr == end ? services.fd_sets.Find(set) : -1, F_DUPFD_CLOEXEC, 0));
+  const auto set = ParseNumber<std::int64_t>(std::string_view(path).substr(kSetPrefix.size()));
+  UniqueFd copy(::fcntl(set ? services.fd_sets.Find(*set) : -1, F_DUPFD_CLOEXEC, 0));
   if (!copy) {
     return Fail(Error::Usage(format("Could not open '{}': there is no such set of descriptors", path)));
   }

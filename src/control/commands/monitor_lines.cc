@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <utility>
 #include <vector>
 
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/numbers.h"
 #include "gyre/kvm/inspect.h"
 #include "src/control/commands/monitor_text.h"
 #include "src/control/memory_text.h"
@@ -252,12 +252,8 @@ std::optional<std::uint64_t> Number(std::string_view text, std::uint64_t unit = 
   }
   const bool hex = text.starts_with("0x") || text.starts_with("0X");
   text.remove_prefix(hex ? 2 : 0);
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, hex ? 16 : 10);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return CheckedMul(value, unit);
+  const auto value = ParseNumber<std::uint64_t>(text, hex ? 16 : 10);
+  return value ? CheckedMul(*value, unit) : std::nullopt;
 }
 
 // Null: the word is none of that kind.
