@@ -67,40 +67,50 @@ struct AsyncOp::Impl final : RingSource {
   Impl(EventLoop& event_loop, EventLoop::Impl& owner, std::shared_ptr<void> memory, Done function,
        Tier on_tier)
       : RingSource(owner.sources, on_tier),
-        loop(event_loop),
         loop_impl(owner),
-        buffers(std::move(memory)),
-        done(std::move(function)) {}
-  void Start(FileRef file, const Operation& what);
-  void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, Operation what);
+        done(std::move(function)),
+        loop(event_loop),
+        buffers(std::move(memory)) {}
+  void Start(FileRef file, OpKind kind, const void* memory = nullptr, std::uint32_t size = 0,
+             std::uint64_t offset = 0, std::uint64_t extra = 0);
+  void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, OpKind vectored,
+                   std::uint64_t offset, int flags = 0);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
   void OnCompletion(const Completion& completion) override;
   void Run() override;
 
-  EventLoop& loop;
-  EventLoop::Impl& loop_impl;
-  std::shared_ptr<void> buffers;
-  Done done;
+  // What each operation touches lies together.
   State state = State::kIdle;
   bool orphaned = false;
   std::int32_t cancelled = 0;  // why, -errno, once the kernel was told
   std::int32_t result = 0;
-  Operation operation;
-  const RegisteredFile::Impl* registered = nullptr;  // the operation's file, if it is one
-  std::vector<iovec> vectors;                        // keeps its capacity
-  sockaddr_storage address{};
   Token token = 0;
   std::shared_ptr<RingSource> self;  // while the kernel has the operation of one that is gone
   std::optional<Timer> deadline;     // made when one is first asked for
+  EventLoop::Impl& loop_impl;
+  Done done;
+  Operation operation;
+  const RegisteredFile::Impl* registered = nullptr;  // the operation's file, if it is one
+  std::vector<iovec> vectors;                        // keeps its capacity
+  EventLoop& loop;
+  std::shared_ptr<void> buffers;
+  sockaddr_storage address{};
 };
 
-void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
+// Member by member: who puts an operation together elsewhere and copies it waits for each of its members,
+// which the copy reads in larger pieces than they were written in.
+void AsyncOp::Impl::Start(FileRef file, OpKind kind, const void* memory, std::uint32_t size,
+                          std::uint64_t offset, std::uint64_t extra) {
   loop_impl.AssertMayChangeSources();
   CHECK(state == State::kIdle);
-  operation = what;
+  operation.kind = kind;
   operation.fd = file.fd_;
+  operation.memory = memory;
+  operation.size = size;
+  operation.offset = offset;
+  operation.extra = extra;
   registered = file.registered_;
   cancelled = 0;
   state = State::kQueued;
@@ -109,26 +119,21 @@ void AsyncOp::Impl::Start(FileRef file, const Operation& what) {
 }
 
 // One piece is a plain buffer: the kernel copies no vector.
-void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, Operation what) {
-  CHECK(state == State::kIdle);
+void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, OpKind vectored,
+                                std::uint64_t offset, int flags) {
+  const auto extra = static_cast<std::uint64_t>(flags);
   if (pieces.size() == 1) {
-    what.kind = plain;
-    what.memory = pieces[0].iov_base;
-    what.size = Length(pieces[0].iov_len);
-  } else {
-    vectors.assign(pieces.begin(), pieces.end());
-    what.memory = vectors.data();
-    what.size = Length(pieces.size());
+    return Start(file, plain, pieces[0].iov_base, Length(pieces[0].iov_len), offset, extra);
   }
-  Start(file, what);
+  CHECK(state == State::kIdle);
+  vectors.assign(pieces.begin(), pieces.end());
+  Start(file, vectored, vectors.data(), Length(pieces.size()), offset, extra);
 }
 
 void AsyncOp::Impl::Prepare(Ring& ring) {
   state = State::kInFlight;
   token = sources.ops().Add(*this);
-  if (registered) {
-    operation.file_slot = registered->slot;
-  }
+  operation.file_slot = registered != nullptr ? registered->slot : std::nullopt;
   ring.Start(token, operation);
 }
 
@@ -197,52 +202,45 @@ AsyncOp::~AsyncOp() {
 }
 
 void AsyncOp::Read(FileRef file, std::span<std::byte> into, std::uint64_t offset) {
-  impl_->Start(file,
-               {.kind = OpKind::kRead, .memory = into.data(), .size = Length(into.size()), .offset = offset});
+  impl_->Start(file, OpKind::kRead, into.data(), Length(into.size()), offset);
 }
 
 void AsyncOp::Write(FileRef file, std::span<const std::byte> from, std::uint64_t offset) {
-  impl_->Start(
-      file, {.kind = OpKind::kWrite, .memory = from.data(), .size = Length(from.size()), .offset = offset});
+  impl_->Start(file, OpKind::kWrite, from.data(), Length(from.size()), offset);
 }
 
 void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset) {
-  impl_->StartVector(file, into, OpKind::kRead, {.kind = OpKind::kReadVector, .offset = offset});
+  impl_->StartVector(file, into, OpKind::kRead, OpKind::kReadVector, offset);
 }
 
 void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
                           Durability durability) {
-  impl_->StartVector(file, from, OpKind::kWrite,
-                     {.kind = OpKind::kWriteVector,
-                      .offset = offset,
-                      .flags = durability == Durability::kAtOnce ? RWF_DSYNC : 0});
+  impl_->StartVector(file, from, OpKind::kWrite, OpKind::kWriteVector, offset,
+                     durability == Durability::kAtOnce ? RWF_DSYNC : 0);
 }
 
-void AsyncOp::Sync(FileRef file) { impl_->Start(file, {.kind = OpKind::kSync}); }
+void AsyncOp::Sync(FileRef file) { impl_->Start(file, OpKind::kSync); }
 
-void AsyncOp::DataSync(FileRef file) { impl_->Start(file, {.kind = OpKind::kDataSync}); }
+void AsyncOp::DataSync(FileRef file) { impl_->Start(file, OpKind::kDataSync); }
 
 void AsyncOp::Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size) {
-  impl_->Start(file, {.kind = OpKind::kAllocate,
-                      .size = static_cast<std::uint32_t>(mode),
-                      .offset = offset,
-                      .length = size});
+  impl_->Start(file, OpKind::kAllocate, nullptr, static_cast<std::uint32_t>(mode), offset, size);
 }
 
-void AsyncOp::Accept(FileRef listener) { impl_->Start(listener, {.kind = OpKind::kAccept}); }
+void AsyncOp::Accept(FileRef listener) { impl_->Start(listener, OpKind::kAccept); }
 
 void AsyncOp::Connect(FileRef file, const sockaddr& address, socklen_t size) {
   CHECK(!pending() && size <= sizeof(impl_->address));
   std::memcpy(&impl_->address, &address, size);
-  impl_->Start(file, {.kind = OpKind::kConnect, .memory = &impl_->address, .size = size});
+  impl_->Start(file, OpKind::kConnect, &impl_->address, size);
 }
 
 void AsyncOp::Receive(FileRef file, std::span<std::byte> into) {
-  impl_->Start(file, {.kind = OpKind::kReceive, .memory = into.data(), .size = Length(into.size())});
+  impl_->Start(file, OpKind::kReceive, into.data(), Length(into.size()));
 }
 
 void AsyncOp::Send(FileRef file, std::span<const std::byte> from) {
-  impl_->Start(file, {.kind = OpKind::kSend, .memory = from.data(), .size = Length(from.size())});
+  impl_->Start(file, OpKind::kSend, from.data(), Length(from.size()));
 }
 
 void AsyncOp::SetDeadline(std::int64_t deadline_ns) {

@@ -214,7 +214,12 @@ void EventLoop::Impl::ReportError(int error) {
 }
 
 void EventLoop::Impl::Distribute() {
-  for (const Completion& completion : completions) {
+  constexpr std::size_t kAhead = 4;
+  for (std::size_t i = 0; i < completions.size(); ++i) {
+    if (completions.size() - i > kAhead) {
+      sources.ops().Prefetch(completions[i + kAhead].token);
+    }
+    const Completion& completion = completions[i];
     if (completion.token == kWakeupToken) {
       wakeup_polled = completion.more;
     } else if (completion.token == kWallJumpToken) {

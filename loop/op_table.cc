@@ -1,5 +1,7 @@
 #include "loop/op_table.h"
 
+#include <cstddef>
+
 #include "gyre/base/check.h"
 
 namespace gyre::loop {
@@ -39,6 +41,16 @@ OpOwner* OpTable::Complete(const Completion& completion) {
     --in_flight_;
   }
   return owner;
+}
+
+void OpTable::Prefetch(Token token) const {
+  constexpr std::size_t kCacheLine = 64;
+  const auto index = static_cast<std::uint32_t>(token);
+  const void* const owner = index < slots_.size() ? slots_[index].owner : nullptr;
+  if (owner != nullptr) {
+    __builtin_prefetch(owner, 1);
+    __builtin_prefetch(static_cast<const std::byte*>(owner) + kCacheLine, 1);
+  }
 }
 
 OpTable::Slot* OpTable::Find(Token token) {

@@ -27,6 +27,8 @@ class OpTable {
   void Disown(Token token);
   // The owner of the operation, or null if it is disowned or unknown. Frees the slot at the last completion.
   OpOwner* Complete(const Completion& completion);
+  // Asks for the cache lines of the operation's owner.
+  void Prefetch(Token token) const;
 
   std::size_t in_flight() const { return in_flight_; }
 

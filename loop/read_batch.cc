@@ -70,7 +70,7 @@ void ReadBatch::Impl::Start(Slot& slot, Read& read) {
                                                  .fd = fd,
                                                  .memory = read.vectors.data(),
                                                  .size = static_cast<std::uint32_t>(read.vectors.size()),
-                                                 .flags = RWF_NOWAIT});
+                                                 .extra = RWF_NOWAIT});
 }
 
 void ReadBatch::Impl::RunByCalls(std::span<Read> reads) const {

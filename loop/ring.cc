@@ -286,11 +286,11 @@ void Ring::Start(Token token, const Operation& operation) {
   } else if (operation.kind == OpKind::kAccept) {
     sqe->accept_flags = SOCK_CLOEXEC;
   } else if (operation.kind == OpKind::kAllocate) {
-    sqe->addr = operation.length;
+    sqe->addr = operation.extra;
   } else if (operation.kind == OpKind::kSend) {
     sqe->msg_flags = MSG_NOSIGNAL;
-  } else if (operation.flags != 0) {
-    sqe->rw_flags = operation.flags;
+  } else if (operation.extra != 0) {
+    sqe->rw_flags = static_cast<int>(operation.extra);
   }
   io_uring_sqe_set_data64(sqe, token);
 }

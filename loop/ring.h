@@ -35,7 +35,7 @@ enum class OpKind : std::uint8_t {
   kConnect,
   kReceive,
   kSend,
-  kAllocate,  // fallocate(2): `size` is its mode, `length` its length
+  kAllocate,  // fallocate(2): `size` is its mode, `extra` its length
 };
 
 // A file's place among those that the ring has registered.
@@ -49,8 +49,7 @@ struct Operation {
   const void* memory = nullptr;       // a buffer, an array of iovec, or an address
   std::uint32_t size = 0;             // of it: bytes, or vectors
   std::uint64_t offset = 0;           // in the file
-  std::uint64_t length = 0;           // of kAllocate
-  int flags = 0;                      // of a read or write: those of preadv2(2)
+  std::uint64_t extra = 0;            // of a read or write the flags of preadv2(2); kAllocate
 };
 
 // A small ring is made faster; a large one takes more completions before the kernel has to keep them itself.

@@ -116,7 +116,7 @@ bool Dma::Find(std::uint64_t address) const {
 void Dma::Prefetch(GuestAddress where) const {
   const std::uint64_t address = where.value();
   if (LooksAt(address) && reach_.readable) {
-    __builtin_prefetch(reach_.block->host() + reach_.offset + (address - reach_.start));
+    __builtin_prefetch(reach_.block->host() + OffsetOf(address));
   }
 }
 
@@ -135,11 +135,11 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
     if (!LooksAt(address) && !Find(address)) {
       return false;
     }
-    if (!(direction == DmaDirection::kToGuest ? reach_.writable : reach_.readable)) {
+    if (!reach_.Allows(direction)) {
       return false;
     }
     const std::uint64_t part = std::min(left - 1, reach_.last - address) + 1;
-    if (!visit(*reach_.block, reach_.offset + (address - reach_.start), part)) {
+    if (!visit(*reach_.block, OffsetOf(address), part)) {
       return false;
     }
     address += part;
@@ -149,6 +149,10 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
 }
 
 bool Dma::Read(GuestAddress from, std::span<std::byte> out) const {
+  if (LooksAtAll(from.value(), out.size(), DmaDirection::kFromGuest)) [[likely]] {
+    std::memcpy(out.data(), reach_.block->host() + OffsetOf(from.value()), out.size());
+    return true;
+  }
   std::byte* to = out.data();
   return ForEachPart(from, out.size(), DmaDirection::kFromGuest,
                      [&](const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
@@ -172,6 +176,20 @@ bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
 DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection direction,
                    DmaMapping& mapping) const {
   CHECK(mapping.pieces_.empty() || IsCurrent(mapping));
+  if (mapping.pieces_.size() < DmaMapping::kMaxPieces && LooksAtAll(start.value(), size, direction))
+      [[likely]] {
+    mapping.Append(*reach_.block, OffsetOf(start.value()), size);
+  } else if (const auto result = MapParts(start, size, direction, mapping); result != DmaResult::kOk) {
+    return result;
+  }
+  if (!IsCurrent(mapping)) {
+    mapping.view_ = view_;
+  }
+  return DmaResult::kOk;
+}
+
+DmaResult Dma::MapParts(GuestAddress start, std::uint64_t size, DmaDirection direction,
+                        DmaMapping& mapping) const {
   const std::size_t before = mapping.pieces_.size();
   auto result = DmaResult::kNotMemory;
   const bool mapped =
@@ -191,9 +209,6 @@ DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection directio
   if (!mapped) {
     mapping.CutTo(before);
     return result;
-  }
-  if (!IsCurrent(mapping)) {
-    mapping.view_ = view_;
   }
   return DmaResult::kOk;
 }

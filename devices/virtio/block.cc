@@ -105,6 +105,7 @@ class Block final : public VirtioDevice {
                  options.block_size) {
     for (unsigned i = 0; i < options.queues; ++i) {
       lanes_.push_back(std::make_unique<BlockLane>(loop(i), stopped(i), [this, i] { Hold(i); }));
+      pools_[i].idle_again = [this, i](BlockTask& task) { TaskDone(i, task); };
     }
   }
   Status Begin() { return control_.Begin(options_); }
@@ -134,6 +135,7 @@ class Block final : public VirtioDevice {
   // A queue's requests, on its loop: what queues share is what Disk says.
   struct Pool {
     std::optional<ImageFiles> files;  // from the first request on
+    std::function<void(BlockTask&)> idle_again;
     std::vector<std::unique_ptr<BlockTask>> tasks;
     std::vector<BlockTask*> idle;
     bool waiting = false;  // the queue, for a task
@@ -188,8 +190,7 @@ class Block final : public VirtioDevice {
       pool.files.emplace(loop(index), disk_->image);
     }
     if (pool.idle.empty() && pool.tasks.size() < std::max(kMaxTasks / pools_.size(), kLeastTasks)) {
-      pool.tasks.push_back(std::make_unique<BlockTask>(
-          loop(index), *disk_, *pool.files, [this, index](BlockTask& task) { TaskDone(index, task); }));
+      pool.tasks.push_back(std::make_unique<BlockTask>(loop(index), *disk_, *pool.files, pool.idle_again));
       pool.idle.push_back(pool.tasks.back().get());
     }
     return pool.idle.empty() ? nullptr : pool.idle.back();

@@ -28,10 +28,10 @@ bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (
 }  // namespace
 
 BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
-                     std::function<void(BlockTask&)> idle)
+                     const std::function<void(BlockTask&)>& idle)
     : disk_(disk),
       files_(files),
-      idle_(std::move(idle)),
+      idle_(idle),
       op_(loop, nullptr, [this](std::int32_t result) { RunDone(result); }) {}
 
 BlockTask::~BlockTask() { CHECK(!chain_ && !op_.pending()); }

@@ -49,7 +49,9 @@ struct Disk {
 class BlockTask {
  public:
   // `idle` is called when the request is answered, or back in its queue. `files` are the disk's image's.
-  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files, std::function<void(BlockTask&)> idle);
+  // Both outlive it.
+  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
+            const std::function<void(BlockTask&)>& idle);
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
   // It is idle: the chain, which goes with the answer, has the memory that the kernel is given.
@@ -100,7 +102,7 @@ class BlockTask {
 
   Disk& disk_;
   const ImageFiles& files_;
-  std::function<void(BlockTask&)> idle_;
+  const std::function<void(BlockTask&)>& idle_;
   loop::AsyncOp op_;
   std::optional<Chain> chain_;
   BlockLane* lane_ = nullptr;

@@ -80,7 +80,7 @@ class PackedRing final : public Ring {
     return ((flags & kAvailable) != 0) == wrap && ((flags & kUsed) != 0) != wrap;
   }
   bool IsAvailable(std::uint16_t flags) const { return IsAvailable(flags, available_.wrap); }
-  Broken WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const;
+  Broken WalkIndirect(const memory::Dma& dma, const Descriptor& in_ring, ChainParts& chain) const;
   bool WantsInterrupt(std::uint32_t entries) const;
 
   QueueLayout layout_;
@@ -155,26 +155,18 @@ std::expected<bool, Violation> PackedRing::Next(const memory::Dma& dma, ChainPar
 }
 
 // One after the other; of their flags only that of the direction counts (2.8.7).
-Broken PackedRing::WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const {
-  if (!features_.indirect) {
-    return Violation::kIndirectRefused;
+Broken PackedRing::WalkIndirect(const memory::Dma& dma, const Descriptor& in_ring, ChainParts& chain) const {
+  IndirectTable<Descriptor> table;
+  if (const Broken broken = table.Open(dma, features_, in_ring, size())) {
+    return broken;
   }
-  const auto count = IndirectCount(table.size, size());
-  if (!count) {
-    return count.error();
-  }
-  for (std::uint32_t index = 0; index < *count; ++index) {
+  for (std::uint32_t index = 0; index < table.count(); ++index) {
     Descriptor descriptor;
-    const auto place = GuestAddress(table.address).CheckedAdd(kDescriptorSize * index);
-    if (!place || !dma.Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
-      return Violation::kIndirectAddress;
+    if (const Broken broken = table.Get(index, descriptor)) {
+      return broken;
     }
-    const std::uint16_t flags = descriptor.flags;
-    if ((flags & kDescriptorIndirect) != 0) {
-      return Violation::kIndirectNested;
-    }
-    if (const Broken broken =
-            AddBuffer(dma, descriptor.address, descriptor.size, (flags & kDescriptorWrite) != 0, chain)) {
+    const bool writable = (descriptor.flags & kDescriptorWrite) != 0;
+    if (const Broken broken = AddBuffer(dma, descriptor.address, descriptor.size, writable, chain)) {
       return broken;
     }
   }

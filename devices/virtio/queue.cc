@@ -170,6 +170,9 @@ std::optional<Chain> Queue::Pop() {
   } else {
     parts = std::move(spare_.back());
     spare_.pop_back();
+    if (!spare_.empty()) {
+      spare_.back()->Prefetch();
+    }
   }
   const auto found = ring_->Next(dma_, *parts);
   // What is in flight belongs to the device: a driver that offers it again offers too much.

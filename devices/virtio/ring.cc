@@ -14,6 +14,11 @@ void ChainParts::Empty() {
   readable_size = writable_size = 0;
 }
 
+void ChainParts::Prefetch() const {
+  __builtin_prefetch(this, 1);
+  __builtin_prefetch(reinterpret_cast<const std::byte*>(this) + 64, 1);
+}
+
 Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
                  ChainParts& chain) {
   if (size == 0) {
@@ -38,14 +43,6 @@ Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t si
     chain.readable_pieces = chain.buffers.pieces().size();
   }
   return std::nullopt;
-}
-
-std::expected<std::uint32_t, Violation> IndirectCount(std::uint32_t bytes, std::uint32_t limit) {
-  const std::uint32_t count = bytes / kDescriptorSize;
-  if (count == 0 || bytes % kDescriptorSize != 0 || count > limit) {
-    return std::unexpected(Violation::kIndirectLength);
-  }
-  return count;
 }
 
 bool RingArea::Attach(const memory::Dma& dma, GuestAddress start, std::uint64_t size, std::uint64_t alignment,

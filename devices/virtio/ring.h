@@ -1,10 +1,12 @@
 // The two ring formats behind Queue, and what they share. Private to virtio.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "gyre/base/endian.h"
 #include "gyre/devices/virtio/queue.h"
@@ -30,6 +32,8 @@ struct ChainParts {
   void Clear();
   // The same, but keeps the memory's view.
   void Empty();
+  // Asks for its cache lines.
+  void Prefetch() const;
 };
 
 // Nothing, or the rule that was broken.
@@ -39,8 +43,23 @@ using Broken = std::optional<Violation>;
 Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
                  ChainParts& chain);
 
-// How many descriptors an indirect table has; refused unless there are 1 to `limit` whole ones.
-std::expected<std::uint32_t, Violation> IndirectCount(std::uint32_t bytes, std::uint32_t limit);
+// A table of descriptors, of either format, that one in the ring points to. Copied, once: a short one, as
+// most are, as a whole.
+template <WirePod Descriptor>
+class IndirectTable {
+ public:
+  // Refused unless the driver may have such, and there are 1 to `limit` whole descriptors.
+  Broken Open(const memory::Dma& dma, RingFeatures features, const Descriptor& table, std::uint32_t limit);
+  std::uint32_t count() const { return count_; }
+  // That of a number less than count(), into `descriptor`. A table in a table is refused (2.7.5.3.1).
+  Broken Get(std::uint32_t index, Descriptor& descriptor) const;
+
+ private:
+  const memory::Dma* dma_ = nullptr;
+  std::uint64_t start_ = 0;
+  std::uint32_t count_ = 0;
+  std::array<Descriptor, 8> copy_;
+};
 
 // A part of a ring: plain RAM in one piece, pinned.
 class RingArea {
@@ -54,6 +73,8 @@ class RingArea {
   std::uint32_t Load32(std::uint64_t offset) const;
   void Store16(std::uint64_t offset, std::uint16_t value);
   void StoreRelease16(std::uint64_t offset, std::uint16_t value);
+  // Asks for the cache line that has it.
+  void Prefetch(std::uint64_t offset) const { __builtin_prefetch(host_ + offset); }
   template <WirePod T>
   T Copy(std::uint64_t offset) const;
   template <WirePod T>
@@ -107,6 +128,38 @@ std::unique_ptr<Ring> NewPackedRing(const QueueLayout& layout, RingFeatures feat
 // 2.7.10.1: whether going from `before` to `now` passes `event`.
 constexpr bool Passes(std::uint16_t event, std::uint16_t now, std::uint16_t before) {
   return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
+}
+
+template <WirePod Descriptor>
+Broken IndirectTable<Descriptor>::Open(const memory::Dma& dma, RingFeatures features, const Descriptor& table,
+                                       std::uint32_t limit) {
+  if (!features.indirect) {
+    return Violation::kIndirectRefused;
+  }
+  count_ = table.size / kDescriptorSize;
+  if (count_ == 0 || table.size % kDescriptorSize != 0 || count_ > limit) {
+    return Violation::kIndirectLength;
+  }
+  dma_ = &dma;
+  start_ = table.address;
+  if (count_ <= copy_.size() &&
+      !dma.Read(GuestAddress(start_), std::as_writable_bytes(std::span(copy_).first(count_)))) {
+    return Violation::kIndirectAddress;
+  }
+  return std::nullopt;
+}
+
+template <WirePod Descriptor>
+Broken IndirectTable<Descriptor>::Get(std::uint32_t index, Descriptor& descriptor) const {
+  if (count_ <= copy_.size()) {
+    descriptor = copy_.at(index);
+  } else {
+    const auto place = GuestAddress(start_).CheckedAdd(kDescriptorSize * index);
+    if (!place || !dma_->Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
+      return Violation::kIndirectAddress;
+    }
+  }
+  return (descriptor.flags & kDescriptorIndirect) != 0 ? Broken(Violation::kIndirectNested) : std::nullopt;
 }
 
 template <typename T>

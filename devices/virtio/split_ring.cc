@@ -1,5 +1,5 @@
 // Split virtqueues (virtio 1.2, 2.7).
-#include <array>
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -40,9 +40,12 @@ class SplitRing final : public Ring {
   std::uint64_t Place(std::uint16_t index) const { return index & (size() - 1); }
   std::uint64_t used_event() const { return kElements + 2 * std::uint64_t{size()}; }  // in the available ring
   std::uint64_t available_event() const { return kElements + 8 * std::uint64_t{size()}; }  // in the used ring
-  void PrefetchNext(const memory::Dma& dma) const;
+  std::uint16_t Head(unsigned ahead) const {
+    return available_.Load16(kElements + 2 * Place(static_cast<std::uint16_t>(next_available_ + ahead)));
+  }
+  void PrefetchNext(const memory::Dma& dma, unsigned waiting) const;
   Broken Walk(const memory::Dma& dma, std::uint16_t head, ChainParts& chain);
-  Broken WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const;
+  Broken WalkIndirect(const memory::Dma& dma, const Descriptor& in_ring, ChainParts& chain) const;
 
   QueueLayout layout_;
   RingFeatures features_;
@@ -75,9 +78,9 @@ std::expected<bool, Violation> SplitRing::Next(const memory::Dma& dma, ChainPart
   if (waiting > size()) {
     return std::unexpected(Violation::kAvailableIndex);
   }
-  const std::uint16_t head = available_.Load16(kElements + 2 * Place(next_available_));
+  const std::uint16_t head = Head(0);
   if (waiting > 1) {
-    PrefetchNext(dma);
+    PrefetchNext(dma, waiting);
   }
   if (const Broken broken = Walk(dma, head, chain)) {
     return std::unexpected(*broken);
@@ -88,11 +91,16 @@ std::expected<bool, Violation> SplitRing::Next(const memory::Dma& dma, ChainPart
   return true;
 }
 
-// What the driver has just written is in its processor's cache, from where it takes as long to come as this
-// chain does to be served. A buffer that the device writes is none of that.
-void SplitRing::PrefetchNext(const memory::Dma& dma) const {
-  const std::uint16_t head =
-      available_.Load16(kElements + 2 * Place(static_cast<std::uint16_t>(next_available_ + 1)));
+// What the driver has just written is in its processor's cache, from where it takes longer to come than a
+// chain to be served. So is the table of a chain that follows, or its first buffer, if the device reads it;
+// the descriptor that says where that is was asked for before, where that many wait.
+void SplitRing::PrefetchNext(const memory::Dma& dma, unsigned waiting) const {
+  constexpr unsigned kTableAhead = 2;
+  constexpr unsigned kDescriptorAhead = 6;
+  if (waiting > kDescriptorAhead) {
+    descriptors_.Prefetch(kDescriptorSize * Place(Head(kDescriptorAhead)));
+  }
+  const std::uint16_t head = Head(std::min(kTableAhead, waiting - 1));
   if (head >= size()) {
     return;
   }
@@ -128,37 +136,21 @@ Broken SplitRing::Walk(const memory::Dma& dma, std::uint16_t head, ChainParts& c
 }
 
 // The table's own write flag means nothing (2.7.5.3.2).
-Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& table, ChainParts& chain) const {
-  if (!features_.indirect) {
-    return Violation::kIndirectRefused;
-  }
-  const auto count = IndirectCount(table.size, size());
-  if (!count) {
-    return count.error();
-  }
-  // A short one, as most are, is copied as a whole.
-  std::array<Descriptor, 8> copy;
-  const bool whole = *count <= copy.size();
-  if (whole &&
-      !dma.Read(GuestAddress(table.address), std::as_writable_bytes(std::span(copy).first(*count)))) {
-    return Violation::kIndirectAddress;
+Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& in_ring, ChainParts& chain) const {
+  IndirectTable<Descriptor> table;
+  if (const Broken broken = table.Open(dma, features_, in_ring, size())) {
+    return broken;
   }
   std::uint32_t index = 0;
-  for (std::uint32_t steps = 0; index < *count; ++steps) {
-    if (steps == *count) {
+  for (std::uint32_t steps = 0; index < table.count(); ++steps) {
+    if (steps == table.count()) {
       return Violation::kLoop;
     }
     Descriptor descriptor;
-    const auto place = GuestAddress(table.address).CheckedAdd(kDescriptorSize * index);
-    if (whole) {
-      descriptor = copy.at(index);
-    } else if (!place || !dma.Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
-      return Violation::kIndirectAddress;
+    if (const Broken broken = table.Get(index, descriptor)) {
+      return broken;
     }
     const std::uint16_t flags = descriptor.flags;
-    if ((flags & kDescriptorIndirect) != 0) {
-      return Violation::kIndirectNested;
-    }
     if (const Broken broken =
             AddBuffer(dma, descriptor.address, descriptor.size, (flags & kDescriptorWrite) != 0, chain)) {
       return broken;

@@ -111,4 +111,13 @@ class RingTest : public testing::Test {
   int completed = 0;
 };
 
+// Split with false, packed with true; ring_test.cc says so.
+class BothRings : public RingTest, public testing::WithParamInterface<bool> {
+ protected:
+  RingFeatures With(RingFeatures features) const {
+    features.packed = GetParam();
+    return features;
+  }
+};
+
 }  // namespace gyre::virtio
