@@ -41,13 +41,13 @@ TEST_F(VhostUserTest, AResetStopsTheRings_AndTheNextDriverStartsThemAnew) {
   Bring(0);
   Request(BlockRequest::kWrite, 0);
   AwaitUsed();
-  EXPECT_EQ(back_end->started(), 2U);
+  EXPECT_TRUE(Await([this] { return back_end->started() == 2; }));  // the other ring, which has no request
   mmio.Write(MmioDriver::kStatus, 0);
   EXPECT_TRUE(Await([this] { return back_end->stopped() == 2; }));
   Bring(0);
   Request(BlockRequest::kWrite, 1, 1, 1);
   AwaitUsed(1);
-  EXPECT_EQ(back_end->started(), 4U);
+  EXPECT_TRUE(Await([this] { return back_end->started() == 4; }));
   EXPECT_TRUE(events.empty());
 }
 
