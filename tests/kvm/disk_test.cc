@@ -22,13 +22,7 @@ class Disks : public GyredTest {
   Process Start(const std::string& disk) const {
     return StartGuest("disk", {"--log-level", "info", "--disk", disk, "--qmp", "unix:" + Socket()});
   }
-  Client Talk() const {
-    auto client = Client::Connect(Socket());
-    EXPECT_TRUE(client.has_value());
-    client->Next();
-    client->Run("qmp_capabilities");
-    return *std::move(client);
-  }
+  Client Talk() const { return TalkTo(Socket()); }
 };
 
 // A small file system, with an image that is larger than it.

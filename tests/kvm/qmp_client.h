@@ -13,6 +13,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -107,6 +108,17 @@ class Client {
   std::string text_;
 };
 
+// Past the negotiation. Ends the test where nobody listens: there is no VM.
+inline Client TalkTo(const std::string& path) {
+  auto client = Client::Connect(path);
+  if (!client) {
+    throw std::runtime_error("nobody listens on " + path);
+  }
+  EXPECT_TRUE(client->Next().value_or(Json()).contains("QMP"));
+  EXPECT_EQ(client->Run("qmp_capabilities"), Json::parse(R"({"return": {}})"));
+  return *std::move(client);
+}
+
 // A gyred with a control socket.
 class Control : public GyredTest {
  protected:
@@ -115,14 +127,7 @@ class Control : public GyredTest {
     more.insert(more.end(), {"--serial", "null", "--qmp", "unix:" + Socket()});
     return more;
   }
-  // Past the negotiation.
-  Client Talk() const {
-    auto client = Client::Connect(Socket());
-    EXPECT_TRUE(client.has_value());
-    EXPECT_TRUE(client->Next().value_or(Json()).contains("QMP"));
-    EXPECT_EQ(client->Run("qmp_capabilities"), Json::parse(R"({"return": {}})"));
-    return *std::move(client);
-  }
+  Client Talk() const { return TalkTo(Socket()); }
 };
 
 }  // namespace gyre::test

@@ -46,13 +46,7 @@ class VhostUser : public GyredTest {
     return StartGuest("disk", {"--log-level", "info", "--disk", "vhost-user=" + Path() + ",id=d", "--qmp",
                                "unix:" + TempPath("qmp.sock")});
   }
-  Client Talk() const {
-    auto client = Client::Connect(TempPath("qmp.sock"));
-    EXPECT_TRUE(client.has_value());
-    client->Next();
-    client->Run("qmp_capabilities");
-    return *std::move(client);
-  }
+  Client Talk() const { return TalkTo(TempPath("qmp.sock")); }
   std::optional<Process> back_end;
 };
 
