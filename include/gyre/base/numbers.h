@@ -15,9 +15,8 @@ namespace gyre {
 template <std::integral T>
 std::optional<T> ParseNumber(std::string_view text, int base = 10) {
   T number{};
-  const char* const whole = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), whole, number, base);
-  return error == std::errc() && end == whole ? std::optional(number) : std::nullopt;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
 }
 
 // "3" or "0-2".

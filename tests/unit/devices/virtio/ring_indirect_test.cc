@@ -17,8 +17,8 @@ using test::RawDescriptor;
 // What the device reads 8 bytes each of.
 std::array<RawDescriptor, 12> LongTable(std::uint64_t data) {
   std::array<RawDescriptor, 12> table;
-  for (std::uint16_t i = 0; i < table.size(); ++i) {
-    table.at(i) = {data + 64U * i, 8, kNext, static_cast<std::uint16_t>(i + 1)};
+  for (std::uint64_t i = 0; i < table.size(); ++i) {
+    table.at(i) = {data + 64 * i, 8, kNext, static_cast<std::uint16_t>(i + 1)};
   }
   table.back().flags = 0;
   return table;
