@@ -24,7 +24,7 @@ namespace gyre::virtio::test {
 
 class FakeBackEnd {
  public:
-  static constexpr std::size_t kDiskSize = 64 * 1024;
+  static constexpr std::size_t kDiskSize = std::size_t{64} * 1024;
   struct Message {
     VhostHeader header;
     std::vector<std::byte> payload;

@@ -56,7 +56,7 @@ TEST_F(VhostUserTest, MoreThanTheRingTakesIsServedInParts) {
   Make();
   Bring(kFeatureIndirect, 256);
   std::set<std::uint16_t> wanted;
-  for (unsigned i = 0; i < 200; ++i) {
+  for (std::uint64_t i = 0; i < 200; ++i) {
     const std::uint64_t at = kHeaders + 16 * i;
     BlockHeader header;
     header.type = static_cast<std::uint32_t>(BlockRequest::kWrite);
