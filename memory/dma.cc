@@ -128,6 +128,9 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
     return true;
   }
   std::uint64_t address = start.value();
+  if (LooksAtAll(address, size, direction)) [[likely]] {
+    return visit(*reach_.block, OffsetOf(address), size);
+  }
   if (size - 1 > UINT64_MAX - address) {
     return false;
   }
@@ -149,10 +152,6 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
 }
 
 bool Dma::Read(GuestAddress from, std::span<std::byte> out) const {
-  if (LooksAtAll(from.value(), out.size(), DmaDirection::kFromGuest)) [[likely]] {
-    std::memcpy(out.data(), reach_.block->host() + OffsetOf(from.value()), out.size());
-    return true;
-  }
   std::byte* to = out.data();
   return ForEachPart(from, out.size(), DmaDirection::kFromGuest,
                      [&](const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
@@ -176,20 +175,6 @@ bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
 DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection direction,
                    DmaMapping& mapping) const {
   CHECK(mapping.pieces_.empty() || IsCurrent(mapping));
-  if (mapping.pieces_.size() < DmaMapping::kMaxPieces && LooksAtAll(start.value(), size, direction))
-      [[likely]] {
-    mapping.Append(*reach_.block, OffsetOf(start.value()), size);
-  } else if (const auto result = MapParts(start, size, direction, mapping); result != DmaResult::kOk) {
-    return result;
-  }
-  if (!IsCurrent(mapping)) {
-    mapping.view_ = view_;
-  }
-  return DmaResult::kOk;
-}
-
-DmaResult Dma::MapParts(GuestAddress start, std::uint64_t size, DmaDirection direction,
-                        DmaMapping& mapping) const {
   const std::size_t before = mapping.pieces_.size();
   auto result = DmaResult::kNotMemory;
   const bool mapped =
@@ -209,6 +194,9 @@ DmaResult Dma::MapParts(GuestAddress start, std::uint64_t size, DmaDirection dir
   if (!mapped) {
     mapping.CutTo(before);
     return result;
+  }
+  if (!IsCurrent(mapping)) {
+    mapping.view_ = view_;
   }
   return DmaResult::kOk;
 }

@@ -1,8 +1,8 @@
 #include "gyre/base/cycles.h"
 
-#include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is POSIX's
-
 #include <atomic>
+
+#include "gyre/base/trace.h"
 
 namespace gyre {
 namespace {
@@ -19,12 +19,11 @@ Moment Now() noexcept {
   std::uint64_t closest = UINT64_MAX;
   for (int i = 0; i < kTries; ++i) {
     const std::uint64_t before = Cycles();
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    const std::int64_t now_ns = trace::NowNs();
     const std::uint64_t after = Cycles();
     if (after - before < closest) {
       closest = after - before;
-      best = {.cycles = before + closest / 2, .ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec};
+      best = {.cycles = before + closest / 2, .ns = now_ns};
     }
   }
   return best;

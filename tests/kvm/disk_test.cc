@@ -16,13 +16,11 @@ namespace {
 
 using testing::HasSubstr;
 
-class Disks : public GyredTest {
+class Disks : public Control {
  protected:
-  std::string Socket() const { return TempPath("qmp.sock"); }
   Process Start(const std::string& disk) const {
     return StartGuest("disk", {"--log-level", "info", "--disk", disk, "--qmp", "unix:" + Socket()});
   }
-  Client Talk() const { return TalkTo(Socket()); }
 };
 
 // A small file system, with an image that is larger than it.

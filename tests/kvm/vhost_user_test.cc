@@ -18,7 +18,7 @@ using testing::HasSubstr;
 
 constexpr const char* kStorageDaemon = "/usr/bin/qemu-storage-daemon";
 
-class VhostUser : public GyredTest {
+class VhostUser : public Control {
  protected:
   void SetUp() override {
     GyredTest::SetUp();
@@ -44,9 +44,8 @@ class VhostUser : public GyredTest {
   }
   Process StartDisk() const {
     return StartGuest("disk", {"--log-level", "info", "--disk", "vhost-user=" + Path() + ",id=d", "--qmp",
-                               "unix:" + TempPath("qmp.sock")});
+                               "unix:" + Socket()});
   }
-  Client Talk() const { return TalkTo(TempPath("qmp.sock")); }
   std::optional<Process> back_end;
 };
 
@@ -111,7 +110,7 @@ TEST_F(VhostUser, ADiskWithoutAName_HasOneOfTheDisks) {
   StartBackEnd();
   const std::string image = WriteTempFile("plain", std::string(1 << 20, 'i'));
   auto process = StartGuest("echo", {"--paused", "--serial", "null", "--disk", "vhost-user=" + Path(),
-                                     "--disk", image, "--qmp", "unix:" + TempPath("qmp.sock")});
+                                     "--disk", image, "--qmp", "unix:" + Socket()});
   auto client = Talk();
   EXPECT_EQ(client.Run("query-vhost-user")["return"][0]["id"], "disk0");
   EXPECT_EQ(client.Run("query-block")["return"][0]["device"], "disk1");

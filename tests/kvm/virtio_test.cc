@@ -82,17 +82,14 @@ TEST_F(Virtio, AGuestThatScribblesHarmsItselfAlone) {
                                        "--cmdline",
                                        format("{} {}", seed, seconds)});
   ASSERT_TRUE(guest.WaitForOutput("begin\n")) << guest.err();
-  auto client = Client::Connect(socket);
-  ASSERT_TRUE(client.has_value());
-  ASSERT_TRUE(client->Next().has_value());
-  ASSERT_EQ(client->Run("qmp_capabilities"), Json::parse(R"({"return": {}})"));
+  Client client = TalkTo(socket);
   std::uint64_t reads = 0;
   std::string report;
   for (unsigned round = 0; guest.out().find("scribbled\n") == std::string::npos; ++round) {
     ASSERT_TRUE(guest.StaysAlive(std::chrono::milliseconds(80))) << guest.err();
-    const Json status = client->Run("query-status");
-    const Json stats = client->Run("query-blockstats");
-    const Json text = client->Run("human-monitor-command", {{"command-line", "info report"}});
+    const Json status = client.Run("query-status");
+    const Json stats = client.Run("query-blockstats");
+    const Json text = client.Run("human-monitor-command", {{"command-line", "info report"}});
     ASSERT_EQ(status["return"]["status"], "running") << round;
     ASSERT_EQ(stats["return"].size(), 2U);
     const auto now = stats["return"][1]["stats"]["rd_operations"].get<std::uint64_t>();
@@ -102,8 +99,8 @@ TEST_F(Virtio, AGuestThatScribblesHarmsItselfAlone) {
     }
     report = text["return"];
     if (round % 16 == 8) {
-      ASSERT_EQ(client->Run("stop"), Json::parse(R"({"return": {}})"));
-      ASSERT_EQ(client->Run("cont"), Json::parse(R"({"return": {}})"));
+      ASSERT_EQ(client.Run("stop"), Json::parse(R"({"return": {}})"));
+      ASSERT_EQ(client.Run("cont"), Json::parse(R"({"return": {}})"));
     }
   }
   guest.Write("q");

@@ -121,13 +121,11 @@ class Dma {
   template <typename Visit>
   bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;
   bool LooksAt(std::uint64_t address) const { return address >= reach_.start && address <= reach_.last; }
-  // All of it lies where the last was found, and can be reached.
+  // All of it, which is not nothing, lies where the last was found, and can be reached.
   bool LooksAtAll(std::uint64_t address, std::uint64_t size, DmaDirection direction) const {
-    return size != 0 && LooksAt(address) && size - 1 <= reach_.last - address && reach_.Allows(direction);
+    return LooksAt(address) && size - 1 <= reach_.last - address && reach_.Allows(direction);
   }
   std::uint64_t OffsetOf(std::uint64_t address) const { return reach_.offset + (address - reach_.start); }
-  DmaResult MapParts(GuestAddress start, std::uint64_t size, DmaDirection direction,
-                     DmaMapping& mapping) const;
   bool Find(std::uint64_t address) const;  // into reach_
 
   const AddressSpace& space_;

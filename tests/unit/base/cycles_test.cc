@@ -1,27 +1,22 @@
 #include "gyre/base/cycles.h"
 
 #include <gtest/gtest.h>
-#include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is POSIX's
 
 #include <cmath>
 #include <cstdint>
 
+#include "gyre/base/trace.h"
+
 namespace gyre {
 namespace {
-
-std::int64_t MonotonicNs() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 // How far the counter's time is from the clock's, as a part of it, over `ns` of it.
 double Deviation(std::int64_t ns) {
   const std::uint64_t from = Cycles();
-  const std::int64_t start = MonotonicNs();
+  const std::int64_t start = trace::NowNs();
   std::int64_t end = start;
   while (end - start < ns) {
-    end = MonotonicNs();
+    end = trace::NowNs();
   }
   const auto by_counter = static_cast<double>(CyclesToNs(Cycles() - from));
   return std::abs(by_counter / static_cast<double>(end - start) - 1);
