@@ -44,28 +44,36 @@ void BottomHalfQueue::RunAll() {
   if (empty() && idle_empty()) {
     return;
   }
-  {
-    const MutexLock lock(mutex_);
-    batch_.Append(scheduled_);
-    batch_.Append(idle_);
-    scheduled_any_.store(false);
-    idle_any_.store(false);
-  }
   CallMeter::Series series(meter_, SourceKind::kBottomHalf);
-  while (const auto entry = TakeNext()) {
+  for (auto entry = TakeFirst(); entry != nullptr; entry = batch_left_ ? TakeNext() : nullptr) {
     entry->callback();
     series.Called();
   }
 }
 
-// Takes it out of the queue before it runs, so that it may schedule itself again. The reference keeps the
-// callback that runs alive if it destroys its bottom half.
+std::shared_ptr<BottomHalfEntry> BottomHalfQueue::TakeFirst() {
+  const MutexLock lock(mutex_);
+  batch_.Append(scheduled_);
+  batch_.Append(idle_);
+  scheduled_any_.store(false);
+  idle_any_.store(false);
+  return Take();
+}
+
 std::shared_ptr<BottomHalfEntry> BottomHalfQueue::TakeNext() {
   const MutexLock lock(mutex_);
+  return Take();
+}
+
+// Takes it out of the queue before it runs, so that it may schedule itself again. The reference keeps the
+// callback that runs alive if it destroys its bottom half.
+std::shared_ptr<BottomHalfEntry> BottomHalfQueue::Take() {
+  batch_left_ = false;
   if (batch_.empty()) {
     return nullptr;
   }
   BottomHalfEntry& entry = batch_.PopFront();
+  batch_left_ = !batch_.empty();
   entry.idle = false;
   auto taken = entry.shared_from_this();
   entry.self.reset();

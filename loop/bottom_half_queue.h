@@ -32,15 +32,17 @@ class BottomHalfQueue {
   bool Schedule(BottomHalfEntry& entry);
   bool ScheduleIdle(BottomHalfEntry& entry);
   void Cancel(BottomHalfEntry& entry);
-  // None is scheduled, idle ones aside.
-  bool empty() const { return !scheduled_any_.load(); }
+  // None is scheduled, or left of a run further up the stack, idle ones aside. The loop's thread.
+  bool empty() const { return !scheduled_any_.load() && !batch_left_; }
   bool idle_empty() const { return !idle_any_.load(); }
   // Runs those scheduled when it starts, and those that a run further up the stack has not come to yet; what
   // their callbacks schedule waits for the next time.
   void RunAll();
 
  private:
+  std::shared_ptr<BottomHalfEntry> TakeFirst();
   std::shared_ptr<BottomHalfEntry> TakeNext();
+  std::shared_ptr<BottomHalfEntry> Take() REQUIRES(mutex_);
 
   CallMeter& meter_;
   // What the loop asks before each sleep, without the mutex. A schedule stores it before it looks whether
@@ -51,6 +53,7 @@ class BottomHalfQueue {
   IntrusiveList<BottomHalfEntry> scheduled_ GUARDED_BY(mutex_);
   IntrusiveList<BottomHalfEntry> idle_ GUARDED_BY(mutex_);
   IntrusiveList<BottomHalfEntry> batch_ GUARDED_BY(mutex_);  // of the RunAll in progress
+  bool batch_left_ = false;  // some were in it when the last was taken; the loop's thread
 };
 
 }  // namespace gyre::loop

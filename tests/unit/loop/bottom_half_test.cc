@@ -101,6 +101,21 @@ TEST_F(BottomHalfTest, DestroysTheNext_WhichDoesNotRun) {
   EXPECT_EQ(runs, 0);
 }
 
+// Nothing but what is left of the outer batch is there to be done.
+TEST_F(BottomHalfTest, WaitsForIoOfOneBehindIt_WhichRunsMeanwhile) {
+  bool ran = false;
+  bool late = false;
+  Timer limit(loop(), ClockType::kRealtime, [&] { late = true; }, Tier::kIo);
+  BottomHalf waits(loop(), [&] { loop().WaitForIo([&] { return ran || late; }); }, Tier::kIo);
+  BottomHalf behind(loop(), [&] { ran = true; }, Tier::kIo);
+  limit.Set(loop().Now(ClockType::kRealtime) + 5'000'000'000);
+  waits.Schedule();
+  behind.Schedule();
+  Poll();
+  EXPECT_TRUE(ran);
+  EXPECT_FALSE(late);
+}
+
 TEST_F(BottomHalfTest, ScheduledFromAThread_EndsTheSleep) {
   bool ran = false;
   BottomHalf half(loop(), [&] { ran = true; });
