@@ -215,11 +215,13 @@ void EventLoop::Impl::ReportError(int error) {
 
 void EventLoop::Impl::Distribute() {
   constexpr std::size_t kAhead = 4;
-  for (std::size_t i = 0; i < completions.size(); ++i) {
-    if (completions.size() - i > kAhead) {
-      sources.ops().Prefetch(completions[i + kAhead].token);
+  // Nobody adds to them meanwhile: no owner runs a callback, or makes the ring reap.
+  const std::span<const Completion> completed = completions;
+  for (std::size_t i = 0; i < completed.size(); ++i) {
+    if (completed.size() - i > kAhead) {
+      sources.ops().Prefetch(completed[i + kAhead].token);
     }
-    const Completion& completion = completions[i];
+    const Completion& completion = completed[i];
     if (completion.token == kWakeupToken) {
       wakeup_polled = completion.more;
     } else if (completion.token == kWallJumpToken) {

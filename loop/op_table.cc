@@ -7,10 +7,8 @@
 namespace gyre::loop {
 
 Token OpTable::Add(OpOwner& owner) {
-  if (free_.empty()) {
-    free_.push_back(static_cast<std::uint32_t>(slots_.size()));
-    slots_.emplace_back();
-    free_.reserve(slots_.size());
+  if (free_.empty()) [[unlikely]] {
+    Grow();
   }
   const std::uint32_t index = free_.back();
   free_.pop_back();
@@ -19,6 +17,13 @@ Token OpTable::Add(OpOwner& owner) {
   slot.used = true;
   ++in_flight_;
   return (Token{slot.generation} << 32) | index;
+}
+
+// By one; there is room for all of them to be free.
+void OpTable::Grow() {
+  free_.push_back(static_cast<std::uint32_t>(slots_.size()));
+  slots_.emplace_back();
+  free_.reserve(slots_.size());
 }
 
 void OpTable::Disown(Token token) {

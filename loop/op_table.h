@@ -39,6 +39,7 @@ class OpTable {
     bool used = false;
   };
   Slot* Find(Token token);
+  void Grow();
 
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;

@@ -42,6 +42,10 @@ constexpr std::array<std::uint8_t, 11> kOpcodes = {
     IORING_OP_FSYNC, IORING_OP_FSYNC, IORING_OP_ACCEPT,    IORING_OP_CONNECT,
     IORING_OP_RECV,  IORING_OP_SEND,  IORING_OP_FALLOCATE,
 };
+// What each kind wants of the union that the flags of all operations are in.
+constexpr std::array<std::uint32_t, kOpcodes.size()> kFlags = {
+    0, 0, 0, 0, 0, IORING_FSYNC_DATASYNC, SOCK_CLOEXEC, 0, 0, MSG_NOSIGNAL, 0,
+};
 struct NeededOperation {
   unsigned opcode;
   const char* name;
@@ -168,13 +172,14 @@ struct Ring::State {
 
   // False if there was none.
   bool Reap(std::vector<Completion>& completions) {
-    unsigned head = 0;
-    unsigned count = 0;
-    io_uring_cqe* cqe = nullptr;
-    io_uring_for_each_cqe(&ring, head, cqe) {
-      completions.push_back(
-          {.token = cqe->user_data, .result = cqe->res, .more = (cqe->flags & IORING_CQE_F_MORE) != 0});
-      ++count;
+    const unsigned count = io_uring_cq_ready(&ring);
+    const unsigned head = *ring.cq.khead;
+    const std::size_t before = completions.size();
+    completions.resize(before + count);
+    for (unsigned i = 0; i < count; ++i) {
+      const io_uring_cqe& cqe = ring.cq.cqes[(head + i) & ring.cq.ring_mask];
+      completions[before + i] = {
+          .token = cqe.user_data, .result = cqe.res, .more = (cqe.flags & IORING_CQE_F_MORE) != 0};
     }
     io_uring_cq_advance(&ring, count);
     return count != 0;
@@ -273,24 +278,19 @@ void Ring::PollEveryTime(Token token, int fd, unsigned events) {
 
 void Ring::Start(Token token, const Operation& operation) {
   io_uring_sqe* sqe = state_->NextSqe();
+  const auto kind = static_cast<std::size_t>(operation.kind);
   const bool connects = operation.kind == OpKind::kConnect;
   // Of connect, the kernel takes the address's size for the offset.
-  io_uring_prep_rw(kOpcodes[static_cast<std::size_t>(operation.kind)], sqe, operation.fd, operation.memory,
-                   connects ? 0 : operation.size, connects ? operation.size : operation.offset);
+  io_uring_prep_rw(kOpcodes[kind], sqe, operation.fd, operation.memory, connects ? 0 : operation.size,
+                   connects ? operation.size : operation.offset);
   if (operation.file_slot) {
     sqe->fd = static_cast<int>(*operation.file_slot);
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
   }
-  if (operation.kind == OpKind::kDataSync) {
-    sqe->fsync_flags = IORING_FSYNC_DATASYNC;
-  } else if (operation.kind == OpKind::kAccept) {
-    sqe->accept_flags = SOCK_CLOEXEC;
-  } else if (operation.kind == OpKind::kAllocate) {
+  if (operation.kind == OpKind::kAllocate) {
     sqe->addr = operation.extra;
-  } else if (operation.kind == OpKind::kSend) {
-    sqe->msg_flags = MSG_NOSIGNAL;
-  } else if (operation.extra != 0) {
-    sqe->rw_flags = static_cast<int>(operation.extra);
+  } else {
+    sqe->rw_flags = static_cast<int>(kFlags[kind] | operation.extra);
   }
   io_uring_sqe_set_data64(sqe, token);
 }

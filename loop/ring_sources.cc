@@ -1,7 +1,5 @@
 #include "loop/ring_sources.h"
 
-#include <utility>
-
 #include "loop/call_meter.h"
 
 namespace gyre::loop {
@@ -39,12 +37,12 @@ void RingSources::RunReady(Tier tier) {
   CallMeter::Series series(meter_, SourceKind::kReady);
   while (!batch.empty()) {
     RingSource& source = batch.PopFront();
-    const bool within_itself = std::exchange(source.running_, true);  // it waits for I/O in its callback
+    std::shared_ptr<RingSource> gone;
+    // It may be running further up the stack, where it waits for I/O in its callback.
+    auto* const outer = source.running_;
+    source.running_ = outer != nullptr ? outer : &gone;
     source.Run();
-    source.running_ = within_itself;
-    if (!within_itself && source.last_) {
-      const auto gone = std::move(source.last_);
-    }
+    source.running_ = outer;
     series.Called();
   }
 }

@@ -29,17 +29,18 @@ struct RingSource : ListNode, OpOwner, std::enable_shared_from_this<RingSource> 
   virtual void Run() = 0;                // may change or destroy any source, itself too
   // Its owner goes: if it is running, it stays until that is over.
   void Abandon() {
-    if (running_) {
-      last_ = shared_from_this();
+    if (running_ != nullptr) {
+      *running_ = shared_from_this();
     }
   }
   RingSources& sources;
-  const Tier tier;
 
  private:
   friend class RingSources;
-  bool running_ = false;
-  std::shared_ptr<RingSource> last_;
+  std::shared_ptr<RingSource>* running_ = nullptr;  // while it runs: where a reference keeps it until it has
+
+ public:
+  const Tier tier;
 };
 
 class RingSources {

@@ -95,6 +95,9 @@ class AsyncOp {
   void Receive(FileRef file, std::span<std::byte> into);
   void Send(FileRef file, std::span<const std::byte> from);  // no SIGPIPE
 
+  // Of the pending operation: what its callback will write. Its cache line is asked for as the operation
+  // completes; by then it has gone from our processor's caches, if the operation was large or many were.
+  void WillTouch(const void* where);
   // Cancels the pending operation at this time of kRealtime, unless it is done by then. Holds for this
   // operation only.
   void SetDeadline(std::int64_t deadline_ns);
