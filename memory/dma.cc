@@ -50,6 +50,12 @@ void DmaMapping::Mark(std::size_t piece, std::uint64_t offset, std::uint64_t siz
   BlockOf(piece).MarkDirty(OffsetOf(piece) + offset, size);
 }
 
+void DmaMapping::MarkAll(std::size_t first) const {
+  for (std::size_t i = first; i < pieces_.size(); ++i) {
+    NoteWritten(i, 0, pieces_[i].iov_len);
+  }
+}
+
 std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
   std::vector<Range> found;
   const RamBlock& block = BlockOf(piece);
@@ -76,11 +82,11 @@ std::vector<DmaMapping::Range> DmaMapping::WhereIs(std::size_t piece) const {
 void DmaMapping::Empty() {
   pieces_.clear();
   blocks_.clear();
-  block_ = nullptr;
 }
 
 void DmaMapping::Clear() {
   Empty();
+  block_ = nullptr;
   view_.reset();
 }
 
@@ -105,9 +111,10 @@ bool Dma::Find(std::uint64_t address) const {
   }
   const RegionKind kind = range->region->kind();
   reach_ = {.start = range->start,
-            .last = range->last,
+            .size = range->size(),
             .block = range->region->ram().get(),
             .offset = range->region_offset,
+            .host = range->host(),
             .readable = kind == RegionKind::kRam || kind == RegionKind::kRom,
             .writable = kind == RegionKind::kRam && !range->readonly};
   return true;
@@ -116,7 +123,7 @@ bool Dma::Find(std::uint64_t address) const {
 void Dma::Prefetch(GuestAddress where) const {
   const std::uint64_t address = where.value();
   if (LooksAt(address) && reach_.readable) {
-    __builtin_prefetch(reach_.block->host() + OffsetOf(address));
+    __builtin_prefetch(Host(address));
   }
 }
 
@@ -141,7 +148,7 @@ bool Dma::ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direc
     if (!reach_.Allows(direction)) {
       return false;
     }
-    const std::uint64_t part = std::min(left - 1, reach_.last - address) + 1;
+    const std::uint64_t part = std::min(left, reach_.size - (address - reach_.start));
     if (!visit(*reach_.block, OffsetOf(address), part)) {
       return false;
     }
@@ -172,8 +179,8 @@ bool Dma::Write(GuestAddress to, std::span<const std::byte> in) const {
                      });
 }
 
-DmaResult Dma::Map(GuestAddress start, std::uint64_t size, DmaDirection direction,
-                   DmaMapping& mapping) const {
+DmaResult Dma::MapParts(GuestAddress start, std::uint64_t size, DmaDirection direction,
+                        DmaMapping& mapping) const {
   CHECK(mapping.pieces_.empty() || IsCurrent(mapping));
   const std::size_t before = mapping.pieces_.size();
   auto result = DmaResult::kNotMemory;

@@ -3,7 +3,6 @@
 #include <array>
 #include <bit>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "devices/virtio/block_control.h"
@@ -97,15 +96,16 @@ class Block final : public VirtioDevice {
         disk_(std::move(disk)),
         options_(options),
         config_(Describe(*disk_, options)),
-        pools_(options.queues),
         control_(*disk_, lanes_, context.disks,
                  {.quiesce = [this](const auto& change) { Quiesce(change); },
                   .forget_files = [this] { ForgetFiles(); },
                   .changed = [this] { Changed(); }},
                  options.block_size) {
+    const std::size_t most_tasks = std::max(kMaxTasks / options.queues, kLeastTasks);
     for (unsigned i = 0; i < options.queues; ++i) {
-      lanes_.push_back(std::make_unique<BlockLane>(loop(i), stopped(i), [this, i] { Hold(i); }));
-      pools_[i].idle_again = [this, i](BlockTask& task) { TaskDone(i, task); };
+      lanes_.push_back(std::make_unique<BlockLane>(
+          loop(i), *disk_, stopped(i), most_tasks,
+          BlockLane::Owner{.hold = [this, i] { Hold(i); }, .serve_again = [this, i] { ServeAgain(i); }}));
     }
   }
   Status Begin() { return control_.Begin(options_); }
@@ -118,11 +118,12 @@ class Block final : public VirtioDevice {
   // All operations that one batch starts are handed to the kernel in one call, by the loop. Where that has
   // the answers at once, the driver works on them while the next batch is carried out.
   Served Serve(unsigned index, Queue& queue) override {
-    const Served served = TakeBatch(index, queue);
-    lanes_[index]->CloseRun();
+    BlockLane& lane = *lanes_[index];
+    const Served served = TakeBatch(index, queue, lane);
+    lane.CloseRun();
     return served;
   }
-  void OnRemoveQueue(unsigned index) override { pools_[index].Clear(); }
+  void OnRemoveQueue(unsigned index) override { lanes_[index]->Clear(); }
   void GiveBack(unsigned index) override { lanes_[index]->GiveBack(); }
   void OnStart() override { disk_->errors.ResetStatus(); }
   void OnActivate(std::uint64_t driver_features) override {
@@ -132,27 +133,11 @@ class Block final : public VirtioDevice {
   }
 
  private:
-  // A queue's requests, on its loop: what queues share is what Disk says.
-  struct Pool {
-    std::optional<ImageFiles> files;  // from the first request on
-    std::function<void(BlockTask&)> idle_again;
-    std::vector<std::unique_ptr<BlockTask>> tasks;
-    std::vector<BlockTask*> idle;
-    bool waiting = false;  // the queue, for a task
-
-    void Clear() {
-      idle.clear();
-      tasks.clear();
-      files.reset();
-      waiting = false;
-    }
-  };
-  Served TakeBatch(unsigned index, Queue& queue) {
-    Pool& pool = pools_[index];
+  Served TakeBatch(unsigned index, Queue& queue, BlockLane& lane) {
     const unsigned batch = std::clamp((queue.Waiting() + 1) / 2, kLeastBatch, kMostBatch);
-    unsigned started = 0;
-    while (BlockTask* const task = held(index) ? nullptr : IdleTask(index)) {
-      if (started++ == batch) {
+    const bool& is_held = held(index);
+    for (unsigned started = 0; !is_held && lane.CanStart(); ++started) {
+      if (started == batch) {
         ServeAfterCompletions(index);
         return Served::kLater;
       }
@@ -160,10 +145,8 @@ class Block final : public VirtioDevice {
       if (!chain) {
         return Served::kAll;
       }
-      pool.idle.pop_back();
-      task->Start(std::move(*chain), *lanes_[index]);
+      lane.Start(std::move(*chain));
     }
-    pool.waiting = true;
     return Served::kLater;
   }
   void Quiesce(const std::function<void()>& change) {
@@ -175,39 +158,19 @@ class Block final : public VirtioDevice {
   }
   // Before the image changes: nothing is in flight.
   void ForgetFiles() {
-    for (unsigned i = 0; i < pools_.size(); ++i) {
-      OnLoop(i, [&] { pools_[i].Clear(); });
+    for (unsigned i = 0; i < lanes_.size(); ++i) {
+      OnLoop(i, [&] { lanes_[i]->Clear(); });
     }
   }
   void Changed() {
     config_ = Describe(*disk_, options_);
     transport()->ConfigChanged();
   }
-  // Null if all that the queue may have are at work.
-  BlockTask* IdleTask(unsigned index) {
-    Pool& pool = pools_[index];
-    if (!pool.files) {
-      pool.files.emplace(loop(index), disk_->image);
-    }
-    if (pool.idle.empty() && pool.tasks.size() < std::max(kMaxTasks / pools_.size(), kLeastTasks)) {
-      pool.tasks.push_back(std::make_unique<BlockTask>(loop(index), *disk_, *pool.files, pool.idle_again));
-      pool.idle.push_back(pool.tasks.back().get());
-    }
-    return pool.idle.empty() ? nullptr : pool.idle.back();
-  }
-  void TaskDone(unsigned index, BlockTask& task) {
-    Pool& pool = pools_[index];
-    pool.idle.push_back(&task);
-    if (std::exchange(pool.waiting, false)) {
-      ServeAgain(index);
-    }
-  }
 
   std::unique_ptr<Disk> disk_;
   const BlockOptions options_;
   BlockConfig config_;
   std::vector<std::unique_ptr<BlockLane>> lanes_;  // by queue
-  std::vector<Pool> pools_;                        // by queue
   BlockControl control_;
 };
 

@@ -6,8 +6,37 @@
 
 namespace gyre::virtio {
 
-BlockLane::BlockLane(loop::EventLoop& loop, const bool& stopped, std::function<void()> hold)
-    : loop_(loop), stopped_(stopped), hold_(std::move(hold)) {}
+BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std::size_t most_tasks,
+                     Owner owner)
+    : loop_(loop), disk_(disk), stopped_(stopped), most_tasks_(most_tasks), owner_(std::move(owner)) {}
+
+BlockLane::~BlockLane() { GiveBack(); }
+
+// False if there are as many as there may be.
+bool BlockLane::AddTask() {
+  if (tasks_.size() == most_tasks_) {
+    return false;
+  }
+  if (!files_) {
+    files_.emplace(loop_, disk_.image);
+  }
+  tasks_.push_back(std::make_unique<BlockTask>(loop_, disk_, *files_, *this));
+  idle_.push_back(tasks_.back().get());
+  return true;
+}
+
+void BlockLane::Start(Chain&& chain) {
+  BlockTask& task = *idle_.back();
+  idle_.pop_back();
+  task.Start(std::move(chain));
+}
+
+void BlockLane::Clear() {
+  idle_.clear();
+  tasks_.clear();
+  files_.reset();
+  waiting_ = false;
+}
 
 bool BlockLane::AdmitLimited(BlockTask& task, ThrottleGroup::Way way, std::uint64_t bytes) {
   Line& line = lines_.at(static_cast<std::size_t>(way));

@@ -1,5 +1,5 @@
-// A queue's part of a disk: what its requests are to know, its counts, and those that wait
-// for their disk's rate limit. Its loop's thread, but for the counts. Private.
+// A queue's part of a disk: its requests, what they are to know, its counts, and those that wait for their
+// disk's rate limit. Its loop's thread, but for the counts. Private.
 #pragma once
 
 #include <array>
@@ -8,26 +8,55 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
+#include "devices/virtio/block_image.h"
 #include "devices/virtio/block_stats.h"
 #include "devices/virtio/throttle_group.h"
+#include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/event_loop.h"
 
 namespace gyre::virtio {
 
 class BlockTask;
+struct Disk;
 
 class BlockLane {
  public:
-  // `stopped`: once it is true, nothing of a request is begun any more, and it fails. `hold`: nothing
-  // is taken of the queue any more until the VM has stood, or is reset.
-  BlockLane(loop::EventLoop& loop, const bool& stopped, std::function<void()> hold);
+  struct Owner {
+    std::function<void()> hold;         // nothing is taken of the queue until the VM has stood, or is reset
+    std::function<void()> serve_again;  // a request that the queue waited for is idle
+  };
+  // `stopped`: once it is true, nothing of a request is begun any more, and it fails. At most so many
+  // requests are at work.
+  BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std::size_t most_tasks, Owner owner);
   BlockLane(const BlockLane&) = delete;
   BlockLane& operator=(const BlockLane&) = delete;
-  ~BlockLane() { GiveBack(); }
+  ~BlockLane();
+
+  // Whether one more may begin; else the queue is served again when it may.
+  bool CanStart() {
+    if (idle_.empty() && !AddTask()) [[unlikely]] {
+      waiting_ = true;
+      return false;
+    }
+    return true;
+  }
+  void Start(Chain&& chain);
+  // It is answered, or back in its queue.
+  void Idle(BlockTask& task) {
+    idle_.push_back(&task);
+    if (waiting_) [[unlikely]] {
+      waiting_ = false;
+      owner_.serve_again();
+    }
+  }
+  // Lets go of all that names the image's files. Nothing is at work.
+  void Clear();
 
   bool stopped() const { return stopped_; }
-  void Hold() { hold_(); }
+  void Hold() { owner_.hold(); }
   BlockStats& stats() { return stats_; }
   // Of this turn of the loop, in cycles: what requests are timed by.
   std::uint64_t Moment() const { return loop_.CallbackBegan(); }
@@ -61,12 +90,19 @@ class BlockLane {
     std::deque<Waiting> tasks;
     std::optional<loop::Timer> timer;  // made for the first that waits
   };
+  bool AddTask();
   bool AdmitLimited(BlockTask& task, ThrottleGroup::Way way, std::uint64_t bytes);
   void Retry(ThrottleGroup::Way way);
 
   loop::EventLoop& loop_;
+  Disk& disk_;
   const bool& stopped_;
-  const std::function<void()> hold_;
+  const std::size_t most_tasks_;
+  const Owner owner_;
+  std::optional<ImageFiles> files_;  // from the first request on
+  std::vector<std::unique_ptr<BlockTask>> tasks_;
+  std::vector<BlockTask*> idle_;
+  bool waiting_ = false;  // the queue, for a task
   BlockStats stats_;
   std::shared_ptr<ThrottleGroup> group_;
   std::array<Line, 2> lines_;  // by way

@@ -19,27 +19,31 @@ void BlockTask::Offer() {
   if (step_ != Step::kRead && step_ != Step::kWrite) {
     return Issue();
   }
-  PrepareVectors();
+  PrepareData();
   run_end_ = offset_ + left_;
-  if (BlockTask* const first = lane_->run(); first != nullptr && first->CanTake(*this)) {
+  if (BlockTask* const first = lane_.run(); first != nullptr && first->CanTake(*this)) {
     first->Take(*this);
   } else {
-    lane_->OpenRun(*this);
+    lane_.OpenRun(*this);
   }
 }
 
 bool BlockTask::CanTake(const BlockTask& next) const {
   return next.step_ == step_ && next.direct_ == direct_ && next.offset_ == run_end_ &&
          next.run_end_ - offset_ <= kMaxRun &&
-         vectors_.size() + next.vectors_.size() <= memory::DmaMapping::kMaxPieces;
+         data_.size() + next.data_.size() <= memory::DmaMapping::kMaxPieces;
 }
 
 void BlockTask::Take(BlockTask& next) {
   (last_ != nullptr ? last_ : this)->next_ = &next;
   last_ = &next;
   run_end_ = next.run_end_;
-  vectors_.insert(vectors_.end(), next.vectors_.begin(), next.vectors_.end());
-  lane_->stats().Merged(step_ == Step::kRead ? DiskOp::kRead : DiskOp::kWrite);
+  if (data_.data() != vectors_.data()) {
+    vectors_.assign(data_.begin(), data_.end());
+  }
+  vectors_.insert(vectors_.end(), next.data_.begin(), next.data_.end());
+  data_ = vectors_;
+  lane_.stats().Merged(step_ == Step::kRead ? DiskOp::kRead : DiskOp::kWrite);
 }
 
 void BlockTask::RunDone(std::int32_t result) {

@@ -27,22 +27,19 @@ bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (
 
 }  // namespace
 
-BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
-                     const std::function<void(BlockTask&)>& idle)
+BlockTask::BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files, BlockLane& lane)
     : disk_(disk),
       files_(files),
-      idle_(idle),
+      lane_(lane),
       op_(loop, nullptr, [this](std::int32_t result) { RunDone(result); }) {}
 
 BlockTask::~BlockTask() { CHECK(!chain_ && !op_.pending()); }
 
-void BlockTask::Start(Chain chain, BlockLane& lane) {
+void BlockTask::Start(Chain&& chain) {
   chain_ = std::move(chain);
-  lane_ = &lane;
   data_written_ = 0;
   bytes_ = 0;
-  start_ = lane.Moment();
-  PrefetchStatus();
+  start_ = lane_.Moment();
   const auto answer = Prepare();
   if (!answer) {
     if (Admitted()) {
@@ -54,16 +51,9 @@ void BlockTask::Start(Chain chain, BlockLane& lane) {
     return Finish();
   }
   if (const auto op = CountedAs()) {
-    lane.stats().Invalid(*op);
+    lane_.stats().Invalid(*op);
   }
   Answer(*answer);
-}
-
-// Its cache line is the driver's processor's, and the first fence after the answer waits for it.
-void BlockTask::PrefetchStatus() const {
-  if (const auto room = chain_->writable(); !room.empty()) {
-    __builtin_prefetch(static_cast<std::byte*>(room.back().iov_base) + room.back().iov_len - 1, 1);
-  }
 }
 
 // A flush writes nothing that was not paid for; a discard is paid for as one operation.
@@ -72,8 +62,8 @@ bool BlockTask::Admitted() {
     return true;
   }
   const bool read = type_ == BlockRequest::kRead;
-  return lane_->Admit(*this, read ? ThrottleGroup::Way::kRead : ThrottleGroup::Way::kWrite,
-                      type_ == BlockRequest::kDiscard ? 0 : bytes_);
+  return lane_.Admit(*this, read ? ThrottleGroup::Way::kRead : ThrottleGroup::Way::kWrite,
+                     type_ == BlockRequest::kDiscard ? 0 : bytes_);
 }
 
 std::optional<DiskOp> BlockTask::CountedAs() const {
@@ -177,7 +167,7 @@ BlockStatus BlockTask::GetId() {
 
 // After the first step.
 void BlockTask::Continue() {
-  if (lane_->stopped()) {
+  if (lane_.stopped()) {
     Answer(BlockStatus::kIoError);
   } else {
     Issue();
@@ -188,7 +178,7 @@ void BlockTask::Issue() {
   switch (step_) {
     case Step::kRead:
     case Step::kWrite:
-      PrepareVectors();
+      PrepareData();
       return Launch();
     case Step::kSync:
       return IssueSync();
@@ -208,28 +198,39 @@ void BlockTask::IssueSync() {
 // O_DIRECT refuses what is not aligned; the kernel keeps the two ways to a file coherent.
 bool BlockTask::FitsDirect() const {
   const std::uint64_t alignment = disk_.image.alignment;
-  return IsAligned(offset_, alignment) && std::ranges::all_of(vectors_, [&](const iovec& vector) {
+  return IsAligned(offset_, alignment) && std::ranges::all_of(data_, [&](const iovec& vector) {
            return IsAligned(reinterpret_cast<std::uintptr_t>(vector.iov_base), alignment) &&
                   IsAligned(vector.iov_len, alignment);
          });
 }
 
-void BlockTask::PrepareVectors() {
-  vectors_.clear();
-  AppendSlice(step_ == Step::kWrite ? chain_->readable() : chain_->writable(), data_offset_,
-              std::min(left_, kMaxPiece), vectors_);
+// Drivers mostly give header and status buffers of their own.
+void BlockTask::PrepareData() {
+  const auto buffers = step_ == Step::kWrite ? chain_->readable() : chain_->writable();
+  const std::uint64_t size = std::min(left_, kMaxPiece);
+  data_ = WholeVectors(buffers, data_offset_, size);
+  if (data_.empty()) [[unlikely]] {
+    CutData(buffers, size);
+  }
   direct_ = files_.direct && FitsDirect();
+}
+
+void BlockTask::CutData(std::span<const iovec> buffers, std::uint64_t size) {
+  vectors_.clear();
+  AppendSlice(buffers, data_offset_, size, vectors_);
+  data_ = vectors_;
 }
 
 void BlockTask::Launch() {
   const loop::RegisteredFile& file = direct_ ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
     NoteCached(!direct_);
-    op_.WriteVector(file, vectors_, offset_,
+    op_.WriteVector(file, data_, offset_,
                     disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
   } else {
-    op_.ReadVector(file, vectors_, offset_);
+    op_.ReadVector(file, data_, offset_);
   }
+  op_.WillTouch(chain_->LastWritable());
 }
 
 void BlockTask::IssueRange() {
@@ -268,8 +269,9 @@ void BlockTask::IssueZeros() {
     vectors_.push_back({.iov_base = const_cast<std::byte*>(kZeros.data()), .iov_len = part});
     rest -= part;
   }
+  data_ = vectors_;
   NoteCached(true);
-  op_.WriteVector(files_.cached, vectors_, offset_);
+  op_.WriteVector(files_.cached, data_, offset_);
 }
 
 void BlockTask::NoteCached(bool cached) {
@@ -350,11 +352,12 @@ void BlockTask::Advance(std::uint64_t bytes) {
 // A page of the guest's that the host cannot give is no fault of the disk's: the VM is stopped for
 // it as if a vCPU had met it, and nobody gets an answer.
 bool BlockTask::FailsByGuestMemory(std::int32_t error) const {
-  if (error != -EFAULT && error != -EHWPOISON) {
+  const bool moves = step_ == Step::kRead || step_ == Step::kWrite;
+  if (!moves || (error != -EFAULT && error != -EHWPOISON)) {
     return false;
   }
   bool lost = false;
-  for (const iovec& vector : vectors_) {
+  for (const iovec& vector : data_) {
     const std::span bytes(static_cast<std::byte*>(vector.iov_base), vector.iov_len);
     lost = FindBusErrors(bytes, step_ == Step::kRead) || lost;
   }
@@ -365,7 +368,7 @@ void BlockTask::Fail(std::int32_t error) {
   if (FailsByGuestMemory(error)) {
     return Park();
   }
-  if (lane_->stopped()) {
+  if (lane_.stopped()) {
     return Answer(BlockStatus::kIoError);  // to nobody: the queue is about to go
   }
   switch (disk_.errors.Fail({.read = type_ == BlockRequest::kRead, .error = error, .offset = offset_})) {
@@ -377,7 +380,7 @@ void BlockTask::Fail(std::int32_t error) {
       break;
   }
   if (const auto op = CountedAs()) {
-    lane_->stats().Failed(*op, start_, lane_->Moment());
+    lane_.stats().Failed(*op, start_, lane_.Moment());
   }
   Answer(BlockStatus::kIoError);
 }
@@ -385,10 +388,10 @@ void BlockTask::Fail(std::int32_t error) {
 // It went well.
 void BlockTask::Finish() {
   if (const auto op = CountedAs()) {
-    lane_->stats().Done(*op, bytes_, start_, lane_->Moment());
+    lane_.stats().Done(*op, bytes_, start_, lane_.Moment());
   }
   if (type_ == BlockRequest::kWrite) {
-    lane_->stats().Wrote(offset_);
+    lane_.stats().Wrote(offset_);
   }
   Answer(BlockStatus::kOk);
 }
@@ -396,9 +399,8 @@ void BlockTask::Finish() {
 // The status is the last byte that the device may write, wherever the data ends.
 void BlockTask::Answer(BlockStatus status) {
   const std::uint64_t room = chain_->writable_size();
-  if (room != 0) {
-    const auto byte = static_cast<std::byte>(status);
-    chain_->Write(room - 1, std::span(&byte, 1));
+  if (std::byte* const last = chain_->LastWritable()) {
+    *last = static_cast<std::byte>(status);
   }
   // What is reported as written is so from its start on: the status counts if the data does.
   const std::uint64_t written = room != 0 && data_written_ == room - 1 ? room : data_written_;
@@ -408,7 +410,7 @@ void BlockTask::Answer(BlockStatus status) {
 
 // To be tried again from its start, once the VM has stood.
 void BlockTask::Park() {
-  lane_->Hold();
+  lane_.Hold();
   GiveBack();
 }
 
@@ -419,7 +421,7 @@ void BlockTask::GiveBack() {
 
 void BlockTask::GoIdle() {
   chain_.reset();
-  idle_(*this);
+  lane_.Idle(*this);
 }
 
 }  // namespace gyre::virtio

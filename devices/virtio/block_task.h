@@ -4,8 +4,8 @@
 
 #include <array>
 #include <atomic>
-#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,19 +46,18 @@ struct Disk {
   BlockErrors errors;
 };
 
-class BlockTask {
+class alignas(64) BlockTask {
  public:
-  // `idle` is called when the request is answered, or back in its queue. `files` are the disk's image's.
-  // Both outlive it.
-  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files,
-            const std::function<void(BlockTask&)>& idle);
+  // `files` are the disk's image's. All outlive it. `lane` is told when the request is answered, or back in
+  // its queue.
+  BlockTask(loop::EventLoop& loop, Disk& disk, const ImageFiles& files, BlockLane& lane);
   BlockTask(const BlockTask&) = delete;
   BlockTask& operator=(const BlockTask&) = delete;
   // It is idle: the chain, which goes with the answer, has the memory that the kernel is given.
   ~BlockTask();
 
-  // May answer before it returns. `lane` outlives it.
-  void Start(Chain chain, BlockLane& lane);
+  // May answer before it returns.
+  void Start(Chain&& chain);
   // Of the first of its lane's run: hands the run over.
   void Launch();
   // Of one that has waited in its lane: it begins, or goes back to its queue.
@@ -68,7 +67,6 @@ class BlockTask {
  private:
   enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
 
-  void PrefetchStatus() const;
   bool Admitted();
   std::optional<DiskOp> CountedAs() const;
   std::optional<BlockStatus> Prepare();  // an answer, where there is nothing to be carried out
@@ -80,7 +78,8 @@ class BlockTask {
   void Take(BlockTask& next);
   void Issue();
   void Continue();
-  void PrepareVectors();
+  void PrepareData();
+  void CutData(std::span<const iovec> buffers, std::uint64_t size);
   void IssueRange();
   void IssueZeros();
   bool Punches(const BlockRange& range) const;
@@ -100,12 +99,12 @@ class BlockTask {
   bool Within(std::uint64_t sector, std::uint64_t bytes) const;
   bool FitsDirect() const;
 
+  // What each request touches again at its end are the first two cache lines.
   Disk& disk_;
   const ImageFiles& files_;
-  const std::function<void(BlockTask&)>& idle_;
+  BlockLane& lane_;
   loop::AsyncOp op_;
   std::optional<Chain> chain_;
-  BlockLane* lane_ = nullptr;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
   std::uint64_t start_ = 0;         // cycles
@@ -114,11 +113,13 @@ class BlockTask {
   std::uint64_t left_ = 0;          // bytes
   std::uint64_t data_offset_ = 0;   // within the chain's readable or writable part, of what is left
   std::uint64_t data_written_ = 0;  // into guest memory
-  std::vector<iovec> vectors_;      // of its run, if it is the first
-  bool direct_ = false;             // past the page cache
   BlockTask* next_ = nullptr;       // in its run
-  BlockTask* last_ = nullptr;       // of its run, if it is the first of several
-  std::uint64_t run_end_ = 0;       // bytes in the image
+
+  std::span<const iovec> data_;  // of what the operation moves, of its run, if it is the first
+  std::vector<iovec> vectors_;   // has them where the chain has not just these
+  bool direct_ = false;          // past the page cache
+  BlockTask* last_ = nullptr;    // of its run, if it is the first of several
+  std::uint64_t run_end_ = 0;    // bytes in the image
   std::array<BlockRange, Disk::kMaxRanges> ranges_;
   std::size_t range_count_ = 0;
   std::size_t range_ = 0;

@@ -332,7 +332,7 @@ void VirtioDevice::ServeNow(unsigned index) { runners_.at(index)->Serve(); }
 
 void VirtioDevice::Hold(unsigned index) { runners_.at(index)->held = true; }
 
-bool VirtioDevice::held(unsigned index) const { return runners_.at(index)->held; }
+const bool& VirtioDevice::held(unsigned index) const { return runners_.at(index)->held; }
 
 const bool& VirtioDevice::stopped(unsigned index) const { return runners_.at(index)->stopped; }
 

@@ -13,12 +13,7 @@ namespace {
 
 constexpr std::size_t kSpare = 256;  // chains' parts that are kept for the next
 
-void NoteWritten(const ChainParts& parts) {
-  const auto pieces = parts.buffers.pieces();
-  for (std::size_t i = parts.readable_pieces; i < pieces.size(); ++i) {
-    parts.buffers.NoteWritten(i, 0, pieces[i].iov_len);
-  }
-}
+void NoteWritten(const ChainParts& parts) { parts.buffers.NoteAllWritten(parts.readable_pieces); }
 
 std::byte* Bytes(const iovec& vector) { return static_cast<std::byte*>(vector.iov_base); }
 
@@ -50,6 +45,19 @@ std::string_view Name(Violation violation) {
       "nested indirection", "indirect and next", "indirect address",
   };
   return kNames.at(static_cast<std::size_t>(violation));
+}
+
+std::span<const iovec> WholeVectors(std::span<const iovec> vectors, std::uint64_t offset,
+                                    std::uint64_t size) {
+  std::size_t first = 0;
+  for (; offset != 0 && first < vectors.size() && vectors[first].iov_len <= offset; ++first) {
+    offset -= vectors[first].iov_len;
+  }
+  std::size_t end = first;
+  for (; size != 0 && end < vectors.size() && vectors[end].iov_len <= size; ++end) {
+    size -= vectors[end].iov_len;
+  }
+  return offset == 0 && size == 0 ? vectors.subspan(first, end - first) : std::span<const iovec>();
 }
 
 bool AppendSlice(std::span<const iovec> vectors, std::uint64_t offset, std::uint64_t size,
@@ -84,14 +92,24 @@ std::span<const iovec> Chain::writable() const {
 }
 std::uint64_t Chain::readable_size() const { return parts_->readable_size; }
 std::uint64_t Chain::writable_size() const { return parts_->writable_size; }
+std::byte* Chain::LastWritable() const {
+  const auto pieces = writable();
+  return pieces.empty() ? nullptr : Bytes(pieces.back()) + pieces.back().iov_len - 1;
+}
 std::vector<memory::DmaMapping::Range> Chain::WhereIs(std::size_t writable_piece) const {
   return parts_->buffers.WhereIs(parts_->readable_pieces + writable_piece);
 }
 std::shared_ptr<const void> Chain::memory() const { return parts_->buffers.view(); }
 
 std::size_t Chain::Read(std::uint64_t offset, std::span<std::byte> out) const {
+  const auto pieces = readable();
+  // A header is mostly a piece of its own.
+  if (offset == 0 && !out.empty() && !pieces.empty() && out.size() <= pieces[0].iov_len) [[likely]] {
+    std::memcpy(out.data(), pieces[0].iov_base, out.size());
+    return out.size();
+  }
   std::byte* to = out.data();
-  return ForEachByteRange(readable(), offset, out.size(),
+  return ForEachByteRange(pieces, offset, out.size(),
                           [&](std::size_t, std::uint64_t, const std::byte* bytes, std::size_t count) {
                             std::memcpy(to, bytes, count);
                             to += count;
@@ -157,23 +175,10 @@ std::optional<Chain> Queue::Pop() {
   if (broken_ || budget_ == 0) {
     return std::nullopt;
   }
-  if (!parked_.empty()) {
-    auto first = std::move(parked_.front());
-    parked_.pop_front();
-    --budget_;
-    AddInFlight(1);
-    return Chain(*this, std::move(first));
+  if (!parked_.empty()) [[unlikely]] {
+    return PopParked();
   }
-  ChainPartsPtr parts;
-  if (spare_.empty()) {
-    parts.reset(new ChainParts);
-  } else {
-    parts = std::move(spare_.back());
-    spare_.pop_back();
-    if (!spare_.empty()) {
-      spare_.back()->Prefetch();
-    }
-  }
+  ChainPartsPtr parts = TakeSpare();
   const auto found = ring_->Next(dma_, *parts);
   // What is in flight belongs to the device: a driver that offers it again offers too much.
   const bool too_many = found && *found && parts->entries > layout_.size - entries_in_flight_;
@@ -196,6 +201,14 @@ std::optional<Chain> Queue::Pop() {
   return Chain(*this, std::move(parts));
 }
 
+std::optional<Chain> Queue::PopParked() {
+  auto first = std::move(parked_.front());
+  parked_.pop_front();
+  --budget_;
+  AddInFlight(1);
+  return Chain(*this, std::move(first));
+}
+
 void Queue::Unpop(Chain chain) {
   auto parts = std::move(chain.parts_);
   CHECK(parts != nullptr);
@@ -207,6 +220,18 @@ void Queue::Unpop(Chain chain) {
   CHECK(parts->number + 1 == next_number_);
   --next_number_;
   Keep(std::move(parts));
+}
+
+ChainPartsPtr Queue::TakeSpare() {
+  if (spare_.empty()) [[unlikely]] {
+    return ChainPartsPtr(new ChainParts);
+  }
+  ChainPartsPtr parts = std::move(spare_.back());
+  spare_.pop_back();
+  if (!spare_.empty()) {
+    spare_.back()->Prefetch();
+  }
+  return parts;
 }
 
 // For the next chain. Spare ones have no memory but what the queue has anyhow.
@@ -236,7 +261,7 @@ bool Queue::HasChains() const { return !broken_ && ring_->HasChains(); }
 
 bool Queue::AskForKick() { return !broken_ && ring_->AskForKick(); }
 
-void Queue::Complete(ChainPartsPtr parts, std::uint32_t written) {
+void Queue::Complete(ChainPartsPtr&& parts, std::uint32_t written) {
   // The guest never learns of more than it has room for, whatever a device says.
   written = static_cast<std::uint32_t>(std::min<std::uint64_t>(written, parts->writable_size));
   // More may be written than that: a status behind a short read, or before an error. All of it counts as

@@ -19,32 +19,6 @@ void ChainParts::Prefetch() const {
   __builtin_prefetch(reinterpret_cast<const std::byte*>(this) + 64, 1);
 }
 
-Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
-                 ChainParts& chain) {
-  if (size == 0) {
-    return Violation::kZeroLength;
-  }
-  if (!writable && chain.writable_size != 0) {
-    return Violation::kDirection;  // 2.7.4.2
-  }
-  const auto direction = writable ? memory::DmaDirection::kToGuest : memory::DmaDirection::kFromGuest;
-  switch (dma.Map(GuestAddress(address), size, direction, chain.buffers)) {
-    case memory::DmaResult::kOk:
-      break;
-    case memory::DmaResult::kNotMemory:
-      return Violation::kBufferAddress;
-    case memory::DmaResult::kTooManyPieces:
-      return Violation::kTooManyPieces;
-  }
-  if (writable) {
-    chain.writable_size += size;
-  } else {
-    chain.readable_size += size;
-    chain.readable_pieces = chain.buffers.pieces().size();
-  }
-  return std::nullopt;
-}
-
 bool RingArea::Attach(const memory::Dma& dma, GuestAddress start, std::uint64_t size, std::uint64_t alignment,
                       memory::DmaDirection direction) {
   memory::DmaMapping mapping;

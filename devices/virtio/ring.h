@@ -20,8 +20,8 @@ inline constexpr std::uint16_t kDescriptorWrite = 1U << 1;
 inline constexpr std::uint16_t kDescriptorIndirect = 1U << 2;
 inline constexpr std::uint64_t kDescriptorSize = 16;
 
-// What a chain is made of.
-struct ChainParts {
+// What a chain is made of: two cache lines.
+struct alignas(64) ChainParts {
   std::uint16_t id = 0;       // what the driver gets back
   std::uint16_t entries = 0;  // of the ring, that it takes until it is used
   std::size_t readable_pieces = 0;
@@ -40,25 +40,25 @@ struct ChainParts {
 using Broken = std::optional<Violation>;
 
 // Adds a descriptor's buffer to a chain, under the rules that both formats share.
-Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
-                 ChainParts& chain);
+inline Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
+                        ChainParts& chain);
 
-// A table of descriptors, of either format, that one in the ring points to. Copied, once: a short one, as
-// most are, as a whole.
+// A table of descriptors, of either format, that one in the ring points to. Until the next Refresh of `dma`.
 template <WirePod Descriptor>
 class IndirectTable {
  public:
   // Refused unless the driver may have such, and there are 1 to `limit` whole descriptors.
   Broken Open(const memory::Dma& dma, RingFeatures features, const Descriptor& table, std::uint32_t limit);
   std::uint32_t count() const { return count_; }
-  // That of a number less than count(), into `descriptor`. A table in a table is refused (2.7.5.3.1).
+  // A copy of that of a number less than count(), into `descriptor`; once for each. A table in a table is
+  // refused (2.7.5.3.1).
   Broken Get(std::uint32_t index, Descriptor& descriptor) const;
 
  private:
   const memory::Dma* dma_ = nullptr;
   std::uint64_t start_ = 0;
+  const std::byte* host_ = nullptr;  // where it is in one piece, as most are
   std::uint32_t count_ = 0;
-  std::array<Descriptor, 8> copy_;
 };
 
 // A part of a ring: plain RAM in one piece, pinned.
@@ -75,6 +75,7 @@ class RingArea {
   void StoreRelease16(std::uint64_t offset, std::uint16_t value);
   // Asks for the cache line that has it.
   void Prefetch(std::uint64_t offset) const { __builtin_prefetch(host_ + offset); }
+  void PrefetchForWrite(std::uint64_t offset) const { __builtin_prefetch(host_ + offset, 1); }
   template <WirePod T>
   T Copy(std::uint64_t offset) const;
   template <WirePod T>
@@ -130,6 +131,28 @@ constexpr bool Passes(std::uint16_t event, std::uint16_t now, std::uint16_t befo
   return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
 }
 
+inline Broken AddBuffer(const memory::Dma& dma, std::uint64_t address, std::uint32_t size, bool writable,
+                        ChainParts& chain) {
+  if (size == 0) {
+    return Violation::kZeroLength;
+  }
+  if (!writable && chain.writable_size != 0) {
+    return Violation::kDirection;  // 2.7.4.2
+  }
+  const auto direction = writable ? memory::DmaDirection::kToGuest : memory::DmaDirection::kFromGuest;
+  const auto result = dma.Map(GuestAddress(address), size, direction, chain.buffers);
+  if (result != memory::DmaResult::kOk) [[unlikely]] {
+    return result == memory::DmaResult::kNotMemory ? Violation::kBufferAddress : Violation::kTooManyPieces;
+  }
+  if (writable) {
+    chain.writable_size += size;
+  } else {
+    chain.readable_size += size;
+    chain.readable_pieces = chain.buffers.pieces().size();
+  }
+  return std::nullopt;
+}
+
 template <WirePod Descriptor>
 Broken IndirectTable<Descriptor>::Open(const memory::Dma& dma, RingFeatures features, const Descriptor& table,
                                        std::uint32_t limit) {
@@ -142,17 +165,14 @@ Broken IndirectTable<Descriptor>::Open(const memory::Dma& dma, RingFeatures feat
   }
   dma_ = &dma;
   start_ = table.address;
-  if (count_ <= copy_.size() &&
-      !dma.Read(GuestAddress(start_), std::as_writable_bytes(std::span(copy_).first(count_)))) {
-    return Violation::kIndirectAddress;
-  }
+  host_ = dma.Look(GuestAddress(start_), table.size);
   return std::nullopt;
 }
 
 template <WirePod Descriptor>
 Broken IndirectTable<Descriptor>::Get(std::uint32_t index, Descriptor& descriptor) const {
-  if (count_ <= copy_.size()) {
-    descriptor = copy_.at(index);
+  if (host_ != nullptr) [[likely]] {
+    __builtin_memcpy(&descriptor, host_ + std::size_t{index} * kDescriptorSize, sizeof(descriptor));
   } else {
     const auto place = GuestAddress(start_).CheckedAdd(kDescriptorSize * index);
     if (!place || !dma_->Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {

@@ -11,6 +11,10 @@ namespace {
 
 using namespace split;  // NOLINT(google-build-using-namespace): what this file is about
 
+// The driver has read the used elements of the round before: their cache lines are to come back before they
+// are written, since a store that waits holds up all that follow it. Two lines.
+constexpr unsigned kUsedAhead = 16;
+
 class SplitRing final : public Ring {
  public:
   SplitRing(const QueueLayout& layout, RingFeatures features, QueuePosition position)
@@ -95,8 +99,8 @@ std::expected<bool, Violation> SplitRing::Next(const memory::Dma& dma, ChainPart
 // chain to be served. So is the table of a chain that follows, or its first buffer, if the device reads it;
 // the descriptor that says where that is was asked for before, where that many wait.
 void SplitRing::PrefetchNext(const memory::Dma& dma, unsigned waiting) const {
-  constexpr unsigned kTableAhead = 2;
-  constexpr unsigned kDescriptorAhead = 6;
+  constexpr unsigned kTableAhead = 4;
+  constexpr unsigned kDescriptorAhead = 8;
   if (waiting > kDescriptorAhead) {
     descriptors_.Prefetch(kDescriptorSize * Place(Head(kDescriptorAhead)));
   }
@@ -165,6 +169,7 @@ Broken SplitRing::WalkIndirect(const memory::Dma& dma, const Descriptor& in_ring
 
 void SplitRing::PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written) {
   (void)entries;
+  used_.PrefetchForWrite(kElements + 8 * Place(static_cast<std::uint16_t>(next_used_ + kUsedAhead)));
   used_.Put(kElements + 8 * Place(next_used_), UsedElement{.id = id, .written = written});
   ++next_used_;
 }

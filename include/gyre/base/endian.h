@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
@@ -16,22 +17,19 @@ class LittleEndian {
   constexpr LittleEndian() = default;
   constexpr LittleEndian(T value) { *this = value; }  // NOLINT(google-explicit-constructor)
   constexpr LittleEndian& operator=(T value) {
-    for (std::size_t i = 0; i < sizeof(T); ++i) {
-      bytes_[i] = static_cast<std::uint8_t>(value >> (8 * i));
-    }
+    bytes_ = std::bit_cast<Bytes>(Swapped(value));
     return *this;
   }
   constexpr operator T() const { return value(); }  // NOLINT(google-explicit-constructor)
-  constexpr T value() const {
-    T value = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i) {
-      value = static_cast<T>(value | static_cast<T>(static_cast<T>(bytes_[i]) << (8 * i)));
-    }
-    return value;
-  }
+  constexpr T value() const { return Swapped(std::bit_cast<T>(bytes_)); }
 
  private:
-  std::array<std::uint8_t, sizeof(T)> bytes_{};
+  using Bytes = std::array<std::uint8_t, sizeof(T)>;
+  // All bytes at once: a loop over them is not always seen to be one load or one store.
+  static constexpr T Swapped(T value) {
+    return std::endian::native == std::endian::little ? value : std::byteswap(value);
+  }
+  Bytes bytes_{};
 };
 
 using Le16 = LittleEndian<std::uint16_t>;

@@ -51,6 +51,12 @@ class DmaMapping {
       Mark(piece, offset, size);
     }
   }
+  // The same for all of each piece from `first` on.
+  void NoteAllWritten(std::size_t first) const {
+    if (first < pieces_.size() && (block_ == nullptr || block_->dirty().tracked())) [[unlikely]] {
+      MarkAll(first);
+    }
+  }
   // Where piece `piece` is in guest memory, as the view of the mapping shows it: one or more ranges. For
   // saving; it looks through the whole view.
   struct Range {
@@ -69,15 +75,20 @@ class DmaMapping {
  private:
   friend class Dma;
   RamBlock& BlockOf(std::size_t piece) const { return *(block_ != nullptr ? block_ : blocks_.at(piece)); }
+  // A piece of that block can be appended without more ado.
+  bool HasRoomFor(const RamBlock& block) const {
+    return block_ == &block && pieces_.size() != pieces_.capacity() && pieces_.size() != kMaxPieces;
+  }
   std::uint64_t OffsetOf(std::size_t piece) const;  // in its block
   void Mark(std::size_t piece, std::uint64_t offset, std::uint64_t size) const;
+  void MarkAll(std::size_t first) const;
   bool GoesOn(const RamBlock& block, std::uint64_t offset) const;
   void Append(RamBlock& block, std::uint64_t offset, std::uint64_t size);
   void CutTo(std::size_t pieces);
 
   std::shared_ptr<const FlatView> view_;
   std::vector<iovec> pieces_;
-  RamBlock* block_ = nullptr;      // of all pieces; null if there are none, or blocks_ has them
+  RamBlock* block_ = nullptr;      // of all pieces; null if blocks_ has them. Without any it means nothing
   std::vector<RamBlock*> blocks_;  // of each piece, once they have been of several
 };
 
@@ -99,7 +110,23 @@ class Dma {
   // Appends [start, start + size) to a mapping that is empty or has been made since
   // the last Refresh. A range that lies in several flat ranges becomes several pieces.
   // On failure nothing is appended.
-  DmaResult Map(GuestAddress start, std::uint64_t size, DmaDirection direction, DmaMapping& mapping) const;
+  DmaResult Map(GuestAddress start, std::uint64_t size, DmaDirection direction, DmaMapping& mapping) const {
+    const std::uint64_t address = start.value();
+    // A chain's buffers are mostly in one block, and each mapping is used again.
+    if (LooksAtAll(address, size, direction) && IsCurrent(mapping) && mapping.HasRoomFor(*reach_.block))
+        [[likely]] {
+      mapping.pieces_.push_back({.iov_base = Host(address), .iov_len = size});
+      return DmaResult::kOk;
+    }
+    return MapParts(start, size, direction, mapping);
+  }
+  // The host's address of memory that can be read and lies in one piece; until the next Refresh. Null if it
+  // is not of that kind: then Read is the way.
+  const std::byte* Look(GuestAddress start, std::uint64_t size) const {
+    const std::uint64_t address = start.value();
+    const bool found = LooksAt(address) || Find(address);
+    return found && LooksAtAll(address, size, DmaDirection::kFromGuest) ? Host(address) : nullptr;
+  }
 
   // Gives what of [start, start + size) is RAM back to the host, as RamBlock::Discard does; what has to stay
   // stays. How many bytes went. Big lock's holder.
@@ -108,10 +135,11 @@ class Dma {
  private:
   // A range, as far as a device can reach it.
   struct Reach {
-    std::uint64_t start = 1;  // guest-physical; at first it has no address
-    std::uint64_t last = 0;   // inclusive
+    std::uint64_t start = 0;  // guest-physical
+    std::uint64_t size = 0;   // at first nothing; of a range of all 2^64 addresses, which is no memory, too
     RamBlock* block = nullptr;
-    std::uint64_t offset = 0;  // in the block, of `start`
+    std::uint64_t offset = 0;   // in the block, of `start`
+    std::byte* host = nullptr;  // its address
     bool readable = false;
     bool writable = false;
     bool Allows(DmaDirection direction) const {
@@ -120,12 +148,16 @@ class Dma {
   };
   template <typename Visit>
   bool ForEachPart(GuestAddress start, std::uint64_t size, DmaDirection direction, const Visit& visit) const;
-  bool LooksAt(std::uint64_t address) const { return address >= reach_.start && address <= reach_.last; }
+  bool LooksAt(std::uint64_t address) const { return address - reach_.start < reach_.size; }
   // All of it, which is not nothing, lies where the last was found, and can be reached.
   bool LooksAtAll(std::uint64_t address, std::uint64_t size, DmaDirection direction) const {
-    return LooksAt(address) && size - 1 <= reach_.last - address && reach_.Allows(direction);
+    const std::uint64_t offset = address - reach_.start;
+    return offset < reach_.size && size - 1 < reach_.size - offset && reach_.Allows(direction);
   }
   std::uint64_t OffsetOf(std::uint64_t address) const { return reach_.offset + (address - reach_.start); }
+  std::byte* Host(std::uint64_t address) const { return reach_.host + (address - reach_.start); }
+  DmaResult MapParts(GuestAddress start, std::uint64_t size, DmaDirection direction,
+                     DmaMapping& mapping) const;
   bool Find(std::uint64_t address) const;  // into reach_
 
   const AddressSpace& space_;

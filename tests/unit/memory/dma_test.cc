@@ -112,9 +112,31 @@ TEST_F(DmaTest, PiecesOfSeveralBlocksAreMarkedAndFoundEachInItsOwn) {
       blocks.at(i)->dirty().Take(kClient, 0, 1);
     }
   }
-  mapping.Empty();
-  ASSERT_EQ(dma.Map(GuestAddress(0x1020), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
-  EXPECT_EQ(mapping.WhereIs(0), at(0x1020));
+  mapping.NoteAllWritten(1);
+  EXPECT_EQ(a_->ram()->dirty().Count(kClient), 0U);
+  EXPECT_EQ(b_->ram()->dirty().Count(kClient), 1U);
+  EXPECT_EQ(top_->ram()->dirty().Count(kClient), 1U);
+  // Used again, for memory of another block than at first.
+  for (const std::uint64_t start : std::array<std::uint64_t, 3>{0x1020, 0x10, 0x18}) {
+    mapping.Empty();
+    ASSERT_EQ(dma.Map(GuestAddress(start), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
+    EXPECT_EQ(mapping.WhereIs(0), at(start));
+  }
+  mapping.NoteAllWritten(0);
+  EXPECT_EQ(a_->ram()->dirty().Count(kClient), 1U);
+}
+
+TEST_F(DmaTest, LooksAtMemoryInOnePieceOnly) {
+  const Dma dma(space_);
+  EXPECT_EQ(dma.Look(GuestAddress(0xff0), 0x10), a_->ram()->host() + 0xff0);
+  EXPECT_EQ(dma.Look(GuestAddress(0x1000), 0x10), b_->ram()->host());
+  EXPECT_NE(dma.Look(GuestAddress(0x3000), 4), nullptr);  // ROM
+  EXPECT_EQ(dma.Look(GuestAddress(0xff0), 0x11), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(0x1ff0), 0x11), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(0x1ff0), UINT64_MAX), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(0x2000), 1), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(UINT64_MAX), 2), nullptr);
+  EXPECT_TRUE(handler_.accesses.empty());
 }
 
 TEST_F(DmaTest, AFailedMapLeavesTheMappingAsItWas) {

@@ -207,9 +207,9 @@ class VirtioDevice {
   // Nothing is taken of the queue until the VM has stood and runs again, or the queue is made
   // anew. On its loop.
   void Hold(unsigned index);
-  bool held(unsigned index) const;
+  const bool& held(unsigned index) const;
   // The queue is to be reset: what is asked for in it is nobody's wish any more, and may fail.
-  // Where it is stays; it goes false again with the next ring.
+  // It goes false again with the next ring. Where it is stays, as with the one above.
   const bool& stopped(unsigned index) const;
   Transport* transport() const { return transport_; }
   // The queue's.

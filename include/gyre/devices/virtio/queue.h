@@ -113,6 +113,8 @@ class Chain {
   std::span<const iovec> writable() const;
   std::uint64_t readable_size() const;
   std::uint64_t writable_size() const;
+  // The last byte of the writable part, which many devices have a status in; null if there is none.
+  std::byte* LastWritable() const;
   // Where a piece of writable() is in guest memory; looks through the whole map.
   std::vector<memory::DmaMapping::Range> WhereIs(std::size_t writable_piece) const;
   std::shared_ptr<const void> memory() const;
@@ -138,6 +140,10 @@ class Chain {
   Queue* queue_;
   ChainPartsPtr parts_;  // null once completed
 };
+
+// The vectors that make up exactly [offset, offset + size) of them all; nothing where it begins or ends
+// within one.
+std::span<const iovec> WholeVectors(std::span<const iovec> vectors, std::uint64_t offset, std::uint64_t size);
 
 // The part [offset, offset + size) of vectors, appended to `out`; false if they are shorter.
 bool AppendSlice(std::span<const iovec> vectors, std::uint64_t offset, std::uint64_t size,
@@ -222,9 +228,11 @@ class Queue {
     in_flight_.store(in_flight_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(more),
                      std::memory_order_release);
   }
+  ChainPartsPtr TakeSpare();
   void Keep(ChainPartsPtr parts);
   bool Refresh();
-  void Complete(ChainPartsPtr parts, std::uint32_t written);
+  std::optional<Chain> PopParked();
+  void Complete(ChainPartsPtr&& parts, std::uint32_t written);
   void Park(ChainPartsPtr parts);
   void PutUsed(std::uint16_t id, std::uint16_t entries, std::uint32_t written);
   void CompleteInOrder(const ChainParts& parts, std::uint32_t written);

@@ -78,7 +78,6 @@ TEST_P(BothRings, AnIndirectTableAcrossRanges_IsRead) {
   EXPECT_EQ(chain->writable_size(), 8U);
 }
 
-// More descriptors than are copied at once.
 TEST_P(BothRings, S_2_7_5_3_ALongIndirectTable_IsReadToItsEnd) {
   Make(With({.indirect = true}), 16);
   std::array<RawDescriptor, 12> table = LongTable(kData);
