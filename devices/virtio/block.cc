@@ -20,9 +20,9 @@ constexpr unsigned kMaxQueues = 16;
 // Requests at a time, all queues together; but of each queue not fewer than the latter.
 constexpr std::size_t kMaxTasks = 256;
 constexpr std::size_t kLeastTasks = 64;
-// Requests that a queue hands to the kernel at once: half of what is there, so that its driver has work
-// meanwhile, and the queue some when that half is done, which costs less than to be woken by a kick for the
-// next; but enough to be worth a call.
+// Requests that a queue hands to the kernel at once: half of what it and its driver have between them, so
+// that each has work while the other half is at the other, and nobody is woken by a kick or an interrupt for
+// the next; but enough to be worth a call. What was answered since the last time, the driver has.
 constexpr unsigned kLeastBatch = 4;
 constexpr unsigned kMostBatch = 64;
 
@@ -134,7 +134,8 @@ class Block final : public VirtioDevice {
 
  private:
   Served TakeBatch(unsigned index, Queue& queue, BlockLane& lane) {
-    const unsigned batch = std::clamp((queue.Waiting() + 1) / 2, kLeastBatch, kMostBatch);
+    const unsigned batch =
+        std::clamp((queue.Waiting() + lane.TakeAnswered() + 1) / 2, kLeastBatch, kMostBatch);
     const bool& is_held = held(index);
     for (unsigned started = 0; !is_held && lane.CanStart(); ++started) {
       if (started == batch) {

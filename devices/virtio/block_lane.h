@@ -46,12 +46,15 @@ class BlockLane {
   void Start(Chain&& chain);
   // It is answered, or back in its queue.
   void Idle(BlockTask& task) {
+    ++answered_;
     idle_.push_back(&task);
     if (waiting_) [[unlikely]] {
       waiting_ = false;
       owner_.serve_again();
     }
   }
+  // How many have become idle since it was asked last.
+  std::uint32_t TakeAnswered() { return std::exchange(answered_, 0); }
   // Lets go of all that names the image's files. Nothing is at work.
   void Clear();
 
@@ -102,6 +105,7 @@ class BlockLane {
   std::optional<ImageFiles> files_;  // from the first request on
   std::vector<std::unique_ptr<BlockTask>> tasks_;
   std::vector<BlockTask*> idle_;
+  std::uint32_t answered_ = 0;
   bool waiting_ = false;  // the queue, for a task
   BlockStats stats_;
   std::shared_ptr<ThrottleGroup> group_;

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "tools/bench_support/block/ring_driver.h"
 
 namespace gyre::bench {
 namespace {
 
-// Handed to the kernel at once: half of what is there, and the other CPU works on the rest meanwhile.
+// Handed to the kernel at once: half of what the two CPUs have between them.
 constexpr unsigned kLeastBatch = 4;
 constexpr unsigned kMostBatch = 64;
 
@@ -51,7 +52,8 @@ class Device {
     Ring& ring = shared_.rings[queue];
     const std::uint16_t available = ring.available.index.load(std::memory_order_acquire);
     const auto waiting = static_cast<std::uint16_t>(available - seen_[queue]);
-    const unsigned most = std::clamp((waiting + 1U) / 2, kLeastBatch, kMostBatch);
+    const unsigned most =
+        std::clamp((waiting + std::exchange(answered_[queue], 0U) + 1) / 2, kLeastBatch, kMostBatch);
     unsigned started = 0;
     for (std::uint16_t& next = seen_[queue]; next != available && started < most; ++next, ++started) {
       const unsigned id = ring.available.ring[next % kEntries];
@@ -65,6 +67,7 @@ class Device {
   }
   void Answer(unsigned id, int result) {
     const Work& work = work_[id];
+    ++answered_[work.queue];
     *work.status = result == static_cast<int>(work.size) ? 0 : 1;
     shared_.rings[work.queue].used.ring[used_[work.queue]++ % kEntries] = {.id = id,
                                                                            .written = work.size + 1};
@@ -79,6 +82,7 @@ class Device {
   Image& image_;
   const Phase& phase_;
   std::array<Work, kMaxDepth> work_{};
+  std::array<unsigned, kMaxQueues> answered_{};  // since the queue was served last
   std::array<std::uint16_t, kMaxQueues> seen_{};
   std::array<std::uint16_t, kMaxQueues> used_{};
 };

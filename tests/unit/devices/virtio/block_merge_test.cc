@@ -192,7 +192,7 @@ TEST_F(BlockMerge, ARunHasAllOfABatch) {
     Put(kRead, std::uint64_t{16} * i, 2 * kPiece);
   }
   EXPECT_EQ(Carry(), std::vector<int>(kRequests, kOk));
-  EXPECT_EQ(Merged(DiskOp::kRead), kRequests - 4) << "operations of 16, 8, 4 and 4 requests";
+  EXPECT_EQ(Merged(DiskOp::kRead), kRequests - 2) << "two operations of 16 requests";
 }
 
 TEST_F(BlockMerge, ARunIsNoLargerThanItShouldBe) {
