@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -264,7 +266,10 @@ void AsyncOp::SetDeadline(std::int64_t deadline_ns) {
   impl_->deadline->Set(deadline_ns);
 }
 
-void AsyncOp::WillTouch(const void* where) { impl_->touched = where; }
+void AsyncOp::WillTouch(const void* where) {
+  CHECK(pending());
+  impl_->touched = where;
+}
 
 void AsyncOp::Cancel() { impl_->Cancel(-ECANCELED); }
 

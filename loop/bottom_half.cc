@@ -45,9 +45,13 @@ void BottomHalfQueue::RunAll() {
     return;
   }
   CallMeter::Series series(meter_, SourceKind::kBottomHalf);
-  for (auto entry = TakeFirst(); entry != nullptr; entry = batch_left_ ? TakeNext() : nullptr) {
+  for (auto entry = TakeFirst(); entry != nullptr;) {
     entry->callback();
     series.Called();
+    entry.reset();  // what the callback held may cancel the next
+    if (batch_left_) {
+      entry = TakeNext();
+    }
   }
 }
 

@@ -32,7 +32,7 @@ class BottomHalfQueue {
   bool Schedule(BottomHalfEntry& entry);
   bool ScheduleIdle(BottomHalfEntry& entry);
   void Cancel(BottomHalfEntry& entry);
-  // None is scheduled, or left of a run further up the stack, idle ones aside. The loop's thread.
+  // None is scheduled, idle ones aside, or left of a run further up the stack. The loop's thread.
   bool empty() const { return !scheduled_any_.load() && !batch_left_; }
   bool idle_empty() const { return !idle_any_.load(); }
   // Runs those scheduled when it starts, and those that a run further up the stack has not come to yet; what

@@ -39,7 +39,7 @@ struct RingSource : ListNode, OpOwner, std::enable_shared_from_this<RingSource> 
   friend class RingSources;
   std::shared_ptr<RingSource>* running_ = nullptr;  // while it runs: where a reference keeps it until it has
 
- public:
+ public:  // Last, so that small members of who derives from it follow in the same cache line.
   const Tier tier;
 };
 

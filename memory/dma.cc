@@ -6,6 +6,7 @@
 
 #include "gyre/base/check.h"
 #include "gyre/base/checked.h"
+#include "gyre/base/copy_once.h"
 
 namespace gyre::memory {
 namespace {
@@ -162,7 +163,7 @@ bool Dma::Read(GuestAddress from, std::span<std::byte> out) const {
   std::byte* to = out.data();
   return ForEachPart(from, out.size(), DmaDirection::kFromGuest,
                      [&](const RamBlock& block, std::uint64_t offset, std::uint64_t size) {
-                       std::memcpy(to, block.host() + offset, size);
+                       CopyOnce(to, block.host() + offset, size);
                        to += size;
                        return true;
                      });

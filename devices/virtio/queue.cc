@@ -7,6 +7,7 @@
 
 #include "devices/virtio/ring.h"
 #include "gyre/base/check.h"
+#include "gyre/base/copy_once.h"
 
 namespace gyre::virtio {
 namespace {
@@ -105,13 +106,13 @@ std::size_t Chain::Read(std::uint64_t offset, std::span<std::byte> out) const {
   const auto pieces = readable();
   // A header is mostly a piece of its own.
   if (offset == 0 && !out.empty() && !pieces.empty() && out.size() <= pieces[0].iov_len) [[likely]] {
-    std::memcpy(out.data(), pieces[0].iov_base, out.size());
+    CopyOnce(out.data(), pieces[0].iov_base, out.size());
     return out.size();
   }
   std::byte* to = out.data();
   return ForEachByteRange(pieces, offset, out.size(),
                           [&](std::size_t, std::uint64_t, const std::byte* bytes, std::size_t count) {
-                            std::memcpy(to, bytes, count);
+                            CopyOnce(to, bytes, count);
                             to += count;
                           });
 }

@@ -1,13 +1,13 @@
 // The two ring formats behind Queue, and what they share. Private to virtio.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <optional>
 #include <span>
 
+#include "gyre/base/copy_once.h"
 #include "gyre/base/endian.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/memory/dma.h"
@@ -35,6 +35,7 @@ struct alignas(64) ChainParts {
   // Asks for its cache lines.
   void Prefetch() const;
 };
+static_assert(sizeof(ChainParts) == 128);
 
 // Nothing, or the rule that was broken.
 using Broken = std::optional<Violation>;
@@ -50,8 +51,8 @@ class IndirectTable {
   // Refused unless the driver may have such, and there are 1 to `limit` whole descriptors.
   Broken Open(const memory::Dma& dma, RingFeatures features, const Descriptor& table, std::uint32_t limit);
   std::uint32_t count() const { return count_; }
-  // A copy of that of a number less than count(), into `descriptor`; once for each. A table in a table is
-  // refused (2.7.5.3.1).
+  // A copy of that of a number less than count(), into `descriptor`. A table in a table is refused
+  // (2.7.5.3.1).
   Broken Get(std::uint32_t index, Descriptor& descriptor) const;
 
  private:
@@ -165,14 +166,14 @@ Broken IndirectTable<Descriptor>::Open(const memory::Dma& dma, RingFeatures feat
   }
   dma_ = &dma;
   start_ = table.address;
-  host_ = dma.Look(GuestAddress(start_), table.size);
+  host_ = dma.Look(GuestAddress(start_), count_ * kDescriptorSize);
   return std::nullopt;
 }
 
 template <WirePod Descriptor>
 Broken IndirectTable<Descriptor>::Get(std::uint32_t index, Descriptor& descriptor) const {
   if (host_ != nullptr) [[likely]] {
-    __builtin_memcpy(&descriptor, host_ + std::size_t{index} * kDescriptorSize, sizeof(descriptor));
+    CopyOnce(&descriptor, host_ + index * kDescriptorSize, sizeof(descriptor));
   } else {
     const auto place = GuestAddress(start_).CheckedAdd(kDescriptorSize * index);
     if (!place || !dma_->Read(*place, std::as_writable_bytes(std::span(&descriptor, 1)))) {
@@ -191,7 +192,7 @@ T* RingArea::At(std::uint64_t offset) const {
 template <WirePod T>
 T RingArea::Copy(std::uint64_t offset) const {
   T value;
-  __builtin_memcpy(&value, host_ + offset, sizeof(T));
+  CopyOnce(&value, host_ + offset, sizeof(T));
   return value;
 }
 

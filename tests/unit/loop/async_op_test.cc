@@ -188,6 +188,24 @@ TEST_F(AsyncOpTest, Deadline_EndsItWithATimeout) {
   EXPECT_EQ(Finish(), 4);
 }
 
+TEST_F(AsyncOpTest, DoneBeforeItsDeadline_WhichEndsNoOtherOne) {
+  const SocketPair pair;
+  Bytes in(4);
+  const auto op = NewOp();
+  ASSERT_EQ(::send(pair.theirs.get(), "soon", 4, 0), 4);
+  op->Receive(pair.ours.get(), in);
+  op->SetDeadline(loop().Now(ClockType::kRealtime) + 20 * kMs);
+  EXPECT_EQ(Finish(), 4);
+  bool later = false;
+  Timer timer(loop(), ClockType::kRealtime, [&] { later = true; });
+  timer.Set(loop().Now(ClockType::kRealtime) + 40 * kMs);
+  op->Receive(pair.ours.get(), in);
+  ASSERT_TRUE(RunUntil([&] { return later; }));
+  EXPECT_TRUE(op->pending());
+  ASSERT_EQ(::send(pair.theirs.get(), "late", 4, 0), 4);
+  EXPECT_EQ(Finish(), 4);
+}
+
 TEST_F(AsyncOpTest, DestroyedWhilePending_TheBuffersStayUntilTheKernelLetsGo) {
   const SocketPair pair;
   auto buffer = std::make_shared<Bytes>(16);
@@ -339,6 +357,23 @@ TEST_F(AsyncOpTest, NestedWait_FinishesTheOuterBatchOnce) {
   Poll();
   EXPECT_EQ(second_done, 1);
   EXPECT_EQ(first_done, 1);
+}
+
+// It waits in its callback, and goes by one that is served meanwhile.
+TEST_F(AsyncOpTest, NestedWait_DestroysTheOneThatRuns_WhoseCallbackFinishes) {
+  const UniqueFd file = TemporaryFile();
+  const Bytes out = ToBytes("x");
+  const auto state = std::make_shared<int>(0);
+  std::unique_ptr<AsyncOp> first;
+  AsyncOp second(loop(), nullptr, [&](std::int32_t) { first.reset(); });
+  first = std::make_unique<AsyncOp>(loop(), nullptr, [&, state](std::int32_t) {
+    loop().WaitForIo([&] { return first == nullptr; });
+    ++*state;  // what the callback captured is still there
+  });
+  first->Write(file.get(), out, 0);
+  second.Write(file.get(), out, 1);
+  EXPECT_TRUE(RunUntil([&] { return *state == 1; }));
+  EXPECT_EQ(state.use_count(), 1);
 }
 
 class EventFdWatchTest : public LoopTest {};

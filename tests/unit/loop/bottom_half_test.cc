@@ -101,6 +101,16 @@ TEST_F(BottomHalfTest, DestroysTheNext_WhichDoesNotRun) {
   EXPECT_EQ(runs, 0);
 }
 
+TEST_F(BottomHalfTest, WhatACallbackHeldHasTheNext_WhichDoesNotRun) {
+  int runs = 0;
+  auto victim = std::make_shared<BottomHalf>(loop(), [&] { ++runs; });
+  BottomHalf::ScheduleOnce(loop(), [victim] {});
+  victim->Schedule();
+  victim.reset();
+  Poll();
+  EXPECT_EQ(runs, 0);
+}
+
 // Nothing but what is left of the outer batch is there to be done.
 TEST_F(BottomHalfTest, WaitsForIoOfOneBehindIt_WhichRunsMeanwhile) {
   bool ran = false;
@@ -114,6 +124,26 @@ TEST_F(BottomHalfTest, WaitsForIoOfOneBehindIt_WhichRunsMeanwhile) {
   Poll();
   EXPECT_TRUE(ran);
   EXPECT_FALSE(late);
+}
+
+TEST_F(BottomHalfTest, WaitsForIoAfterItHasCancelledTheLastBehindIt) {
+  int runs = 0;
+  bool due = false;
+  Timer timer(loop(), ClockType::kRealtime, [&] { due = true; }, Tier::kIo);
+  BottomHalf behind(loop(), [&] { ++runs; }, Tier::kIo);
+  BottomHalf waits(
+      loop(),
+      [&] {
+        behind.Cancel();
+        loop().WaitForIo([&] { return due; });
+      },
+      Tier::kIo);
+  timer.Set(loop().Now(ClockType::kRealtime) + 2'000'000);
+  waits.Schedule();
+  behind.Schedule();
+  Poll();
+  EXPECT_TRUE(due);
+  EXPECT_EQ(runs, 0);
 }
 
 TEST_F(BottomHalfTest, ScheduledFromAThread_EndsTheSleep) {

@@ -119,6 +119,7 @@ TEST_F(DmaTest, PiecesOfSeveralBlocksAreMarkedAndFoundEachInItsOwn) {
   // Used again, for memory of another block than at first.
   for (const std::uint64_t start : std::array<std::uint64_t, 3>{0x1020, 0x10, 0x18}) {
     mapping.Empty();
+    EXPECT_NE(dma.Look(GuestAddress(start), 8), nullptr);  // what was found last is that block
     ASSERT_EQ(dma.Map(GuestAddress(start), 8, DmaDirection::kToGuest, mapping), DmaResult::kOk);
     EXPECT_EQ(mapping.WhereIs(0), at(start));
   }
@@ -135,7 +136,8 @@ TEST_F(DmaTest, LooksAtMemoryInOnePieceOnly) {
   EXPECT_EQ(dma.Look(GuestAddress(0x1ff0), 0x11), nullptr);
   EXPECT_EQ(dma.Look(GuestAddress(0x1ff0), UINT64_MAX), nullptr);
   EXPECT_EQ(dma.Look(GuestAddress(0x2000), 1), nullptr);
-  EXPECT_EQ(dma.Look(GuestAddress(UINT64_MAX), 2), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(kTop + 0xff0), 0x11), nullptr);
+  EXPECT_EQ(dma.Look(GuestAddress(kTop), 0), nullptr);
   EXPECT_TRUE(handler_.accesses.empty());
 }
 

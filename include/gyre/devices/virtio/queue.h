@@ -44,7 +44,7 @@ enum class Violation : std::uint8_t {
   kIndirectLength,   // a table of no or of half descriptors, or of more than the queue's size
   kIndirectNested,   // a table within a table
   kIndirectAndNext,  // a table in the middle of a chain
-  kIndirectAddress,  // a table that is not RAM
+  kIndirectAddress,  // a descriptor of a table that is not RAM
 };
 inline constexpr std::size_t kViolations = 13;
 std::string_view Name(Violation violation);

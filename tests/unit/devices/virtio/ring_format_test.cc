@@ -78,6 +78,17 @@ TEST_F(SplitRing, S_2_7_5_3_ALoopInAnIndirectTable_NeedsReset) {
   ExpectBroken(Violation::kLoop);
 }
 
+// What the chain ends before is nobody's concern.
+TEST_F(SplitRing, S_2_7_5_3_AnIndirectTableThatLeavesRamBehindItsChain_IsRead) {
+  Make({.indirect = true});
+  const std::uint64_t place = GuestMemory::kSize - sizeof(RawDescriptor);
+  driver->WriteTable(place, std::array{RawDescriptor{kData, 8, kWrite, 0}});
+  driver->OfferRaw(std::array{RawDescriptor{place, 2 * sizeof(RawDescriptor), kIndirect, 0}});
+  const auto chain = Pop();
+  ASSERT_TRUE(chain);
+  EXPECT_EQ(chain->writable_size(), 8U);
+}
+
 TEST_F(SplitRing, S_2_7_5_3_ANextBeyondTheIndirectTable_NeedsReset) {
   Make({.indirect = true});
   driver->WriteTable(kTable, std::array{RawDescriptor{kData, 8, kNext, 1}});

@@ -26,6 +26,7 @@ TEST_P(BothRings, S_2_6_AChainComesWithItsBuffersAndGoesBackOnce) {
   EXPECT_EQ(chain->writable_size(), 16U);
   EXPECT_EQ(chain->readable().size(), 1U);
   EXPECT_EQ(chain->writable().size(), 2U);
+  EXPECT_EQ(chain->LastWritable(), memory.host() + kData + 0x20b);
   std::array<std::byte, 16> bytes{};
   EXPECT_EQ(chain->Read(2, bytes), 6U);
   EXPECT_EQ(std::memcmp(bytes.data(), "quest!", 6), 0);
@@ -40,6 +41,28 @@ TEST_P(BothRings, S_2_6_AChainComesWithItsBuffersAndGoesBackOnce) {
   EXPECT_EQ(driver->TakeUsed(), (Used{id, 16}));
   EXPECT_FALSE(driver->TakeUsed());
   EXPECT_EQ(queue->in_flight(), 0U);
+}
+
+TEST(WholeVectors, AreThoseThatBeginAndEndWithTheRange) {
+  std::array<std::byte, 16> bytes{};
+  const std::array<iovec, 3> vectors{{{.iov_base = bytes.data(), .iov_len = 4},
+                                      {.iov_base = bytes.data() + 8, .iov_len = 6},
+                                      {.iov_base = bytes.data() + 15, .iov_len = 1}}};
+  const auto found = [&](std::uint64_t offset, std::uint64_t size) {
+    const auto whole = WholeVectors(vectors, offset, size);
+    return std::pair(whole.empty() ? 3 : whole.data() - vectors.data(), whole.size());
+  };
+  EXPECT_EQ(found(0, 11), std::pair(0L, 3UL));
+  EXPECT_EQ(found(0, 10), std::pair(0L, 2UL));
+  EXPECT_EQ(found(4, 6), std::pair(1L, 1UL));
+  EXPECT_EQ(found(10, 1), std::pair(2L, 1UL));
+  const auto none = std::pair(3L, 0UL);
+  EXPECT_EQ(found(0, 3), none);
+  EXPECT_EQ(found(0, 5), none);
+  EXPECT_EQ(found(3, 7), none);
+  EXPECT_EQ(found(5, 5), none);
+  EXPECT_EQ(found(4, 8), none);
+  EXPECT_EQ(found(12, 1), none);
 }
 
 TEST_P(BothRings, S_2_7_8_2_NoMoreIsReportedWrittenThanThereIsRoomFor) {
