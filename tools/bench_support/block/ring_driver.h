@@ -50,20 +50,29 @@ class RingDriver {
   // All of a phase, on the calling thread.
   void Run(std::uint64_t cycles) {
     ::pthread_setname_np(::pthread_self(), "vcpu0");
-    std::uint64_t now = __rdtsc();
+    Begin();
+    for (unsigned in_flight = phase_.depth; in_flight != 0;) {
+      const bool again = __rdtsc() - tally_.start() < cycles;
+      const unsigned taken = Look(again);
+      in_flight -= again ? 0 : taken;
+    }
+    guest_.shared.over.store(true, std::memory_order_release);
+  }
+  // Its steps, for who has the device on the same thread. All of the depth is asked for.
+  void Begin() {
+    const std::uint64_t now = __rdtsc();
     for (unsigned i = 0; i < phase_.depth; ++i) {
       Offer(i % phase_.queues, i, now);
     }
-    for (unsigned in_flight = phase_.depth; in_flight != 0;) {
-      now = __rdtsc();
-      const bool again = now - tally_.start() < cycles;
-      for (unsigned queue = 0; queue < phase_.queues; ++queue) {
-        Publish(queue);
-        const unsigned taken = Take(queue, again);
-        in_flight -= again ? 0 : taken;
-      }
+  }
+  // A look at each ring. How many requests are answered; with `again`, as many are asked for.
+  unsigned Look(bool again) {
+    unsigned taken = 0;
+    for (unsigned queue = 0; queue < phase_.queues; ++queue) {
+      Publish(queue);
+      taken += Take(queue, again);
     }
-    guest_.shared.over.store(true, std::memory_order_release);
+    return taken;
   }
 
  private:
