@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <csignal>
-#include <ctime>
 
 #include "gyre/base/trace.h"
 #include "kvm/ioctl.h"
@@ -17,12 +16,6 @@ constexpr int kKickSignal = SIGUSR1;
 
 // Nothing to do: that it came is what ends KVM_RUN.
 void OnKick(int) {}
-
-std::int64_t MonotonicNow() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return (static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000) + now.tv_nsec;
-}
 
 // Signals are the main loop's; a vCPU thread takes the kick, and the faults that
 // are raised by the thread itself.
@@ -129,7 +122,7 @@ Vcpu::Outcome Vcpu::Run() {
     return Outcome::kServed;
   }
   if (first_entry_ns() == 0) {
-    first_entry_ns_.store(MonotonicNow(), std::memory_order_relaxed);
+    first_entry_ns_.store(trace::NowNs(), std::memory_order_relaxed);
   }
   // Before Enter looks at the requests: whoever sets it later set a request first.
   StoreImmediateExit(0);
