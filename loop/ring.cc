@@ -69,7 +69,11 @@ constexpr std::array<NeededOperation, 12> kNeededOperations = {{
 struct Probe {
   alignas(
       io_uring_probe) std::array<std::byte, sizeof(io_uring_probe) + 256 * sizeof(io_uring_probe_op)> bytes{};
-  io_uring_probe& get() { return *static_cast<io_uring_probe*>(static_cast<void*>(bytes.data())); }
+  // Aligned for it.
+  io_uring_probe& get() {
+    return *static_cast<io_uring_probe*>(
+        static_cast<void*>(bytes.data()));  // NOLINT(bugprone-casting-through-void)
+  }
 };
 
 std::optional<int> ReadIoUringDisabled() {

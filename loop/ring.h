@@ -10,7 +10,7 @@
 
 #include "gyre/base/result.h"
 
-struct io_uring_probe;
+struct io_uring_probe;  // NOLINT(readability-identifier-naming): the kernel's
 
 namespace gyre::loop {
 
