@@ -77,8 +77,6 @@ struct alignas(64) AsyncOp::Impl final : RingSource {
              std::uint64_t offset = 0, std::uint64_t extra = 0);
   void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, std::uint64_t offset,
                    int flags = 0);
-  void StartSeveral(FileRef file, std::span<const iovec> pieces, OpKind vectored, std::uint64_t offset,
-                    std::uint64_t extra);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
@@ -132,14 +130,9 @@ void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpK
   if (pieces.size() == 1) {
     return Start(file, plain, pieces[0].iov_base, Length(pieces[0].iov_len), offset, extra);
   }
-  const OpKind vectored = plain == OpKind::kRead ? OpKind::kReadVector : OpKind::kWriteVector;
-  StartSeveral(file, pieces, vectored, offset, extra);
-}
-
-void AsyncOp::Impl::StartSeveral(FileRef file, std::span<const iovec> pieces, OpKind vectored,
-                                 std::uint64_t offset, std::uint64_t extra) {
   CHECK(state == State::kIdle);
   vectors.assign(pieces.begin(), pieces.end());
+  const OpKind vectored = plain == OpKind::kRead ? OpKind::kReadVector : OpKind::kWriteVector;
   Start(file, vectored, vectors.data(), Length(pieces.size()), offset, extra);
 }
 
