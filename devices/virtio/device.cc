@@ -29,6 +29,7 @@ struct VirtioDevice::Runner {
   void SetRunning(bool now);
   void Stop();
   void Serve();
+  void Completed();
   void Flush();
   bool Look();
   bool StopLooking();
@@ -58,12 +59,7 @@ void VirtioDevice::Runner::Add(const QueueLayout& layout, RingFeatures features,
   running = device.running_;
   queue.emplace(device.context_.memory, layout, features,
                 Queue::Owner{.broken = [this](Violation violation) { device.Broken(index, violation); },
-                             .completed =
-                                 [this] {
-                                   if (!serving) {
-                                     flush.Schedule();
-                                   }
-                                 }},
+                             .completed = [this] { Completed(); }},
                 position);
   Watch();
 }
@@ -154,6 +150,18 @@ bool VirtioDevice::Runner::StopLooking() {
     serve.Schedule();
   }
   return found;
+}
+
+// Shown with what else completes in this turn of the loop; at once, where nothing else is in flight: a driver
+// that asks for one thing at a time would wait for a turn more.
+void VirtioDevice::Runner::Completed() {
+  if (serving) {
+    return;
+  }
+  if (MayServe() && Idle()) {
+    return Flush();
+  }
+  flush.Schedule();
 }
 
 // The driver of a queue that was stopped may have given its memory away, as far as it knows.

@@ -112,6 +112,27 @@ TEST_F(IoThreads, AQueueIsServedByItsThread) {
   EXPECT_GE(line.edges, 1);
 }
 
+TEST_F(IoThreads, AnAnswerIsShownAtOnceWhereNothingElseIsInFlight) {
+  Holder& holder = PlugHolder();
+  Offer(0);
+  ASSERT_TRUE(AwaitHeld(holder, 0, 1));
+  holder.CompleteAll(0);
+  EXPECT_TRUE(rings[0]->TakeUsed());
+  EXPECT_EQ(line.edges, 1);
+}
+
+TEST_F(IoThreads, SeveralAnswersOfATurnAreShownTogether_WithOneInterrupt) {
+  Holder& holder = PlugHolder();
+  Offer(0);
+  Offer(0);
+  ASSERT_TRUE(AwaitHeld(holder, 0, 2));
+  holder.CompleteAll(0);
+  EXPECT_FALSE(rings[0]->TakeUsed());
+  AwaitUsed(0);
+  EXPECT_TRUE(rings[0]->TakeUsed());
+  EXPECT_EQ(line.edges, 1);
+}
+
 TEST_F(IoThreads, AStopTakesNothingAnyMoreAndADrainWaitsForTheRest) {
   StartThreads(2);
   Holder& holder = PlugHolder();
