@@ -253,7 +253,7 @@ def least_of_qemu_cpu(peers, rival):
     floor = peers[rival]["cpu_ns"] / peers["floor"]["cpu_ns"]
     if LEAST_OF_FLOOR_CPU * floor >= LEAST_OF_QEMU_CPU:
         return LEAST_OF_QEMU_CPU, ""
-    return LEAST_OF_FLOOR_CPU * floor, f" ({LEAST_OF_FLOOR_CPU:g} of the floor's own {floor:.2f}: the rest is the kernel's)"
+    return LEAST_OF_FLOOR_CPU * floor, f" ({LEAST_OF_FLOOR_CPU:g} of the floor's own {floor:.2f}; the rest is the kernel's)"
 
 
 def verdicts(summary, calls):
@@ -278,7 +278,8 @@ def verdicts(summary, calls):
             ratio = peers[rival]["cpu_ns"] / ours["cpu_ns"]
             least, why = least_of_qemu_cpu(peers, rival)
             text = f"{phase}: {name}: {ratio:.2f} x the operations a CPU second of {rival}, at least {least:.2f}"
-            out.append((text + why, ratio >= least))
+            bare = f"; a bare ring has {peers[rival]['cpu_ns'] / peers['ring']['cpu_ns']:.2f}" if "ring" in peers else ""
+            out.append((text + why + bare, ratio >= least))
     for name, counted in calls.items():
         ratio = sum(counted["calls"].values()) / counted["batches"]
         out.append((f"{name}: system calls a batch that was submitted: {ratio:.2f}, at most {MOST_CALLS:g}", ratio <= MOST_CALLS))
