@@ -134,7 +134,7 @@ def least_of_qemu(case):
     ratio = statistics.median(floor) / statistics.median(qemu)
     if LEAST_OF_FLOOR_CPU * ratio >= LEAST_OF_QEMU:
         return LEAST_OF_QEMU, ""
-    return LEAST_OF_FLOOR_CPU * ratio, f" ({LEAST_OF_FLOOR_CPU:g} of the floor's own {ratio:.2f}: the rest is the kernel's)"
+    return LEAST_OF_FLOOR_CPU * ratio, f" ({LEAST_OF_FLOOR_CPU:g} of the floor's own {ratio:.2f}; the rest is the kernel's)"
 
 
 def _aim(suite, case, size):
