@@ -159,9 +159,8 @@ Status Daemon::CreateMachine() {
   const trace::Span span("start", "machine");
   loop_->big_lock().AssertHeld();
   machine::BootConfig boot = options_.boot;
-  if (!options_.machine.acpi && !options_.machine.devices.empty() && boot.firmware_path.empty()) {
-    boot.cmdline += boot.cmdline.empty() ? "" : " ";
-    boot.cmdline += machine::VirtioParameters(static_cast<unsigned>(options_.machine.devices.size()));
+  if (!options_.machine.acpi && boot.firmware_path.empty()) {
+    machine::AddVirtioParameters(boot.cmdline, static_cast<unsigned>(options_.machine.devices.size()));
   }
   if (options_.kernel_cache && boot.kernel_cache.path.empty()) {
     boot.kernel_cache.path = environment_.kernel_cache;

@@ -91,6 +91,23 @@ std::string Rings(virtio::VirtioDevice& device) {
   return text;
 }
 
+// Where the kernel's part of its command line ends. It reads words, in which quotes hold blanks together.
+std::size_t KernelsOwn(std::string_view cmdline) {
+  bool quoted = false;
+  std::size_t word = 0;  // its start
+  for (std::size_t i = 0; i <= cmdline.size(); ++i) {
+    if (i == cmdline.size() || (std::string_view(" \t\n").contains(cmdline[i]) && !quoted)) {
+      if (cmdline.substr(word, i - word) == "--") {
+        return word;
+      }
+      word = i + 1;
+    } else if (cmdline[i] == '"') {
+      quoted = !quoted;
+    }
+  }
+  return cmdline.size();
+}
+
 }  // namespace
 
 unsigned VirtioSlots(bool acpi) {
@@ -112,6 +129,15 @@ std::string VirtioParameters(unsigned devices) {
                    slot.address, slot.gsi);
   }
   return text;
+}
+
+void AddVirtioParameters(std::string& cmdline, unsigned devices) {
+  const std::size_t end = KernelsOwn(cmdline);
+  const std::string_view before = end == 0 || cmdline[end - 1] == ' ' ? "" : " ";
+  const std::string_view after = end == cmdline.size() ? "" : " ";
+  if (devices != 0) {
+    cmdline.insert(end, format("{}{}{}", before, VirtioParameters(devices), after));
+  }
 }
 
 VirtioBus::VirtioBus(bool acpi) : acpi_(acpi), shared_end_(layout::kVirtioShared) {}

@@ -38,6 +38,8 @@ VirtioSlot VirtioSlotAt(unsigned index, bool acpi);
 unsigned IoApicPins(unsigned devices, bool acpi);
 // What tells a Linux built for it (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES) of the devices; empty without any.
 std::string VirtioParameters(unsigned devices);
+// Adds that to a kernel's command line: before the word "--", behind which the words are init's.
+void AddVirtioParameters(std::string& cmdline, unsigned devices);
 
 class VirtioBus {
  public:

@@ -105,6 +105,18 @@ TEST_F(Boot, PvhCommandLine_ArrivesAsGiven) {
   }
 }
 
+TEST_F(Boot, WithoutAcpi_VirtioDevicesAreNamedOnTheCommandLine) {
+  const auto result = RunGuest(
+      "boot_info", {"--acpi", "off", "--entropy", "on", "--entropy", "on", "--cmdline", "mine -- its"});
+  EXPECT_GUEST_PASSES(result, "boot_info");
+  const auto cmdline = LinesAfter(result.out, "cmdline ");
+  ASSERT_EQ(cmdline.size(), 1U) << result.Describe();
+  EXPECT_TRUE(
+      cmdline[0].ends_with("mine virtio_mmio.device=512@0xfeb00000:5 "
+                           "virtio_mmio.device=512@0xfeb00200:6 -- its]"))
+      << "what follows -- is init's: " << cmdline[0];
+}
+
 TEST_F(Boot, NoInitrd_NoModule) {
   const auto result = RunGuest("boot_info");
   EXPECT_GUEST_PASSES(result, "boot_info");

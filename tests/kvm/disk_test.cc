@@ -144,6 +144,15 @@ TEST_F(Disks, ResizeAndAnotherImage_AreSeenByTheGuest) {
   process.Write("capacity\nread 0 16777216\n");
   ASSERT_TRUE(process.WaitForOutput("capacity: 128 2\nread: 0 o\n")) << process.out();
   EXPECT_EQ(client.Run("query-block")["return"][0]["inserted"]["file"], other);
+  const Json stats = client.Run("query-blockstats")["return"][0]["stats"];
+  EXPECT_FALSE(stats.contains("wr_latency_histogram")) << "nothing was written";
+  const Json& latency = stats["rd_latency_histogram"];
+  ASSERT_EQ(latency["bins"].size(), latency["boundaries"].size() + 1) << stats;
+  std::uint64_t counted = 0;
+  for (const Json& bin : latency["bins"]) {
+    counted += bin.get<std::uint64_t>();
+  }
+  EXPECT_EQ(counted, stats["rd_operations"]) << stats;
   process.Write("quit\n");
   EXPECT_GUEST_PASSES(process.Wait(), "disk");
 }

@@ -111,6 +111,21 @@ TEST_F(Refusal, UnknownOption_IsAnsweredWithTheNearest) {
   ExpectOneLine(With({"--memroy", "1G"}), "did you mean '--memory'?");
 }
 
+TEST_F(Refusal, MoreDevicesThanThereIsRoomFor_AreCounted) {
+  const auto entropy = [](int count) {
+    Arguments all;
+    for (int i = 0; i < count; ++i) {
+      all.insert(all.end(), {"--entropy", "on"});
+    }
+    return all;
+  };
+  ExpectOneLine(With(entropy(25)),
+                "--entropy: 25 virtio devices are more than the 24 that a machine with ACPI has");
+  auto without = entropy(11);
+  without.insert(without.end(), {"--acpi", "off"});
+  ExpectOneLine(With(without), "11 virtio devices are more than the 10 that a machine without ACPI has");
+}
+
 TEST_F(Refusal, MemoryThatCannotBe_IsNamed) {
   ExpectOneLine(With({"--memory", "0"}), "--memory");
   ExpectOneLine(With({"--memory", "1000K"}), "1024000");

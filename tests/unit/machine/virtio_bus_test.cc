@@ -101,5 +101,24 @@ TEST(VirtioSlots, AreNamedOnTheCommandLineWithoutAcpi) {
   EXPECT_EQ(VirtioParameters(2), "virtio_mmio.device=512@0xfeb00000:5 virtio_mmio.device=512@0xfeb00200:6");
 }
 
+TEST(VirtioSlots, TheirParametersComeBeforeInitsWords) {
+  const std::string one = VirtioParameters(1);
+  const auto added = [](std::string cmdline) {
+    AddVirtioParameters(cmdline, 1);
+    return cmdline;
+  };
+  EXPECT_EQ(added(""), one);
+  EXPECT_EQ(added("quiet"), "quiet " + one);
+  EXPECT_EQ(added("quiet "), "quiet " + one);
+  EXPECT_EQ(added("quiet -- single"), "quiet " + one + " -- single");
+  EXPECT_EQ(added("quiet\n--\tsingle"), "quiet\n " + one + " --\tsingle");
+  EXPECT_EQ(added("-- single -- x"), one + " -- single -- x");
+  EXPECT_EQ(added("a=\"b -- c\" d--e --"), "a=\"b -- c\" d--e " + one + " --");
+  EXPECT_EQ(added("a=\"b -- c"), "a=\"b -- c " + one);
+  std::string none = "-- single";
+  AddVirtioParameters(none, 0);
+  EXPECT_EQ(none, "-- single");
+}
+
 }  // namespace
 }  // namespace gyre::machine
