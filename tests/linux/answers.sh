@@ -51,6 +51,11 @@ answer_statistics() {
   is_later() { [ "$(number last-update "$(qmp '{"execute": "query-balloon-stats"}')")" -gt "$first" ]; }
   until_true is_later && echo "statistics later $(($(number stat-total-memory "$(qmp '{"execute": "query-balloon-stats"}')") / 1048576))"
 }
+# The first disk's queues of which chains have been taken.
+answer_queues() {
+  report=$(qmp '{"execute": "human-monitor-command", "arguments": {"command-line": "info report"}}')
+  echo "used $(printf '%s' "$report" | grep -o 'queue [01]: [1-9][0-9]* chains' | cut -d: -f1 | sort -u | wc -l)"
+}
 # pressure TEXT: what the host's pressure file says from now on; a second argument grows it for as many seconds.
 answer_pressure() {
   total=$1 seconds=$2

@@ -14,6 +14,7 @@ PORT = "@port@"  # in an option: a file of run_case.sh's making, told at the end
 PORT_NAME = "gyre.test"
 TALK_NAME = "gyre.talk"  # of a port on a pseudoterminal, by which run_case.sh talks to the guest when that asks for it
 SAID = "the host says hello"
+MOST_DEVICES = 24  # virtio devices that a machine with ACPI has
 DAMAGED = "@damaged@"  # in an option: a kernel cache whose only entry is not what it was, of run_case.sh's making
 UNPACKED = "Linux bzImage (unpacked, "  # what gyred's log says of a bzImage that it has unpacked
 TAP = "@tap@"  # in an option: a tap of gyred's making, which run_case.sh configures, with servers behind it
@@ -120,6 +121,12 @@ def all_cases():
     cases.append(Case("6.12-disk", "6.12", "bzImage", "auto", 1, 256, "disk", "reboot=k",
                       ("--iothread", "a,poll-max-ns=32768", "--qmp", f"unix:{QMP}", "--disk", f"path={FIO},readonly=on",
                        "--disk", f"path={DISK},id=data,queues=2,iothread=a")))
+    # A queue of each of two CPUs, each with an I/O thread of its own; and as many devices as there may be.
+    cases.append(Case("6.12-queues", "6.12", "bzImage", "auto", 2, 256, "queues", "reboot=k",
+                      ("--iothread", "a", "--iothread", "b", "--qmp", f"unix:{QMP}",
+                       "--disk", f"path={DISK},queues=2,iothread=a:b")))
+    cases.append(Case("6.1-devices", "6.1", "bzImage", "auto", 1, 256, "devices", "reboot=k",
+                      ("--entropy", "on") * MOST_DEVICES))
     # The guest writes and flushes; gyred is killed.
     for series, more in (("6.1", ()), ("6.12", ("--iothread", "a"))):
         disk = f"path={DISK}" + (",packed=on,queues=2,iothread=a" if more else "")

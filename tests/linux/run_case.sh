@@ -3,8 +3,8 @@
 # when the guest asks for it, presses its power button when it asks for that (SIGPWR), and tells the exit status. Here and in the nested machine, by whatever sh there is.
 name=$1 limit=$2 line=$3
 shift 3
-# An argument's @disk@ becomes an image of 16 MiB, whose sum is told at the end, and @port@ a file, whose lines are told.
-# @qmp@ becomes a socket, by which $GYRECTL makes the disk "data" 24 MiB large when the guest asks for that.
+# An argument's @disk@ becomes an image of 64 MiB, whose sum is told at the end, and @port@ a file, whose lines are told.
+# @qmp@ becomes a socket, by which $GYRECTL makes the disk "data" 72 MiB large when the guest asks for that.
 . "$(dirname "$0")/answers.sh"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gyre-case.XXXXXX") || exit 1
 mkfifo "$work/in"
@@ -33,7 +33,7 @@ while [ "$count" -gt 0 ]; do
   shift
   case $argument in *@disk@*)
     image=$work/disk
-    dd if=/dev/zero of="$image" bs=1 count=0 seek=16777216 2>/dev/null
+    dd if=/dev/zero of="$image" bs=1 count=0 seek=67108864 2>/dev/null
     argument=${argument%%@disk@*}$image${argument#*@disk@} ;;
   *@qmp@*)
     qmp=$work/qmp
@@ -268,7 +268,7 @@ until [ -e "$work/status" ]; do
     fetched=1
   fi
   if [ -n "$qmp" ] && [ -z "$resized" ] && grep -q '^gyre-guest: resize it' "$work/out"; then
-    "$GYRECTL" -s "$qmp" raw '{"execute": "block_resize", "arguments": {"device": "data", "size": 25165824}}' >>"$work/err" 2>&1
+    "$GYRECTL" -s "$qmp" raw '{"execute": "block_resize", "arguments": {"device": "data", "size": 75497472}}' >>"$work/err" 2>&1
     resized=1
   fi
   if [ -n "$qmp" ] && [ -z "$follower" ] && [ -S "$qmp" ]; then

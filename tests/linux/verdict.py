@@ -2,7 +2,7 @@
 import dataclasses
 import re
 
-from cases import LINE, MAC, PORT_NAME, SAID, SERIAL
+from cases import LINE, MAC, MOST_DEVICES, PORT_NAME, SAID, SERIAL
 
 # What gyred's log says of a guest that ends so, in this order.
 LOGGED = {
@@ -125,6 +125,11 @@ def _check_facts(case, record, facts):
         problems += _check_journal(facts)
     if case.then == "disk":
         problems += _check_disk(facts)
+    if case.then == "queues":
+        problems += _wrong(facts, {"queues": ["2"], "half": ["same", "same"], "used": ["2"]}) + _check_image(facts)
+    if case.then == "devices":
+        problems += _wrong(facts, {"virtio": [f"{MOST_DEVICES} 0x0004"], "bytes": [str(64 * MOST_DEVICES)],
+                                   "interrupts": [f"{MOST_DEVICES} {MOST_DEVICES}"]})
     if case.then == "network":
         problems += _check_network(case, facts)
     if case.then == "vhost":
@@ -177,7 +182,7 @@ def _check_journal(facts):
 
 
 def _check_disk(facts):
-    wanted = {"fio": ["0"], "resized": ["32768 49152"], "end": ["same"]}
+    wanted = {"fio": ["0"], "resized": ["131072 147456"], "end": ["same"]}
     problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
                 if facts.get(name) != values]
     return problems + _check_image(facts)
