@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TIMEOUT = 600
 # Fewer rounds than by themselves, so that all of it fits half an hour.
 WORDS = {
-    "block": ("--rounds", "2"),
+    "block": ("--rounds", "5"),
     "control": ("--rounds", "1", "--requests", "2000", "--starts", "10"),
     "loop": ("--rounds", "3"),
     "memory": ("--repetitions", "3"),
