@@ -34,7 +34,7 @@ struct VirtioDevice::Runner {
   bool Look();
   bool StopLooking();
   bool MayServe() const { return queue && !stopped && !held && !lent && running; }
-  // Asked with the big lock held, under which alone queues come and go.
+  // Asked on the queue's loop, or with the big lock held, under which alone queues come and go.
   bool Idle() const { return !queue || queue->in_flight() == 0; }
 
   VirtioDevice& device;
@@ -44,7 +44,7 @@ struct VirtioDevice::Runner {
   std::optional<loop::EventFdWatch> watch;
   std::optional<loop::Poller> poller;  // where the loop polls
   loop::BottomHalf serve;
-  loop::BottomHalf serve_later;  // an iteration later, for what completes in this one is shown in the next
+  loop::BottomHalf serve_later;  // an iteration later, for what completes in this one is shown by the next
   loop::BottomHalf flush;
   bool running = false;
   bool stopped = false;
