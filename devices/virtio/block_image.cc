@@ -63,30 +63,34 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
   return fd;
 }
 
-}  // namespace
+struct Shape {
+  std::uint64_t size = 0;          // bytes, whole sectors
+  std::uint32_t block_size = 512;  // of the host's device
+};
 
-Status BlockImage::Measure(const std::string& path) {
+Result<Shape> Measure(int fd, const std::string& path) {
+  Shape shape;
   struct stat status{};
-  if (::fstat(fd.get(), &status) != 0) {
+  if (::fstat(fd, &status) != 0) {
     return Fail(Error::Sys(path, errno, ErrorKind::kUsage));
   }
   if (S_ISBLK(status.st_mode)) {
-    std::uint32_t sector = 0;
-    if (::ioctl(fd.get(), BLKGETSIZE64, &size) != 0 || ::ioctl(fd.get(), BLKSSZGET, &sector) != 0) {
+    if (::ioctl(fd, BLKGETSIZE64, &shape.size) != 0 || ::ioctl(fd, BLKSSZGET, &shape.block_size) != 0) {
       return Fail(Error::Sys(format("{}: size of the block device", path), errno, ErrorKind::kUsage));
     }
-    block_size = sector;
   } else if (S_ISREG(status.st_mode)) {
-    size = static_cast<std::uint64_t>(status.st_size);
+    shape.size = static_cast<std::uint64_t>(status.st_size);
   } else {
     return Fail(Error::Usage(format("{}: is neither a file nor a block device", path)));
   }
-  size = AlignDown(size, kSectorSize);
-  if (size == 0) {
+  shape.size = AlignDown(shape.size, kSectorSize);
+  if (shape.size == 0) {
     return Fail(Error::Usage(format("{}: has not a single sector of {} bytes", path, kSectorSize)));
   }
-  return {};
+  return shape;
 }
+
+}  // namespace
 
 Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
   struct stat status{};
@@ -94,10 +98,12 @@ Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
       (S_ISREG(status.st_mode) && ::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)) {
     return Fail(Error::Sys(format("{}: {} bytes", options.path, bytes), errno));
   }
-  TRY(Measure(options.path));
-  if (size != bytes) {
-    return Fail(Error::Usage(format("{}: has {} bytes", options.path, size)));
+  // A device has the size that it has; the guest keeps the one that it was told of.
+  const Shape now = TRY(Measure(fd.get(), options.path));
+  if (now.size != bytes) {
+    return Fail(Error::Usage(format("{}: has {} bytes", options.path, now.size)));
   }
+  size = bytes;
   return {};
 }
 
@@ -108,7 +114,9 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   }
   BlockImage image;
   image.fd = TRY(OpenWaiting(options.path, flags));
-  TRY(image.Measure(options.path));
+  const Shape shape = TRY(Measure(image.fd.get(), options.path));
+  image.size = shape.size;
+  image.block_size = shape.block_size;
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));

@@ -38,11 +38,9 @@ struct BlockImage {
   // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it
   // excludes everybody, for reading those who write.
   static Result<BlockImage> Open(const ImageOptions& options);
-  // A file is made longer or shorter; a block device has to have that size already.
+  // A file is made longer or shorter; a block device has to have that size already. An error changes nothing
+  // here.
   Status Resize(const ImageOptions& options, std::uint64_t bytes);
-
- private:
-  Status Measure(const std::string& path);
 };
 
 // An image's files as operations on one loop name them: registered with its ring, which looks

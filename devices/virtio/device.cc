@@ -158,7 +158,7 @@ void VirtioDevice::Runner::Completed() {
   if (serving) {
     return;
   }
-  if (MayServe() && Idle()) {
+  if (Idle()) {
     return Flush();
   }
   flush.Schedule();

@@ -1,5 +1,6 @@
 // What a disk does about errors: the host's, and those of guest memory.
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "gyre/base/bus_error.h"
@@ -17,6 +18,9 @@ class BlockErrors : public BlockFixture {
     disk().SetFault(
         [this, step, error, times](std::string_view at, std::uint64_t offset, std::int32_t result) mutable {
           offsets.push_back(offset);
+          if (at == "allocate") {
+            result = refuses_ranges;  // whatever this file system has
+          }
           return at.ends_with(step) && times-- > 0 ? error : result;  // a durable write is a write
         });
   }
@@ -28,27 +32,41 @@ class BlockErrors : public BlockFixture {
 
   static constexpr std::uint64_t kFlushFeature = 1U << 9;  // without it each write is synced
   std::vector<std::uint64_t> offsets;
+  std::int32_t refuses_ranges = 0;  // -errno
 };
 
 struct Step {
   const char* name;
   std::uint32_t type;
+  const char* options = "";
+  bool ranges_refused = false;  // so that zeros are written
 };
-constexpr std::array<Step, 5> kSteps = {
-    {{"read", 0}, {"write", 1}, {"sync", 4}, {"allocate", 11}, {"allocate", 13}}};
+// Where there is no FLUSH, a range that was changed is synced.
+constexpr std::array<Step, 11> kSteps = {{{"read", 0},
+                                          {"write", 1},
+                                          {"sync", 4},
+                                          {"allocate", 11},
+                                          {"allocate", 13},
+                                          {"write", 13, "", true},
+                                          {"write", 13, ",cache=writethrough", true},
+                                          {"sync", 11},
+                                          {"sync", 13},
+                                          {"sync", 11, ",cache=writethrough"},
+                                          {"sync", 13, ",cache=writethrough"}}};
 
 TEST_F(BlockErrors, EachStepAndError_FollowsItsPolicy) {
-  for (const auto& [step, type] : kSteps) {
+  for (const auto& [step, type, options, refused] : kSteps) {
     for (const std::int32_t error : {-EIO, -ENOSPC, -EFBIG}) {
       for (const std::string policy : {"report", "ignore", "stop", "enospc"}) {
         const bool read = type == kRead;
         if (read && policy == "enospc") {
           continue;
         }
-        SCOPED_TRACE(format("{} of {}: {}, {}", step, type, error, policy));
+        SCOPED_TRACE(format("{} of {}{}: {}, {}", step, type, options, error, policy));
         told.clear();
         Advance(2'000'000'000);
-        Make(format(",id=d,{}error={}", read ? "r" : "w", policy));
+        Make(format(",id=d,{}error={}{}", read ? "r" : "w", policy, options));
+        refuses_ranges = refused ? -EOPNOTSUPP : 0;
         FailAt(step, error);
         const auto request = [&] {
           const std::array<std::uint32_t, 4> range{8, 0, 8, 0};
@@ -85,6 +103,67 @@ TEST_F(BlockErrors, EachStepAndError_FollowsItsPolicy) {
         EXPECT_EQ(disk().Info().io_status, IoStatus::kOk);
       }
     }
+  }
+}
+
+TEST_F(BlockErrors, ZerosAreWrittenWhereTheHostCannotMakeThem) {
+  constexpr std::size_t kMany = 9 * kMiB;  // of several writes
+  for (const std::int32_t refusal : {-EOPNOTSUPP, -EINVAL}) {
+    for (const std::uint32_t unmap : {0U, 1U}) {
+      SCOPED_TRACE(format("{} {}", refusal, unmap));
+      std::ofstream(image) << std::string(kMany + kMiB, 'a');
+      Make();
+      refuses_ranges = refusal;
+      FailAt("nothing", 0);
+      EXPECT_EQ(Ranges(kWriteZeroes, {Range{1, 0, 2, unmap}, Range{16, 0, kMany / kSector, unmap}}), kOk);
+      EXPECT_TRUE(told.empty());
+      std::string expected(kMany + kMiB, 'a');
+      expected.replace(1 * kSector, 2 * kSector, 2 * kSector, '\0');
+      expected.replace(16 * kSector, kMany, kMany, '\0');
+      EXPECT_TRUE(Content(0, kMany + kMiB) == expected);
+      // Fewer bytes than were asked for.
+      EXPECT_EQ(Request(kWrite, 1024, std::array{Buffer{kHeader, 4096}}), kOk);
+      FailAt("write", 512, 3);
+      EXPECT_EQ(Ranges(kWriteZeroes, {Range{1024, 0, 8, unmap}}), kOk);
+      const std::uint64_t at = 1024 * kSector;
+      EXPECT_EQ(offsets.back(), at + 4096) << "the sync";
+      EXPECT_TRUE(Content(at, 4096) == std::string(4096, '\0'));
+      offsets.clear();
+    }
+  }
+}
+
+TEST_F(BlockErrors, ZerosThatDidNotFit_AreWrittenOnceTheyDo) {
+  Make(",werror=stop");
+  refuses_ranges = -EOPNOTSUPP;
+  FailAt("nothing", 0);
+  ASSERT_EQ(::truncate(image.c_str(), 4096), 0);
+  const std::array<std::uint32_t, 4> range{16, 0, 8, 0};
+  std::memcpy(memory.host() + kData, range.data(), 16);
+  {
+    const FileSizeLimit limit(4096);
+    Offer(kWriteZeroes, 0, std::array{Buffer{kData, 16}});
+    EXPECT_TRUE(Await([&] { return !told.empty(); }));
+    EXPECT_EQ(Answer(), kUnanswered);
+  }
+  StopVm();
+  EXPECT_EQ(std::filesystem::file_size(image), 4096U);
+  transport->Start();
+  AwaitUsed();
+  EXPECT_EQ(Answer(), kOk);
+  EXPECT_EQ(std::filesystem::file_size(image), 16 * kSector + 4096);
+  EXPECT_EQ(Content(16 * kSector, 4096), std::string(4096, '\0'));
+}
+
+// The first flush that fails has lost them, as with what a guest has written.
+TEST_F(BlockErrors, ZerosThatDidNotBecomeDurable_AreNeverSaidToBe) {
+  for (const std::string options : {"", ",cache=writethrough"}) {
+    Make(options);
+    refuses_ranges = -EOPNOTSUPP;
+    FailAt("sync", -EIO, 1);
+    EXPECT_EQ(Ranges(kWriteZeroes, {Range{8, 0, 8, 0}}), kIoError);
+    EXPECT_EQ(Ranges(kWriteZeroes, {Range{8, 0, 8, 0}}), kIoError);
+    EXPECT_EQ(Ranges(kDiscard, {Range{8, 0, 8, 0}}), kIoError);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <functional>
 #include <string>
 
 #include "devices/virtio/block_image.h"
@@ -34,11 +35,13 @@ class Holder final : public VirtioDevice {
     int removals = 0;
   };
   Lane& lane(unsigned index) { return lanes_.at(index); }
-  void CompleteAll(unsigned index) {
+  // Then, in the same turn of the queue's loop, calls `look`.
+  void CompleteAll(unsigned index, const std::function<void()>& look = [] {}) {
     OnLoop(index, [&] {
       for (Chain& chain : std::exchange(lane(index).held, {})) {
         chain.Complete(0);
       }
+      look();
     });
   }
   std::size_t held(unsigned index) {
@@ -112,25 +115,59 @@ TEST_F(IoThreads, AQueueIsServedByItsThread) {
   EXPECT_GE(line.edges, 1);
 }
 
-TEST_F(IoThreads, AnAnswerIsShownAtOnceWhereNothingElseIsInFlight) {
+// When a driver sees its answers: on the main loop, and on a thread.
+class Answers : public IoThreads, public testing::WithParamInterface<unsigned> {
+ protected:
+  Answers() { StartThreads(GetParam()); }
+};
+
+INSTANTIATE_TEST_SUITE_P(On, Answers, testing::Values(0, 1),
+                         [](const auto& test) { return test.param == 0 ? "MainLoop" : "Thread"; });
+
+TEST_P(Answers, AreShownAtOnceWhereNothingElseIsInFlight) {
   Holder& holder = PlugHolder();
   Offer(0);
   ASSERT_TRUE(AwaitHeld(holder, 0, 1));
-  holder.CompleteAll(0);
-  EXPECT_TRUE(rings[0]->TakeUsed());
-  EXPECT_EQ(line.edges, 1);
+  holder.CompleteAll(0, [&] {
+    EXPECT_TRUE(rings[0]->TakeUsed());
+    EXPECT_EQ(line.edges, 1);
+  });
 }
 
-TEST_F(IoThreads, SeveralAnswersOfATurnAreShownTogether_WithOneInterrupt) {
+TEST_P(Answers, OfATurnAreShownTogether_WithOneInterrupt) {
   Holder& holder = PlugHolder();
   Offer(0);
   Offer(0);
   ASSERT_TRUE(AwaitHeld(holder, 0, 2));
-  holder.CompleteAll(0);
-  EXPECT_FALSE(rings[0]->TakeUsed());
+  holder.CompleteAll(0, [&] { EXPECT_FALSE(rings[0]->TakeUsed()); });
   AwaitUsed(0);
   EXPECT_TRUE(rings[0]->TakeUsed());
+  EXPECT_TRUE(Await([&] { return line.edges != 0; }));
+  holder.CompleteAll(0);  // nothing: the turn before is over
   EXPECT_EQ(line.edges, 1);
+}
+
+// Its driver may have given the ring's memory away.
+TEST_P(Answers, OfAQueueThatIsResetAreNotShown) {
+  for (const bool whole_device : {false, true}) {
+    for (const unsigned count : {1U, 2U}) {
+      Unplug();
+      Holder& holder = PlugHolder();
+      const int edges = line.edges;
+      for (unsigned i = 0; i < count; ++i) {
+        Offer(0);
+      }
+      ASSERT_TRUE(AwaitHeld(holder, 0, count));
+      mmio.Write(MmioDriver::kQueueSel, 0);
+      mmio.Write(whole_device ? MmioDriver::kStatus : MmioDriver::kQueueReset, whole_device ? 0 : 1);
+      const auto nothing_is_shown = [&] { EXPECT_FALSE(rings[0]->TakeUsed()); };
+      holder.CompleteAll(0, nothing_is_shown);
+      EXPECT_TRUE(Await([&] { return holder.lane(0).removals == 1; }))
+          << "whoever waits for the last is told";
+      nothing_is_shown();
+      EXPECT_EQ(line.edges, edges);
+    }
+  }
 }
 
 TEST_F(IoThreads, AStopTakesNothingAnyMoreAndADrainWaitsForTheRest) {

@@ -52,6 +52,26 @@ TEST_F(SplitRing, S_2_7_6_1_AnIndexThatJumpsBeyondTheRing_NeedsReset) {
   }
 }
 
+// A packed ring's flags have a value of their own for it (2.8.10).
+TEST_F(SplitRing, S_2_7_7_WithTheEventIndexTheFlagsMeanNothing) {
+  Make({.event_index = true});
+  const std::byte* const used_ring = memory.host() + driver->layout().device.value();
+  for (unsigned round = 0; round < 100; ++round) {
+    driver->WantInterruptAfter(3);
+    for (unsigned i = 1; i <= 4; ++i) {
+      driver->WantInterrupts(i % 2 == 0);  // where it comes, the flag says that none is wanted
+      driver->Offer(std::array{Buffer{kData, 8}});
+      Pop()->Complete(0);
+      ASSERT_EQ(queue->Flush(), i == 3) << round << ' ' << i;
+      ASSERT_EQ(std::to_integer<int>(used_ring[0] | used_ring[1]), 0) << "2.7.10.2: the device's stay 0";
+      queue->EndBatch();
+      ASSERT_EQ(std::to_integer<int>(used_ring[0] | used_ring[1]), 0);
+    }
+    while (driver->TakeUsed()) {
+    }
+  }
+}
+
 TEST_F(SplitRing, S_2_7_5_AHeadBeyondTheTable_NeedsReset) {
   Make({});
   SetAvailable(1, 8);
