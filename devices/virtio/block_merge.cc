@@ -9,8 +9,11 @@
 namespace gyre::virtio {
 namespace {
 
-// An operation of this size takes long enough that another one's own cost does not matter.
-constexpr std::uint64_t kMaxRun = 128 * kKiB;
+// A read of this size takes long enough that another one's own cost does not matter. Writes to one file go
+// one after the other through a worker of the kernel's, and each begins with a wake-up of it and ends with
+// one of ours: the fewer the better.
+constexpr std::uint64_t kMaxReadRun = 128 * kKiB;
+constexpr std::uint64_t kMaxWriteRun = 2048 * kKiB;
 
 }  // namespace
 
@@ -30,7 +33,7 @@ void BlockTask::Offer() {
 
 bool BlockTask::CanTake(const BlockTask& next) const {
   return next.step_ == step_ && next.direct_ == direct_ && next.offset_ == run_end_ &&
-         next.run_end_ - offset_ <= kMaxRun &&
+         next.run_end_ - offset_ <= (step_ == Step::kRead ? kMaxReadRun : kMaxWriteRun) &&
          data_.size() + next.data_.size() <= memory::DmaMapping::kMaxPieces;
 }
 

@@ -203,6 +203,11 @@ TEST_F(BlockMerge, ARunIsNoLargerThanItShouldBe) {
   }
   EXPECT_EQ(Carry(), std::vector<int>(kRequests, kOk));
   EXPECT_EQ(Merged(DiskOp::kRead), kRequests / 2) << "two requests an operation, of 128 KiB";
+  for (unsigned i = 0; i < kRequests; ++i) {
+    Put(kWrite, std::uint64_t{128} * i, 16 * kPiece);
+  }
+  EXPECT_EQ(Carry(), std::vector<int>(kRequests, kOk));
+  EXPECT_EQ(Merged(DiskOp::kWrite), kRequests - 2) << "an operation a batch, which has half of them";
 }
 
 }  // namespace
