@@ -132,12 +132,13 @@ std::string VirtioParameters(unsigned devices) {
 }
 
 void AddVirtioParameters(std::string& cmdline, unsigned devices) {
+  if (devices == 0) {
+    return;
+  }
   const std::size_t end = KernelsOwn(cmdline);
   const std::string_view before = end == 0 || cmdline[end - 1] == ' ' ? "" : " ";
   const std::string_view after = end == cmdline.size() ? "" : " ";
-  if (devices != 0) {
-    cmdline.insert(end, format("{}{}{}", before, VirtioParameters(devices), after));
-  }
+  cmdline.insert(end, format("{}{}{}", before, VirtioParameters(devices), after));
 }
 
 VirtioBus::VirtioBus(bool acpi) : acpi_(acpi), shared_end_(layout::kVirtioShared) {}

@@ -51,7 +51,7 @@ answer_statistics() {
   is_later() { [ "$(number last-update "$(qmp '{"execute": "query-balloon-stats"}')")" -gt "$first" ]; }
   until_true is_later && echo "statistics later $(($(number stat-total-memory "$(qmp '{"execute": "query-balloon-stats"}')") / 1048576))"
 }
-# The first disk's queues of which chains have been taken.
+# How many of the queues of the only device have had chains taken of them.
 answer_queues() {
   report=$(qmp '{"execute": "human-monitor-command", "arguments": {"command-line": "info report"}}')
   echo "used $(printf '%s' "$report" | grep -o 'queue [01]: [1-9][0-9]* chains' | cut -d: -f1 | sort -u | wc -l)"

@@ -159,9 +159,7 @@ def _check_virtio(facts):
               "mkfs": ["0"], "mounted": ["1"], "file": ["same"], "fstrim": ["0"], "fsck": ["0"], "discard": ["0 0"],
               "interrupts": ["4 4"], "hvc": ["written"], "port": [PORT_NAME],
               "heard": [SAID], "answered": [f"the guest heard: {SAID}"]}
-    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
-                if facts.get(name) != values]
-    return problems + _check_image(facts)
+    return _wrong(facts, wanted) + _check_image(facts)
 
 
 def _check_journal(facts):
@@ -182,10 +180,7 @@ def _check_journal(facts):
 
 
 def _check_disk(facts):
-    wanted = {"fio": ["0"], "resized": ["131072 147456"], "end": ["same"]}
-    problems = [f"{name}: {facts.get(name)}, not {values}" for name, values in wanted.items()
-                if facts.get(name) != values]
-    return problems + _check_image(facts)
+    return _wrong(facts, {"fio": ["0"], "resized": ["131072 147456"], "end": ["same"]}) + _check_image(facts)
 
 
 def _check_image(facts):

@@ -267,9 +267,9 @@ def verdicts(summary, calls):
             ratio = peers[rival]["cpu_ns"] / ours["cpu_ns"]
             text = f"{phase}: {name}: {ratio:.2f} x the operations a CPU second of {rival}, at least {LEAST_OF_QEMU_CPU:.2f}"
             # Where most of it is the kernel's work, who does nothing but that has no more.
-            own = "; ".join(f"{peer} has {peers[rival]['cpu_ns'] / peers[peer]['cpu_ns']:.2f}"
-                            for peer in ("floor", "ring") if peer in peers)
-            out.append((f"{text}{'; ' if own else ''}{own}", ratio >= LEAST_OF_QEMU_CPU))
+            own = "".join(f"; {peer} has {peers[rival]['cpu_ns'] / peers[peer]['cpu_ns']:.2f}"
+                          for peer in ("floor", "ring") if peer in peers)
+            out.append((text + own, ratio >= LEAST_OF_QEMU_CPU))
     for name, counted in calls.items():
         ratio = sum(counted["calls"].values()) / counted["batches"]
         out.append((f"{name}: system calls a batch that was submitted: {ratio:.2f}, at most {MOST_CALLS:g}", ratio <= MOST_CALLS))

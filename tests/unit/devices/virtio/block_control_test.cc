@@ -12,7 +12,6 @@ class BlockOperation : public BlockFixture {
  protected:
   ~BlockOperation() override { ::unlink(other.c_str()); }
   std::uint64_t Capacity() { return mmio.ReadConfig<std::uint64_t>(0); }
-  int ReadAt(std::uint64_t sector) { return Request(kRead, sector, std::array{Buffer{kData, 512, true}}); }
   char FirstByte() const { return std::to_integer<char>(memory.host()[kData]); }
 
   const std::string other = image + "-other";

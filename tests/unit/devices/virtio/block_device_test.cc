@@ -81,24 +81,8 @@ class BlockDevice : public BlockFixture, public testing::WithParamInterface<std:
     device.Detach();
   }
   std::uint64_t Capacity() { return mmio.ReadConfig<std::uint64_t>(0); }
-  int ReadAt(std::uint64_t sector, std::uint32_t size = 512) {
-    return Request(kRead, sector, std::array{Buffer{kData, size, true}});
-  }
-  int WriteAt(std::uint64_t sector, std::uint32_t size, char fill, std::uint64_t at = kData) {
-    std::memset(memory.host() + at, fill, size);
-    return Request(kWrite, sector, std::array{Buffer{at, size}});
-  }
-  std::string Data(std::size_t size) const {
-    return {reinterpret_cast<const char*>(memory.host() + kData), size};
-  }
   // Of the file, behind the device's own page cache.
-  std::string Backing(std::uint64_t offset, std::size_t size) const {
-    std::ifstream file(image);
-    std::string text(size, '\0');
-    file.seekg(static_cast<std::streamoff>(offset));
-    file.read(text.data(), static_cast<std::streamsize>(size));
-    return text;
-  }
+  std::string Backing(std::uint64_t offset, std::size_t size) const { return ContentOf(image, offset, size); }
   // What a resize says.
   std::string Resize(std::uint64_t bytes) {
     const auto done = disk().Resize(bytes);
@@ -119,7 +103,6 @@ class BlockDevice : public BlockFixture, public testing::WithParamInterface<std:
     return file >> most && most != 0;
   }
 
-  static constexpr std::uint64_t kFlushFeature = 1U << 9;
   LoopDevice device;
 };
 

@@ -24,8 +24,6 @@ namespace {
 using test::Buffer;
 using Steps = std::vector<std::string>;
 
-constexpr std::uint64_t kFlushFeature = 1U << 9;
-
 class BlockDurability : public BlockFixture {
  protected:
   // What the host was asked for by a request that goes well.

@@ -30,7 +30,6 @@ class BlockErrors : public BlockFixture {
     transport->Drain();
   }
 
-  static constexpr std::uint64_t kFlushFeature = 1U << 9;  // without it each write is synced
   std::vector<std::uint64_t> offsets;
   std::int32_t refuses_ranges = 0;  // -errno
 };

@@ -49,6 +49,7 @@ class BlockFixture : public DeviceTest {
   static constexpr std::uint32_t kRead = 0, kWrite = 1, kFlush = 4, kGetId = 8, kDiscard = 11,
                                  kWriteZeroes = 13;
   static constexpr int kOk = 0, kIoError = 1, kUnsupported = 2, kUnanswered = 0xee;
+  static constexpr std::uint64_t kFlushFeature = 1U << 9;  // without it each write is synced
   static constexpr std::uint64_t kImageSize = 1 << 20;
   static constexpr std::uint64_t kSector = 512;
 
@@ -107,8 +108,20 @@ class BlockFixture : public DeviceTest {
     std::memcpy(memory.host() + kData, ranges.data(), 16 * ranges.size());
     return Request(type, 0, std::array{test::Buffer{kData, static_cast<std::uint32_t>(16 * ranges.size())}});
   }
-  std::string Content(std::uint64_t offset, std::size_t size) const {
-    std::ifstream file(path);
+  int ReadAt(std::uint64_t sector, std::uint32_t size = 512) {
+    return Request(kRead, sector, std::array{test::Buffer{kData, size, true}});
+  }
+  int WriteAt(std::uint64_t sector, std::uint32_t size, char fill, std::uint64_t at = kData) {
+    std::memset(memory.host() + at, fill, size);
+    return Request(kWrite, sector, std::array{test::Buffer{at, size}});
+  }
+  // What the last ReadAt has brought.
+  std::string Data(std::size_t size) const {
+    return {reinterpret_cast<const char*>(memory.host() + kData), size};
+  }
+  std::string Content(std::uint64_t offset, std::size_t size) const { return ContentOf(path, offset, size); }
+  static std::string ContentOf(const std::string& name, std::uint64_t offset, std::size_t size) {
+    std::ifstream file(name);
     std::string text(size, '\0');
     file.seekg(static_cast<std::streamoff>(offset));
     file.read(text.data(), static_cast<std::streamsize>(size));

@@ -10,14 +10,6 @@ using test::Buffer;
 
 class BlockLostImage : public BlockFixture {
  protected:
-  int ReadAt(std::uint64_t sector, std::uint32_t size = 4096) {
-    return Request(kRead, sector, std::array{Buffer{kData, size, true}});
-  }
-  int WriteAt(std::uint64_t sector, char fill) {
-    std::memset(memory.host() + kData, fill, 4096);
-    return Request(kWrite, sector, std::array{Buffer{kData, 4096}});
-  }
-  std::string Data() const { return {reinterpret_cast<const char*>(memory.host() + kData), 4096}; }
   // The cache modes that the file system has.
   std::vector<std::string> Modes() const {
     std::vector<std::string> modes{"writeback", "writethrough", "unsafe"};
@@ -33,19 +25,19 @@ TEST_F(BlockLostImage, AnUnlinkedImageWorksOn) {
     SCOPED_TRACE(cache);
     std::ofstream(image) << std::string(kImageSize, 'a');
     Make(",cache=" + cache);
-    EXPECT_EQ(WriteAt(8, 'w'), kOk);
+    EXPECT_EQ(WriteAt(8, 4096, 'w'), kOk);
     ASSERT_EQ(::unlink(image.c_str()), 0);
     std::ofstream(image) << std::string(kImageSize, 'x');  // another one of that name
-    EXPECT_EQ(WriteAt(16, 'v'), kOk);
+    EXPECT_EQ(WriteAt(16, 4096, 'v'), kOk);
     EXPECT_EQ(Request(kFlush, 0, {}), kOk);
     EXPECT_EQ(Ranges(kWriteZeroes, {Range{24, 0, 8, 1}}), kOk);
     EXPECT_EQ(Ranges(kDiscard, {Range{32, 0, 8, 0}}), kOk);
     for (const auto& [sector, fill] : {std::pair(0U, 'a'), {8U, 'w'}, {16U, 'v'}, {24U, '\0'}}) {
-      EXPECT_EQ(ReadAt(sector), kOk);
-      EXPECT_EQ(Data(), std::string(4096, fill)) << sector;
+      EXPECT_EQ(ReadAt(sector, 4096), kOk);
+      EXPECT_EQ(Data(4096), std::string(4096, fill)) << sector;
     }
     ASSERT_TRUE(disk().Resize(2 * kImageSize));
-    EXPECT_EQ(ReadAt(4088), kOk);
+    EXPECT_EQ(ReadAt(4088, 4096), kOk);
     EXPECT_TRUE(Content(0, kImageSize) == std::string(kImageSize, 'x'));
     EXPECT_EQ(std::filesystem::file_size(image), kImageSize);
     EXPECT_TRUE(told.empty());
@@ -61,8 +53,8 @@ TEST_F(BlockLostImage, AnImageOfWhichNothingIsLeft_GivesErrorsToReads) {
     told.clear();
     Advance(2'000'000'000);  // a time without errors: the next is told
     std::filesystem::resize_file(image, 0);
-    EXPECT_EQ(ReadAt(0), kIoError);
-    EXPECT_EQ(ReadAt(2040), kIoError);
+    EXPECT_EQ(ReadAt(0, 4096), kIoError);
+    EXPECT_EQ(ReadAt(2040, 4096), kIoError);
     ASSERT_TRUE(Await([&] { return !told.empty(); }));
     EXPECT_EQ(told[0].reason, "the image ends before it");
     // What needs nothing of it goes well.
@@ -71,15 +63,15 @@ TEST_F(BlockLostImage, AnImageOfWhichNothingIsLeft_GivesErrorsToReads) {
     EXPECT_EQ(Request(kGetId, 0, std::array{Buffer{kData, 20, true}}), kOk);
     EXPECT_EQ(status() & test::MmioDriver::kNeedsReset, 0U);
     // What is written is there again, and the file as long as that.
-    EXPECT_EQ(WriteAt(16, 'w'), kOk);
-    EXPECT_EQ(ReadAt(16), kOk);
-    EXPECT_EQ(Data(), std::string(4096, 'w'));
+    EXPECT_EQ(WriteAt(16, 4096, 'w'), kOk);
+    EXPECT_EQ(ReadAt(16, 4096), kOk);
+    EXPECT_EQ(Data(4096), std::string(4096, 'w'));
     EXPECT_EQ(std::filesystem::file_size(image), 16 * kSector + 4096);
-    EXPECT_EQ(ReadAt(24), kIoError);
+    EXPECT_EQ(ReadAt(24, 4096), kIoError);
     // Its operator gives it its size back.
     ASSERT_TRUE(disk().Resize(kImageSize));
-    EXPECT_EQ(ReadAt(2040), kOk);
-    EXPECT_EQ(Data(), std::string(4096, '\0'));
+    EXPECT_EQ(ReadAt(2040, 4096), kOk);
+    EXPECT_EQ(Data(4096), std::string(4096, '\0'));
   }
 }
 
@@ -127,7 +119,7 @@ TEST_F(BlockLostImage, WithRerrorStop_TheGuestReadsOnOnceItIsThereAgain) {
   transport->Start();
   AwaitUsed();
   EXPECT_EQ(Answer(), kOk);
-  EXPECT_EQ(Data(), std::string(4096, 'n'));
+  EXPECT_EQ(Data(4096), std::string(4096, 'n'));
 }
 
 }  // namespace
