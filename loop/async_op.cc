@@ -77,6 +77,7 @@ struct alignas(64) AsyncOp::Impl final : RingSource {
              std::uint64_t offset = 0, std::uint64_t extra = 0);
   void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, std::uint64_t offset,
                    int flags = 0);
+  void WriteHere(int fd, std::span<const iovec> pieces, std::uint64_t offset);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
@@ -134,6 +135,16 @@ void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpK
   vectors.assign(pieces.begin(), pieces.end());
   const OpKind vectored = plain == OpKind::kRead ? OpKind::kReadVector : OpKind::kWriteVector;
   Start(file, vectored, vectors.data(), Length(pieces.size()), offset, extra);
+}
+
+void AsyncOp::Impl::WriteHere(int fd, std::span<const iovec> pieces, std::uint64_t offset) {
+  CHECK(loop_impl.OnLoopThread() && state == State::kIdle);
+  const ssize_t count =
+      ::pwritev(fd, pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(offset));
+  result = count < 0 ? -errno : static_cast<std::int32_t>(count);
+  operation.kind = OpKind::kWriteVector;
+  state = State::kReady;
+  sources.Ready(*this);
 }
 
 void AsyncOp::Impl::Prepare(Ring& ring) {
@@ -223,6 +234,10 @@ void AsyncOp::ReadVector(FileRef file, std::span<const iovec> into, std::uint64_
 void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
                           Durability durability) {
   impl_->StartVector(file, from, OpKind::kWrite, offset, durability == Durability::kAtOnce ? RWF_DSYNC : 0);
+}
+
+void AsyncOp::WriteVectorHere(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
+  impl_->WriteHere(file.fd_, from, offset);
 }
 
 void AsyncOp::Sync(FileRef file) { impl_->Start(file, OpKind::kSync); }

@@ -92,6 +92,12 @@ Result<Shape> Measure(int fd, const std::string& path) {
 
 }  // namespace
 
+bool KernelTellsWaits(int fd, std::span<const iovec> from, std::uint64_t offset) {
+  return ::pwritev2(fd, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), RWF_NOWAIT) >=
+             0 ||
+         errno != EOPNOTSUPP;
+}
+
 Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
   struct stat status{};
   if (::fstat(fd.get(), &status) != 0 ||

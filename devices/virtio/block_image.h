@@ -1,8 +1,11 @@
 // A disk's image: a regular file or a block device, opened, locked and measured. Private.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "gyre/base/result.h"
@@ -17,6 +20,10 @@ enum class CacheMode : std::uint8_t {
   kWritethrough,  // through the page cache, each write durable by itself
   kUnsafe,        // through the page cache; a flush does nothing
 };
+
+// Whether the kernel can tell beforehand that a write into the page cache would have to wait: what io_uring
+// needs to carry it out in the call that submits it. By a write, to be made again.
+bool KernelTellsWaits(int fd, std::span<const iovec> from, std::uint64_t offset);
 
 struct ImageOptions {
   std::string path;

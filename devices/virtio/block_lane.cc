@@ -8,7 +8,12 @@ namespace gyre::virtio {
 
 BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std::size_t most_tasks,
                      Owner owner)
-    : loop_(loop), disk_(disk), stopped_(stopped), most_tasks_(most_tasks), owner_(std::move(owner)) {}
+    : loop_(loop),
+      disk_(disk),
+      stopped_(stopped),
+      most_tasks_(most_tasks),
+      owner_(std::move(owner)),
+      writes_here_(!loop.HoldsBigLock()) {}
 
 BlockLane::~BlockLane() { GiveBack(); }
 
@@ -35,6 +40,7 @@ void BlockLane::Clear() {
   idle_.clear();
   tasks_.clear();
   files_.reset();
+  writes_here_ = WritesHere(!loop_.HoldsBigLock());
   waiting_ = false;
 }
 

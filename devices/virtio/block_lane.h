@@ -13,6 +13,7 @@
 
 #include "devices/virtio/block_image.h"
 #include "devices/virtio/block_stats.h"
+#include "devices/virtio/block_writes_here.h"
 #include "devices/virtio/throttle_group.h"
 #include "gyre/devices/virtio/queue.h"
 #include "gyre/loop/event_loop.h"
@@ -61,6 +62,7 @@ class BlockLane {
   bool stopped() const { return stopped_; }
   void Hold() { owner_.hold(); }
   BlockStats& stats() { return stats_; }
+  WritesHere& writes_here() { return writes_here_; }
   // Of this turn of the loop, in cycles: what requests are timed by.
   std::uint64_t Moment() const { return loop_.CallbackBegan(); }
   std::int64_t Now() const { return loop_.Now(loop::ClockType::kRealtime); }
@@ -108,6 +110,7 @@ class BlockLane {
   std::uint32_t answered_ = 0;
   bool waiting_ = false;  // the queue, for a task
   BlockStats stats_;
+  WritesHere writes_here_;  // of the image that it has
   std::shared_ptr<ThrottleGroup> group_;
   std::array<Line, 2> lines_;  // by way
   BlockTask* run_ = nullptr;

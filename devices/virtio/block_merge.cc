@@ -9,9 +9,9 @@
 namespace gyre::virtio {
 namespace {
 
-// A read of this size takes long enough that another one's own cost does not matter. Writes to one file go
-// one after the other through a worker of the kernel's, and each begins with a wake-up of it and ends with
-// one of ours: the fewer the better.
+// A read of this size takes long enough that another one's own cost does not matter. Writes that the kernel
+// carries out go one after the other through a worker of its own, and each begins with a wake-up of it and
+// ends with one of ours: the fewer the better.
 constexpr std::uint64_t kMaxReadRun = 128 * kKiB;
 constexpr std::uint64_t kMaxWriteRun = 2048 * kKiB;
 
@@ -33,8 +33,15 @@ void BlockTask::Offer() {
 
 bool BlockTask::CanTake(const BlockTask& next) const {
   return next.step_ == step_ && next.direct_ == direct_ && next.offset_ == run_end_ &&
-         next.run_end_ - offset_ <= (step_ == Step::kRead ? kMaxReadRun : kMaxWriteRun) &&
+         next.run_end_ - offset_ <= LongestRun() &&
          data_.size() + next.data_.size() <= memory::DmaMapping::kMaxPieces;
+}
+
+std::uint64_t BlockTask::LongestRun() const {
+  if (step_ == Step::kRead) {
+    return kMaxReadRun;
+  }
+  return MayBeWrittenHere() ? WritesHere::kMostBytes : kMaxWriteRun;
 }
 
 void BlockTask::Take(BlockTask& next) {
@@ -50,6 +57,9 @@ void BlockTask::Take(BlockTask& next) {
 }
 
 void BlockTask::RunDone(std::int32_t result) {
+  if (std::exchange(longer_, false)) {
+    lane_.writes_here().LongerEnds();
+  }
   if (next_ == nullptr) {
     return Done(result);
   }

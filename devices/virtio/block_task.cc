@@ -20,9 +20,6 @@ constexpr std::size_t kZeroBlock = 4096;
 constexpr std::size_t kZeroBlocks = memory::DmaMapping::kMaxPieces;
 alignas(4096) constexpr std::array<std::byte, kZeroBlock> kZeros{};
 
-// Of a transfer, handed to the kernel at once: it cannot be called off meanwhile.
-constexpr std::uint64_t kMaxPiece = 16 * kMiB;
-
 bool IsAligned(std::uint64_t value, std::uint64_t alignment) { return (value & (alignment - 1)) == 0; }
 
 }  // namespace
@@ -221,18 +218,6 @@ void BlockTask::CutData(std::span<const iovec> buffers, std::uint64_t size) {
   data_ = vectors_;
 }
 
-void BlockTask::Launch() {
-  const loop::RegisteredFile& file = direct_ ? *files_.direct : files_.cached;
-  if (step_ == Step::kWrite) {
-    NoteCached(!direct_);
-    op_.WriteVector(file, data_, offset_,
-                    disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
-  } else {
-    op_.ReadVector(file, data_, offset_);
-  }
-  op_.WillTouch(chain_->LastWritable());
-}
-
 void BlockTask::IssueRange() {
   while (left_ == 0) {
     if (range_ == range_count_) {
@@ -252,6 +237,7 @@ void BlockTask::IssueRange() {
     return IssueZeros();
   }
   const bool punches = Punches(ranges_.at(range_ - 1));
+  MayTakeLonger();
   op_.Allocate(files_.cached, FALLOC_FL_KEEP_SIZE | (punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
                offset_, left_);
 }
@@ -271,6 +257,7 @@ void BlockTask::IssueZeros() {
   }
   data_ = vectors_;
   NoteCached(true);
+  MayTakeLonger();
   op_.WriteVector(files_.cached, data_, offset_);
 }
 

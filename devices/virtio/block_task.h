@@ -65,6 +65,8 @@ class alignas(64) BlockTask {
   void GiveBack();
 
  private:
+  // Of a transfer, handed to the kernel at once: it cannot be called off meanwhile.
+  static constexpr std::uint64_t kMaxPiece = 16 * kMiB;
   enum class Step : std::uint8_t { kRead, kWrite, kSync, kAllocate, kWriteZeros };
 
   bool Admitted();
@@ -79,6 +81,13 @@ class alignas(64) BlockTask {
   void Issue();
   void Continue();
   void PrepareData();
+  void LaunchWrite();
+  bool MayBeWrittenHere() const;
+  bool IsWrittenHere() const;
+  std::uint64_t LongestRun() const;
+  void WriteHere();
+  void MayTakeLonger();
+  std::uint64_t OperationSize() const;
   void CutData(std::span<const iovec> buffers, std::uint64_t size);
   void IssueRange();
   void IssueZeros();
@@ -107,6 +116,7 @@ class alignas(64) BlockTask {
   std::optional<Chain> chain_;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
+  bool longer_ = false;             // the operation is one that small writes do not overtake (WritesHere)
   std::uint64_t start_ = 0;         // cycles
   std::uint64_t bytes_ = 0;         // that it asks for
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left

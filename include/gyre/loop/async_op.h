@@ -86,6 +86,9 @@ class AsyncOp {
   void ReadVector(FileRef file, std::span<const iovec> into, std::uint64_t offset);
   void WriteVector(FileRef file, std::span<const iovec> from, std::uint64_t offset,
                    Durability durability = Durability::kBySync);
+  // By this thread, the loop's own, before it returns: where that is less than what it costs to have a worker
+  // of the kernel's do it. The callback comes as any other's; the loop has waited meanwhile.
+  void WriteVectorHere(FileRef file, std::span<const iovec> from, std::uint64_t offset);
   void Sync(FileRef file);                                                          // fsync
   void DataSync(FileRef file);                                                      // fdatasync
   void Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate

@@ -210,5 +210,19 @@ TEST_F(BlockMerge, ARunIsNoLargerThanItShouldBe) {
   EXPECT_EQ(Merged(DiskOp::kWrite), kRequests - 2) << "an operation a batch, which has half of them";
 }
 
+TEST_F(BlockMerge, ARunThatAnIoThreadWritesItself_IsShorter) {
+  StartThreads(1);
+  Start("", kFlushFeature);
+  if (KernelTellsWaits()) {
+    GTEST_SKIP() << kNothingHere;
+  }
+  constexpr unsigned kRequests = 16;  // of 64 KiB, of which a batch has eight and then four
+  for (unsigned i = 0; i < kRequests; ++i) {
+    Put(kWrite, std::uint64_t{128} * i, 16 * kPiece);
+  }
+  EXPECT_EQ(Carry(), std::vector<int>(kRequests, kOk));
+  EXPECT_EQ(Merged(DiskOp::kWrite), kRequests - 4) << "four requests an operation, of 256 KiB";
+}
+
 }  // namespace
 }  // namespace gyre::virtio
