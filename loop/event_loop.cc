@@ -175,6 +175,9 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
   std::int64_t sleep_ns = 0;
   const bool looks = polling.enabled() && limit_ns != 0 && completions.empty();
   const std::int64_t looks_ns = looks ? SleepTime(limit_ns, scope) : 0;
+  if (looks && looks_ns == 0) {
+    (void)polling.Look();  // at what nobody tells of: other work may never end
+  }
   const bool found = looks_ns != 0 && PollForWork(looks_ns, scope);
   if (limit_ns != 0 && completions.empty() && !found) {
     // Whoever posts work from now on sees that the loop may sleep; what was posted before, SleepTime sees.
@@ -304,7 +307,7 @@ std::int64_t EventLoop::Now(ClockType clock) const { return impl_->Now(clock); }
 
 bool EventLoop::OnLoopThread() const { return impl_->OnLoopThread(); }
 
-bool EventLoop::HoldsBigLock() const { return impl_->big_lock != nullptr; }
+bool EventLoop::has_big_lock() const { return impl_->big_lock != nullptr; }
 
 void EventLoop::WaitForIo(const std::function<bool()>& done) {
   CHECK(OnLoopThread());

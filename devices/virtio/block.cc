@@ -26,10 +26,11 @@ constexpr std::size_t kLeastTasks = 64;
 constexpr unsigned kLeastBatch = 4;
 constexpr unsigned kMostBatch = 64;
 
-constexpr std::array<PropertySpec, 26> kProperties = {{
+constexpr std::array<PropertySpec, 27> kProperties = {{
     {.name = "path", .values = "PATH", .required = true, .instead = "vhost-user"},
     {.name = "readonly", .values = "on|off"},
     {.name = "cache", .values = "none|writeback|writethrough|unsafe"},
+    {.name = "aio", .values = "auto|io_uring"},
     {.name = "queues", .values = "N"},
     {.name = "serial", .values = "TEXT"},
     {.name = "block-size", .values = "BYTES"},
@@ -190,6 +191,15 @@ Result<CacheMode> ParseCache(const Properties& properties) {
   return found->second;
 }
 
+// Whether the kernel has all writes, small ones too.
+Result<bool> ParseAio(const Properties& properties) {
+  const auto text = properties.Get("aio").value_or("auto");
+  if (text != "auto" && text != "io_uring") {
+    return Fail(Error::Usage(format("aio={}: is not one of auto, io_uring", text)));
+  }
+  return text == "io_uring";
+}
+
 Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const Properties& properties) {
   if (properties.Get("vhost-user")) {
     return OpenVhostUserBlock(context, properties, kProperties);
@@ -198,6 +208,7 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
   disk->options.cache = TRY(ParseCache(properties));
+  disk->options.writes_by_kernel = TRY(ParseAio(properties));
   disk->discard = TRY(properties.OnOff("discard", true));
   const std::string_view serial = properties.Get("serial").value_or("");
   if (serial.size() > kBlockIdSize) {

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <bit>
@@ -90,13 +92,17 @@ Result<Shape> Measure(int fd, const std::string& path) {
   return shape;
 }
 
-}  // namespace
-
-bool KernelTellsWaits(int fd, std::span<const iovec> from, std::uint64_t offset) {
-  return ::pwritev2(fd, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), RWF_NOWAIT) >=
-             0 ||
-         errno != EOPNOTSUPP;
+// ext2, ext3 and ext4, and memory. Others say so (XFS, Btrfs), or may wait for somebody else's machine.
+bool NeedsWorker(int fd) {
+  struct stat status{};
+  struct statfs system{};
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || ::fstatfs(fd, &system) != 0) {
+    return false;
+  }
+  return system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC;
 }
+
+}  // namespace
 
 Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
   struct stat status{};
@@ -123,6 +129,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   const Shape shape = TRY(Measure(image.fd.get(), options.path));
   image.size = shape.size;
   image.block_size = shape.block_size;
+  image.cached_writes_need_worker = NeedsWorker(image.fd.get());
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));

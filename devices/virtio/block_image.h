@@ -1,11 +1,8 @@
 // A disk's image: a regular file or a block device, opened, locked and measured. Private.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 
 #include "gyre/base/result.h"
@@ -21,14 +18,11 @@ enum class CacheMode : std::uint8_t {
   kUnsafe,        // through the page cache; a flush does nothing
 };
 
-// Whether the kernel can tell beforehand that a write into the page cache would have to wait: what io_uring
-// needs to carry it out in the call that submits it. By a write, to be made again.
-bool KernelTellsWaits(int fd, std::span<const iovec> from, std::uint64_t offset);
-
 struct ImageOptions {
   std::string path;
   bool readonly = false;
   CacheMode cache = CacheMode::kWriteback;
+  bool writes_by_kernel = false;  // no thread of ours waits in one
 };
 
 struct BlockImage {
@@ -40,6 +34,9 @@ struct BlockImage {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
   std::uint32_t block_size = 512;  // what the host writes without reading first
+  // A file of this machine's for which io_uring needs a worker of the kernel's where a write goes through the
+  // page cache: the file system cannot say that it would have to wait.
+  bool cached_writes_need_worker = false;
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),
   // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it

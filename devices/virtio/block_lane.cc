@@ -13,7 +13,7 @@ BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std
       stopped_(stopped),
       most_tasks_(most_tasks),
       owner_(std::move(owner)),
-      writes_here_(!loop.HoldsBigLock()) {}
+      writes_here_(!disk.options.writes_by_kernel && !loop.has_big_lock()) {}
 
 BlockLane::~BlockLane() { GiveBack(); }
 
@@ -40,7 +40,6 @@ void BlockLane::Clear() {
   idle_.clear();
   tasks_.clear();
   files_.reset();
-  writes_here_ = WritesHere(!loop_.HoldsBigLock());
   waiting_ = false;
 }
 

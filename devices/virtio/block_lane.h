@@ -110,7 +110,7 @@ class BlockLane {
   std::uint32_t answered_ = 0;
   bool waiting_ = false;  // the queue, for a task
   BlockStats stats_;
-  WritesHere writes_here_;  // of the image that it has
+  WritesHere writes_here_;
   std::shared_ptr<ThrottleGroup> group_;
   std::array<Line, 2> lines_;  // by way
   BlockTask* run_ = nullptr;

@@ -1,5 +1,6 @@
 // A run's operation is handed over: to the kernel, or, of small writes, to nobody (WritesHere).
 #include <algorithm>
+#include <utility>
 
 #include "devices/virtio/block_task.h"
 
@@ -27,31 +28,30 @@ void BlockTask::LaunchWrite() {
 // One that has to be durable waits for the medium.
 bool BlockTask::MayBeWrittenHere() const {
   return !direct_ && !disk_.sync_each && disk_.options.cache != CacheMode::kWritethrough &&
-         lane_.writes_here().Open(lane_.Moment());
+         disk_.image.cached_writes_need_worker && lane_.writes_here().Allowed(lane_.Moment());
 }
 
 bool BlockTask::IsWrittenHere() const {
-  if (OperationSize() > WritesHere::kMostBytes || !MayBeWrittenHere()) {
-    return false;
-  }
-  WritesHere& writes = lane_.writes_here();
-  if (!writes.tried()) [[unlikely]] {
-    writes.Learn(KernelTellsWaits(files_.cached.fd(), data_, offset_));
-  }
-  return writes.Open(lane_.Moment());
+  return WritesHere::Suits(offset_, OperationSize()) && MayBeWrittenHere() &&
+         lane_.writes_here().HasTime(lane_.Moment()) && disk_.longer.load(std::memory_order_relaxed) == 0;
 }
 
 void BlockTask::WriteHere() {
   const std::uint64_t began = Cycles();
   op_.WriteVectorHere(files_.cached, data_, offset_);
-  lane_.writes_here().Took(began, Cycles());
+  lane_.writes_here().Took(lane_.Moment(), began, Cycles());
 }
 
-// Small writes that do not overtake it wait behind it, in the kernel.
 void BlockTask::MayTakeLonger() {
   if (!direct_ && (step_ != Step::kWrite || OperationSize() > WritesHere::kMostBytes)) {
     longer_ = true;
-    lane_.writes_here().LongerBegins();
+    disk_.longer.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void BlockTask::LongerEnds() {
+  if (std::exchange(longer_, false)) {
+    disk_.longer.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 

@@ -37,11 +37,13 @@ bool BlockTask::CanTake(const BlockTask& next) const {
          data_.size() + next.data_.size() <= memory::DmaMapping::kMaxPieces;
 }
 
+// What is too long for its thread already may as well be longer.
 std::uint64_t BlockTask::LongestRun() const {
   if (step_ == Step::kRead) {
     return kMaxReadRun;
   }
-  return MayBeWrittenHere() ? WritesHere::kMostBytes : kMaxWriteRun;
+  const bool here = MayBeWrittenHere() && OperationSize() <= WritesHere::kMostBytes;
+  return here ? WritesHere::kMostBytes : kMaxWriteRun;
 }
 
 void BlockTask::Take(BlockTask& next) {
@@ -57,9 +59,7 @@ void BlockTask::Take(BlockTask& next) {
 }
 
 void BlockTask::RunDone(std::int32_t result) {
-  if (std::exchange(longer_, false)) {
-    lane_.writes_here().LongerEnds();
-  }
+  LongerEnds();
   if (next_ == nullptr) {
     return Done(result);
   }

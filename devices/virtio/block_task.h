@@ -40,6 +40,9 @@ struct Disk {
 
   std::atomic<bool> zero_range{true};  // fallocate(2) has it here
   std::atomic<bool> cached_writes{false};
+  // Operations that the kernel has and that keep the image's lock for long; small writes that a thread
+  // carries out itself would wait for it.
+  std::atomic<std::uint32_t> longer{0};
   // -errno, once what the page cache held has not become durable: the kernel tells it once, and takes the
   // pages for clean from then on. No later flush of this image may say that all is well.
   std::atomic<std::int32_t> sync_lost{0};
@@ -84,6 +87,7 @@ class alignas(64) BlockTask {
   void LaunchWrite();
   bool MayBeWrittenHere() const;
   bool IsWrittenHere() const;
+  void LongerEnds();
   std::uint64_t LongestRun() const;
   void WriteHere();
   void MayTakeLonger();
@@ -116,7 +120,7 @@ class alignas(64) BlockTask {
   std::optional<Chain> chain_;
   BlockRequest type_ = BlockRequest::kRead;
   Step step_ = Step::kRead;
-  bool longer_ = false;             // the operation is one that small writes do not overtake (WritesHere)
+  bool longer_ = false;             // the operation is among disk_.longer
   std::uint64_t start_ = 0;         // cycles
   std::uint64_t bytes_ = 0;         // that it asks for
   std::uint64_t offset_ = 0;        // bytes in the image, of what is left

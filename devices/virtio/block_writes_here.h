@@ -1,9 +1,8 @@
-// Whether a queue's thread carries small writes out itself. Of a write into the page cache, most file systems
-// cannot say beforehand whether it will have to wait, and then io_uring gives it to a worker of the kernel's:
-// to wake that, and to be woken by it, costs more than the write. So the thread makes the call, as long as
-// that is quick: where one was not (a journal's commit, more dirty pages than the host wants, a network's
-// file), others on the same loop have waited for it, and the kernel has the writes for a while. Its loop's
-// thread. Private.
+// Whether a queue's thread carries cached writes out itself. Of most file systems io_uring cannot know
+// whether a write into the page cache would have to wait, so that a worker of the kernel's has it: to wake
+// that, and to be woken by it, costs more than a small write. So the thread makes the call, as long as that
+// is quick: where one was not (a journal's commit, more dirty pages than the host wants), others on the same
+// loop have waited for it, and the kernel has the writes for a while. Its loop's thread. Private.
 #pragma once
 
 #include <algorithm>
@@ -18,47 +17,53 @@ class WritesHere {
  public:
   // What takes much longer to copy than to hand over is better copied while the thread does something else.
   static constexpr std::uint64_t kMostBytes = 256 * kKiB;
-  // A write that took longer was not quick: more than a turn on the CPU that another thread may have had.
-  static constexpr std::int64_t kSlowNs = 4'000'000;
-  // For how long the kernel has them then; each time longer, if it was soon slow again.
-  static constexpr std::int64_t kFirstPauseNs = 100'000'000;
+  // Part of a page that is not in the cache would have to be read first.
+  static constexpr std::uint64_t kPage = 4096;
+  // A write that took longer was not quick: more than a turn on the CPU that another thread may have had. All
+  // of a callback together take no longer either, but for the last.
+  static constexpr std::int64_t kQuickNs = 4'000'000;
+  // The kernel has them then for this long or for that many times what the write took; for twice as long as
+  // the time before, if that is less than kSoonNs ago; and never for more than kLongestPauseNs.
+  static constexpr std::int64_t kShortestPauseNs = 100'000'000;
+  static constexpr std::int64_t kPauses = 20;
+  static constexpr std::int64_t kSoonNs = 10'000'000'000;
   static constexpr std::int64_t kLongestPauseNs = 10'000'000'000;
 
-  // Not where others wait with the thread: `allowed` is false.
+  // Not where others wait with the thread, nor where the kernel needs no worker: `allowed` is false.
   explicit WritesHere(bool allowed) : allowed_(allowed) {}
 
-  // Whether it does, of writes that are not longer. `now` by Cycles(). While the kernel's worker has a longer
-  // one of this queue, it has the file's lock.
-  bool Open(std::uint64_t now) const {
-    return allowed_ && longer_ == 0 && (pause_ns_ == 0 || CyclesToNs(now - closed_) >= pause_ns_);
+  // Whether they are the thread's for now. `turn`, by Cycles(): when the callback began.
+  bool Allowed(std::uint64_t turn) const {
+    return allowed_ && (pause_ns_ == 0 || CyclesToNs(turn - closed_) >= pause_ns_);
   }
-  void Took(std::uint64_t began, std::uint64_t ended) {
-    if (CyclesToNs(ended - began) > kSlowNs) [[unlikely]] {
-      Close(ended);
+  // Whether there is time for one in this callback.
+  bool HasTime(std::uint64_t turn) const { return turn != turn_ || CyclesToNs(spent_) < kQuickNs; }
+  static constexpr bool Suits(std::uint64_t offset, std::uint64_t bytes) {
+    return bytes <= kMostBytes && (offset | bytes) % kPage == 0;
+  }
+  void Took(std::uint64_t turn, std::uint64_t began, std::uint64_t ended) {
+    const std::uint64_t took = ended - began;
+    spent_ = (turn == turn_ ? spent_ : 0) + took;
+    turn_ = turn;
+    if (CyclesToNs(took) > kQuickNs) [[unlikely]] {
+      Pause(ended, CyclesToNs(took));
     }
   }
-  // Whether the kernel can tell of this image that a write would wait; not known at first.
-  bool tried() const { return tried_; }
-  void Learn(bool kernel_can_tell) {
-    tried_ = true;
-    allowed_ = allowed_ && !kernel_can_tell;
-  }
-  // With the kernel: one that is not small, or a range.
-  void LongerBegins() { ++longer_; }
-  void LongerEnds() { --longer_; }
 
  private:
-  void Close(std::uint64_t now) {
-    const bool soon = pause_ns_ != 0 && CyclesToNs(now - closed_) < 2 * pause_ns_;
-    pause_ns_ = soon ? std::min(2 * pause_ns_, kLongestPauseNs) : kFirstPauseNs;
+  void Pause(std::uint64_t now, std::int64_t took_ns) {
+    const bool soon = pause_ns_ != 0 && CyclesToNs(now - closed_) < pause_ns_ + kSoonNs;
+    pause_ns_ =
+        std::max(soon ? 2 * pause_ns_ : kShortestPauseNs, kPauses * std::min(took_ns, kLongestPauseNs));
+    pause_ns_ = std::min(pause_ns_, kLongestPauseNs);
     closed_ = now;
   }
 
   bool allowed_;
-  bool tried_ = false;
-  std::uint32_t longer_ = 0;
   std::int64_t pause_ns_ = 0;  // 0: none was slow yet
-  std::uint64_t closed_ = 0;   // cycles
+  std::uint64_t closed_ = 0;   // cycles: when the pause began
+  std::uint64_t turn_ = 0;     // of the last write
+  std::uint64_t spent_ = 0;    // cycles, in that
 };
 
 }  // namespace gyre::virtio

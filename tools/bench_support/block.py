@@ -239,9 +239,9 @@ def count_calls(arguments, command, op):
                 by_thread[thread][call] += 1
                 if call == "io_uring_enter" and int(found[3] or 0) > 0:
                     submitted[thread] += 1
-    if not by_thread:
+    if not submitted:
         return None, "strace showed nothing"
-    thread = max(by_thread, key=lambda thread: by_thread[thread].total())
+    thread = max(submitted, key=lambda thread: submitted[thread] + by_thread[thread]["pwritev"])
     return {"batches": submitted[thread], "calls": dict(by_thread[thread])}, ""
 
 

@@ -1,4 +1,4 @@
-// An operation that the kernel carries out while the loop goes on. One object
+// An operation that the kernel carries out while the loop goes on (but for WriteVectorHere). One object
 // stands for one operation at a time and is used again and again: starting it
 // allocates nothing. What is started in an iteration is handed to the kernel in
 // one call at its end.

@@ -95,6 +95,33 @@ TEST_F(PollerTest, WorkIsFoundByLookingOrBeforeTheSleep) {
   });
 }
 
+// A loop that always has something to do still looks: who is looked at need not tell.
+TEST_F(PollerTest, WorkIsFoundThoughOtherWorkNeverEnds) {
+  const auto thread = IoThread::Create(loop(), {.name = "io", .cpus = {}, .poll = {.max_ns = kLong}}).value();
+  std::atomic<bool> work{false};
+  std::atomic<bool> found{false};
+  std::optional<BottomHalf> busy;
+  std::optional<Poller> poller;
+  thread->RunAndWait([&] {
+    busy.emplace(thread->loop(), [&] { busy->Schedule(); });
+    busy->Schedule();
+    const auto look = [&] {
+      found = found || work;
+      return found.load();
+    };
+    poller.emplace(thread->loop(), look, look);
+  });
+  work = true;
+  for (int i = 0; i < 5000 && !found; ++i) {
+    ::usleep(1000);
+  }
+  EXPECT_TRUE(found);
+  thread->RunAndWait([&] {
+    poller.reset();
+    busy.reset();
+  });
+}
+
 // Where the io_urings of this process are mapped: what they share with the kernel, but for the operations.
 std::set<std::uintptr_t> MappedRings() {
   std::set<std::uintptr_t> starts;

@@ -309,7 +309,11 @@ TEST_F(BlockErrors, AFailingGuestCannotFloodAnybody) {
 TEST_F(BlockErrors, LostGuestPage_IsABusErrorAndNoAnswerOfTheDisks) {
   constexpr std::uint64_t kLost = 0x600000;
   const std::string file = image + "-ram";
-  for (const std::uint32_t type : {kRead, kWrite}) {
+  // The last is carried out by the thread itself.
+  for (const auto& [type, on_thread] : {std::pair(kRead, false), {kWrite, false}, {kWrite, true}}) {
+    if (on_thread) {
+      StartThreads(1);
+    }
     const auto errors = BusErrors::Create().value();
     auto block =
         memory::RamBlock::New(
@@ -318,7 +322,7 @@ TEST_F(BlockErrors, LostGuestPage_IsABusErrorAndNoAnswerOfTheDisks) {
     block->Guard(*errors);
     const auto lost = memory::MemoryRegion::NewRam(memory.topology, "lost", block);
     ASSERT_TRUE(memory.root->Add(kLost, lost));
-    Make();
+    Make("", kFlushFeature);
     const bool to_guest = type == kRead;
     EXPECT_EQ(Request(type, 8, std::array{Buffer{kLost, 8192, to_guest}}), kOk);
     ASSERT_EQ(::truncate(file.c_str(), 4096), 0);

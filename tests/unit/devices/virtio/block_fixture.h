@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "devices/virtio/block_image.h"
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/disk.h"
 #include "gyre/devices/virtio/registry.h"
@@ -80,15 +79,6 @@ class BlockFixture : public DeviceTest {
   bool DirectWorks() const {
     return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)).get() >= 0;
   }
-  // Of writes to this image's file system: there an I/O thread carries out none itself. Writes a byte.
-  bool KernelTellsWaits() const {
-    std::byte byte{'a'};
-    const iovec one{.iov_base = &byte, .iov_len = 1};
-    return virtio::KernelTellsWaits(UniqueFd(::open(path.c_str(), O_RDWR | O_CLOEXEC)).get(),
-                                    std::span(&one, 1), 0);
-  }
-  static constexpr std::string_view kNothingHere =
-      "this file system's writes are carried out in the call that submits them";
   DiskControl& disk() { return *disks.all().front().disk; }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {
     std::memset(memory.host() + kHeader, 0, 16);

@@ -266,10 +266,11 @@ const Module& DiskModule() {
   return **std::ranges::find(Modules(), "disk", [](const Module* module) { return module->option; });
 }
 
-class DiskOnThreads : public IoThreads {
+// With a driver that flushes, whose writes their thread carries out itself, or one whose writes are durable.
+class DiskOnThreads : public IoThreads, public testing::WithParamInterface<bool> {
  protected:
   static constexpr unsigned kQueues = 4;
-  static constexpr std::uint64_t kFeatures = kFeatureRingReset | kFeatureEventIndex;
+  static constexpr std::uint64_t kFlushFeature = 1U << 9;
   static constexpr std::uint32_t kSize = 4096;
   static constexpr std::uint64_t kHeaders = 0xb0000;
   static constexpr std::uint64_t kBuffers = 0x100000;  // of each queue 16
@@ -283,7 +284,7 @@ class DiskOnThreads : public IoThreads {
     where.disks = &disks;
     where.id = "disk0";
     Plug(DiskModule().create(where, properties).value());
-    Bring(kFeatures, 64);
+    Bring(features, 64);
   }
   ~DiskOnThreads() override {
     Unplug();
@@ -337,11 +338,12 @@ class DiskOnThreads : public IoThreads {
     return true;
   }
 
+  const std::uint64_t features = kFeatureRingReset | kFeatureEventIndex | (GetParam() ? kFlushFeature : 0);
   Disks disks{*loop_, [](const DiskError&) {}};
   const std::string path = testing::TempDir() + format("gyre-io-threads-{}", ::getpid());
 };
 
-TEST_F(DiskOnThreads, WhatAllQueuesWriteAtOnceIsReadBack) {
+TEST_P(DiskOnThreads, WhatAllQueuesWriteAtOnceIsReadBack) {
   for (std::uint8_t round = 1; round < 20; ++round) {
     Fill(round);
     OfferAll(1);
@@ -353,7 +355,7 @@ TEST_F(DiskOnThreads, WhatAllQueuesWriteAtOnceIsReadBack) {
   }
 }
 
-TEST_F(DiskOnThreads, AfterAStopNothingMovesUntilTheStart) {
+TEST_P(DiskOnThreads, AfterAStopNothingMovesUntilTheStart) {
   Fill(1);
   OfferAll(1);
   AwaitAll();
@@ -373,7 +375,7 @@ TEST_F(DiskOnThreads, AfterAStopNothingMovesUntilTheStart) {
   }
 }
 
-TEST_F(DiskOnThreads, S_2_4_AfterAResetMemoryIsTheDriversAtAnyMoment) {
+TEST_P(DiskOnThreads, S_2_4_AfterAResetMemoryIsTheDriversAtAnyMoment) {
   for (unsigned round = 0; round < 50; ++round) {
     OfferAll(round % 2);
     ::usleep(round * 10);
@@ -382,11 +384,11 @@ TEST_F(DiskOnThreads, S_2_4_AfterAResetMemoryIsTheDriversAtAnyMoment) {
     Fill(0x55);
     ::usleep(200);
     ASSERT_TRUE(BuffersAre(0x55));
-    Bring(kFeatures, 64);
+    Bring(features, 64);
   }
 }
 
-TEST_F(DiskOnThreads, TheMemoryMapChangesUnderIt) {
+TEST_P(DiskOnThreads, TheMemoryMapChangesUnderIt) {
   auto other = memory::MemoryRegion::NewAlias(memory.topology, "window", memory.ram, 0, kPageSize);
   for (unsigned round = 0; round < 30; ++round) {
     OfferAll(1);
@@ -397,7 +399,7 @@ TEST_F(DiskOnThreads, TheMemoryMapChangesUnderIt) {
 }
 
 // The threads' rings have an image's files: these go before it does, and so does its lock.
-TEST_F(DiskOnThreads, AnotherImageTakesItsPlaceUnderLoad) {
+TEST_P(DiskOnThreads, AnotherImageTakesItsPlaceUnderLoad) {
   const std::array<std::string, 2> images = {path, path + "-other"};
   std::ofstream(images[1]) << std::string(std::size_t{1} << 20, 'b');
   for (unsigned round = 0; round < 40; ++round) {
@@ -418,7 +420,7 @@ TEST_F(DiskOnThreads, AnotherImageTakesItsPlaceUnderLoad) {
   ::unlink(images[1].c_str());
 }
 
-TEST_F(DiskOnThreads, ItsEndWaitsForWhatIsInFlight) {
+TEST_P(DiskOnThreads, ItsEndWaitsForWhatIsInFlight) {
   OfferAll(1);
   Unplug();
   Fill(0x77);
@@ -432,7 +434,7 @@ class DiskOnPollingThreads : public DiskOnThreads {
   DiskOnPollingThreads() : DiskOnThreads({.max_ns = 1'000'000}) {}
 };
 
-TEST_F(DiskOnPollingThreads, NoRequestIsMissedWhetherKickedOrNot) {
+TEST_P(DiskOnPollingThreads, NoRequestIsMissedWhetherKickedOrNot) {
   for (unsigned round = 0; round < 300; ++round) {
     OfferAll(round % 2);
     if (round % 16 == 0) {
@@ -442,7 +444,7 @@ TEST_F(DiskOnPollingThreads, NoRequestIsMissedWhetherKickedOrNot) {
   }
 }
 
-TEST_F(DiskOnPollingThreads, AfterAStopNothingMovesUntilTheStart) {
+TEST_P(DiskOnPollingThreads, AfterAStopNothingMovesUntilTheStart) {
   for (unsigned round = 0; round < 50; ++round) {
     OfferAll(0);
     ::usleep(round * 10);
@@ -455,6 +457,10 @@ TEST_F(DiskOnPollingThreads, AfterAStopNothingMovesUntilTheStart) {
     AwaitAll();
   }
 }
+
+std::string FlushName(const testing::TestParamInfo<bool>& info) { return info.param ? "Flushes" : "Durable"; }
+INSTANTIATE_TEST_SUITE_P(Drivers, DiskOnThreads, testing::Bool(), FlushName);
+INSTANTIATE_TEST_SUITE_P(Drivers, DiskOnPollingThreads, testing::Bool(), FlushName);
 
 }  // namespace
 }  // namespace gyre::virtio
