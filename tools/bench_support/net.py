@@ -92,14 +92,20 @@ class _Frames:
         return round(result["frames"] / result["ns"] * 1e9)
 
     def measure(self, peer, command, milliseconds):
-        outside = [str(self._session.build / HOST), self._outer, self._tap, str(self._size), str(milliseconds)]
-        with _network(self._session, self._tap) as inside:
-            result = driven.measure([*inside, *command], [*inside, *outside], peer.name != results.FLOOR, driven.cpus())
+        """Where a machine is so busy that none comes in a short time, once more for as long as is usual."""
+        result = self._for(peer, command, milliseconds)
+        if result["frames"] == 0 and milliseconds < MILLISECONDS:
+            result = self._for(peer, command, MILLISECONDS)
         if result["frames"] == 0:
             raise sessions.Failure("no frame came")
         if "guest" in result and result["guest"][0] < result["frames"] * (1 - MOST_LOST):
             raise sessions.Failure(f"the guest knows of {result['guest'][0]} frames, the host of {result['frames']}")
         return result
+
+    def _for(self, peer, command, milliseconds):
+        outside = [str(self._session.build / HOST), self._outer, self._tap, str(self._size), str(milliseconds)]
+        with _network(self._session, self._tap) as inside:
+            return driven.measure([*inside, *command], [*inside, *outside], peer.name != results.FLOOR, driven.cpus())
 
     def once(self, peer, command):
         result = self.measure(peer, command, QUICK_MILLISECONDS if self._session.quick else MILLISECONDS)
