@@ -173,12 +173,12 @@ int EventLoop::Impl::Wait(std::int64_t limit_ns, Scope scope) {
     }
   }
   std::int64_t sleep_ns = 0;
-  const bool looks = polling.enabled() && limit_ns != 0 && completions.empty();
-  const std::int64_t looks_ns = looks ? SleepTime(limit_ns, scope) : 0;
-  if (looks && looks_ns == 0) {
-    (void)polling.Look();  // at what nobody tells of: other work may never end
+  const bool looks = polling.enabled() && limit_ns != 0;
+  bool found = looks && polling.Look();  // nobody tells of it, and other work may never end
+  if (looks && completions.empty() && !found) {
+    const std::int64_t looks_ns = SleepTime(limit_ns, scope);
+    found = looks_ns == 0 || PollForWork(looks_ns, scope);
   }
-  const bool found = looks_ns != 0 && PollForWork(looks_ns, scope);
   if (limit_ns != 0 && completions.empty() && !found) {
     // Whoever posts work from now on sees that the loop may sleep; what was posted before, SleepTime sees.
     wakeup.BeginSleep();

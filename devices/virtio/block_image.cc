@@ -92,8 +92,9 @@ Result<Shape> Measure(int fd, const std::string& path) {
   return shape;
 }
 
-// ext2, ext3 and ext4, and memory. Others say so (XFS, Btrfs), or may wait for somebody else's machine.
-bool NeedsWorker(int fd) {
+// On ext2, ext3, ext4 or tmpfs. Of XFS and Btrfs io_uring needs no worker; a network's may make the thread
+// wait for long; others are not known well enough.
+bool TakesSmallWritesWell(int fd) {
   struct stat status{};
   struct statfs system{};
   if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || ::fstatfs(fd, &system) != 0) {
@@ -129,7 +130,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   const Shape shape = TRY(Measure(image.fd.get(), options.path));
   image.size = shape.size;
   image.block_size = shape.block_size;
-  image.cached_writes_need_worker = NeedsWorker(image.fd.get());
+  image.small_writes_here = TakesSmallWritesWell(image.fd.get());
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));

@@ -34,9 +34,9 @@ struct BlockImage {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
   std::uint32_t block_size = 512;  // what the host writes without reading first
-  // A file of this machine's for which io_uring needs a worker of the kernel's where a write goes through the
-  // page cache: the file system cannot say that it would have to wait.
-  bool cached_writes_need_worker = false;
+  // A thread may carry small writes through the page cache out itself (WritesHere): a file on one of those
+  // file systems of which io_uring would have a worker of the kernel's do it.
+  bool small_writes_here = false;
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),
   // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it

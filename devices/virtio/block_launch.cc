@@ -28,7 +28,7 @@ void BlockTask::LaunchWrite() {
 // One that has to be durable waits for the medium.
 bool BlockTask::MayBeWrittenHere() const {
   return !direct_ && !disk_.sync_each && disk_.options.cache != CacheMode::kWritethrough &&
-         disk_.image.cached_writes_need_worker && lane_.writes_here().Allowed(lane_.Moment());
+         disk_.image.small_writes_here && lane_.writes_here().Allowed(lane_.Moment());
 }
 
 bool BlockTask::IsWrittenHere() const {
@@ -43,7 +43,7 @@ void BlockTask::WriteHere() {
 }
 
 void BlockTask::MayTakeLonger() {
-  if (!direct_ && (step_ != Step::kWrite || OperationSize() > WritesHere::kMostBytes)) {
+  if (!direct_ && (step_ != Step::kWrite || !WritesHere::Suits(offset_, OperationSize()))) {
     longer_ = true;
     disk_.longer.fetch_add(1, std::memory_order_relaxed);
   }

@@ -37,12 +37,12 @@ bool BlockTask::CanTake(const BlockTask& next) const {
          data_.size() + next.data_.size() <= memory::DmaMapping::kMaxPieces;
 }
 
-// What is too long for its thread already may as well be longer.
+// What does not suit its thread already may as well be longer.
 std::uint64_t BlockTask::LongestRun() const {
   if (step_ == Step::kRead) {
     return kMaxReadRun;
   }
-  const bool here = MayBeWrittenHere() && OperationSize() <= WritesHere::kMostBytes;
+  const bool here = MayBeWrittenHere() && WritesHere::Suits(offset_, OperationSize());
   return here ? WritesHere::kMostBytes : kMaxWriteRun;
 }
 

@@ -22,14 +22,14 @@ class WritesHere {
   // A write that took longer was not quick: more than a turn on the CPU that another thread may have had. All
   // of a callback together take no longer either, but for the last.
   static constexpr std::int64_t kQuickNs = 4'000'000;
-  // The kernel has them then for this long or for that many times what the write took; for twice as long as
-  // the time before, if that is less than kSoonNs ago; and never for more than kLongestPauseNs.
+  // The kernel has them then for this long, or for that many times what the write took; for twice as long as
+  // the time before, if that has ended less than kSoonNs ago; and never for more than kLongestPauseNs.
   static constexpr std::int64_t kShortestPauseNs = 100'000'000;
-  static constexpr std::int64_t kPauses = 20;
+  static constexpr std::int64_t kPauseFactor = 20;
   static constexpr std::int64_t kSoonNs = 10'000'000'000;
   static constexpr std::int64_t kLongestPauseNs = 10'000'000'000;
 
-  // Not where others wait with the thread, nor where the kernel needs no worker: `allowed` is false.
+  // `allowed` is false where nobody wants it, or everybody would wait with the thread.
   explicit WritesHere(bool allowed) : allowed_(allowed) {}
 
   // Whether they are the thread's for now. `turn`, by Cycles(): when the callback began.
@@ -54,7 +54,7 @@ class WritesHere {
   void Pause(std::uint64_t now, std::int64_t took_ns) {
     const bool soon = pause_ns_ != 0 && CyclesToNs(now - closed_) < pause_ns_ + kSoonNs;
     pause_ns_ =
-        std::max(soon ? 2 * pause_ns_ : kShortestPauseNs, kPauses * std::min(took_ns, kLongestPauseNs));
+        std::max(soon ? 2 * pause_ns_ : kShortestPauseNs, kPauseFactor * std::min(took_ns, kLongestPauseNs));
     pause_ns_ = std::min(pause_ns_, kLongestPauseNs);
     closed_ = now;
   }

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <fstream>
@@ -16,6 +17,7 @@
 #include <thread>
 
 #include "fixture.h"
+#include "gyre/loop/async_op.h"
 #include "gyre/loop/io_thread.h"
 
 namespace gyre::loop {
@@ -98,28 +100,39 @@ TEST_F(PollerTest, WorkIsFoundByLookingOrBeforeTheSleep) {
 // A loop that always has something to do still looks: who is looked at need not tell.
 TEST_F(PollerTest, WorkIsFoundThoughOtherWorkNeverEnds) {
   const auto thread = IoThread::Create(loop(), {.name = "io", .cpus = {}, .poll = {.max_ns = kLong}}).value();
-  std::atomic<bool> work{false};
-  std::atomic<bool> found{false};
-  std::optional<BottomHalf> busy;
-  std::optional<Poller> poller;
-  thread->RunAndWait([&] {
-    busy.emplace(thread->loop(), [&] { busy->Schedule(); });
-    busy->Schedule();
-    const auto look = [&] {
-      found = found || work;
-      return found.load();
-    };
-    poller.emplace(thread->loop(), look, look);
-  });
-  work = true;
-  for (int i = 0; i < 5000 && !found; ++i) {
-    ::usleep(1000);
+  const UniqueFd zeros(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  std::array<std::byte, 16> bytes{};
+  for (const bool by_kernel : {false, true}) {
+    std::atomic<bool> work{false};
+    std::atomic<bool> found{false};
+    std::optional<BottomHalf> busy;
+    std::optional<AsyncOp> reads;
+    std::optional<Poller> poller;
+    thread->RunAndWait([&] {
+      if (by_kernel) {
+        reads.emplace(thread->loop(), nullptr, [&](std::int32_t) { reads->Read(zeros.get(), bytes, 0); });
+        reads->Read(zeros.get(), bytes, 0);
+      } else {
+        busy.emplace(thread->loop(), [&] { busy->Schedule(); });
+        busy->Schedule();
+      }
+      const auto look = [&] {
+        found = found || work;
+        return found.load();
+      };
+      poller.emplace(thread->loop(), look, look);
+    });
+    work = true;
+    for (int i = 0; i < 5000 && !found; ++i) {
+      ::usleep(1000);
+    }
+    EXPECT_TRUE(found) << by_kernel;
+    thread->RunAndWait([&] {
+      poller.reset();
+      busy.reset();
+      reads.reset();
+    });
   }
-  EXPECT_TRUE(found);
-  thread->RunAndWait([&] {
-    poller.reset();
-    busy.reset();
-  });
 }
 
 // Where the io_urings of this process are mapped: what they share with the kernel, but for the operations.

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -78,6 +80,14 @@ class BlockFixture : public DeviceTest {
   }
   bool DirectWorks() const {
     return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)).get() >= 0;
+  }
+  // Why an I/O thread carries out no write itself; empty if it does.
+  std::string NoWritesHere() const {
+    struct statfs system{};
+    EXPECT_EQ(::statfs(path.c_str(), &system), 0);
+    const bool suits = system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC;
+    return suits ? ""
+                 : format("the file system ({:#x}) is not one whose writes need a worker", system.f_type);
   }
   DiskControl& disk() { return *disks.all().front().disk; }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {

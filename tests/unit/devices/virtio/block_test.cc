@@ -420,6 +420,7 @@ TEST_F(Block, AnImageIsLockedAsLongAsItIsUsed) {
 TEST_F(Block, WrongOptionsAreToldInOneLine) {
   EXPECT_EQ(Open(",cache=yes").error().message(),
             "cache=yes: is not one of none, writeback, writethrough, unsafe");
+  EXPECT_EQ(Open(",aio=native").error().message(), "aio=native: is not one of auto, io_uring");
   EXPECT_EQ(Open(",block-size=1000").error().message(), "block-size=1000: is not a power of two");
   EXPECT_EQ(Open(",queues=0").error().message(), "queues=0: must be a number from 1 to 16");
   EXPECT_FALSE(Open(",serial=0123456789012345678901"));

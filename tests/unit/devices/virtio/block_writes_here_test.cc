@@ -2,9 +2,6 @@
 // like others.
 #include "devices/virtio/block_writes_here.h"
 
-#include <linux/magic.h>
-#include <sys/vfs.h>
-
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -122,14 +119,6 @@ class BlockWritesHere : public BlockFixture {
   static constexpr std::uint32_t kSmall = 4096;
   static constexpr std::uint64_t kFirst = 8;  // sector
 
-  // Why none is carried out here; empty if they are.
-  std::string NoneHere() const {
-    struct statfs system{};
-    EXPECT_EQ(::statfs(path.c_str(), &system), 0);
-    const bool suits = system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC;
-    return suits ? ""
-                 : format("the file system ({:#x}) is not one whose writes need a worker", system.f_type);
-  }
   void Start(const std::string& options = "", std::uint64_t features = kFlushFeature) {
     if (io_threads.empty()) {
       StartThreads(1);
@@ -157,6 +146,7 @@ class BlockWritesHere : public BlockFixture {
   std::uint64_t OperationsOfBoth(std::uint32_t type, const std::vector<Buffer>& data) {
     constexpr std::uint64_t kOther = 1536;  // sector
     constexpr std::uint64_t kHeader2 = kHeader + 32;
+    constexpr std::uint64_t kOdd = kData + 2 * kSmall + 1;
     return Operations([&] {
       PutHeader(kWrite, kOther);
       std::memcpy(memory.host() + kHeader2, memory.host() + kHeader, 16);
@@ -166,12 +156,15 @@ class BlockWritesHere : public BlockFixture {
       chain.push_back({kStatus, 1, true});
       rings[0]->Offer(chain);
       // Nowhere where O_DIRECT would take it.
-      rings[0]->Offer(
-          std::array{Buffer{kHeader2, 16}, Buffer{kData + 1, kSmall}, Buffer{kStatus + 1, 1, true}});
+      rings[0]->Offer(std::array{Buffer{kHeader2, 16}, Buffer{kOdd, kSmall}, Buffer{kStatus + 1, 1, true}});
+      memory.host()[kStatus + 1] = std::byte{kUnanswered};
+      std::memset(memory.host() + kOdd, 'o', kSmall);
       mmio.Kick(0);
       AwaitUsed();
       AwaitUsed();
       EXPECT_EQ(Answer(), kOk);
+      EXPECT_EQ(memory.host()[kStatus + 1], std::byte{kOk});
+      EXPECT_EQ(Content(kOther * kSector, kSmall), std::string(kSmall, 'o'));
     });
   }
   // A busy host may have made one slow; then the kernel has them for a while.
@@ -187,9 +180,9 @@ class BlockWritesHere : public BlockFixture {
   }
 };
 
-#define SKIP_IF_NONE_HERE()                        \
-  if (const auto why = NoneHere(); !why.empty()) { \
-    GTEST_SKIP() << why;                           \
+#define SKIP_IF_NONE_HERE()                            \
+  if (const auto why = NoWritesHere(); !why.empty()) { \
+    GTEST_SKIP() << why;                               \
   }
 
 TEST_F(BlockWritesHere, OnAnIoThread_TakeNoOperationOfTheKernels) {
@@ -212,7 +205,6 @@ TEST_F(BlockWritesHere, OnTheMainLoop_TheKernelHasThem) {
 TEST_F(BlockWritesHere, WhereTheOptionSaysSo_TheKernelHasThem) {
   Start(",aio=io_uring");
   EXPECT_EQ(OperationsOfAWrite(), 1U);
-  EXPECT_FALSE(Open(",aio=native"));
 }
 
 TEST_F(BlockWritesHere, ThatHaveToBeDurable_TheKernelHasThem) {
@@ -256,7 +248,7 @@ TEST_F(BlockWritesHere, BehindARange_TheKernelHasThem) {
       continue;
     }
     Start(format(",cache={}", cache));
-    EXPECT_EQ(OperationsOfAWrite(), std::string_view(cache) == "none" || !NoneHere().empty() ? 1U : 0U);
+    EXPECT_EQ(OperationsOfAWrite(), std::string_view(cache) == "none" || !NoWritesHere().empty() ? 1U : 0U);
     const std::array<std::uint32_t, 4> range{0, 0, 8, 0};
     std::memcpy(memory.host() + kData, range.data(), sizeof(range));
     EXPECT_EQ(OperationsOfBoth(kDiscard, {Buffer{kData, sizeof(range)}}), 2U) << cache;
@@ -270,9 +262,15 @@ TEST_F(BlockWritesHere, OnceOneWasSlow_TheKernelHasThem) {
   // Somebody else's write to the file keeps its lock for as long as it takes.
   std::atomic<bool> stop{false};
   std::thread other([&, file = std::make_shared<UniqueFd>(::open(path.c_str(), O_WRONLY | O_CLOEXEC))] {
-    const std::vector<char> much(std::size_t{16} << 20);
+    std::vector<char> much(std::size_t{16} << 20);
+    std::vector<iovec> pieces(1, {.iov_base = much.data(), .iov_len = much.size()});
     while (!stop) {
-      EXPECT_GT(::pwrite(file->get(), much.data(), much.size(), 2 * kImageSize), 0);
+      const auto began = std::chrono::steady_clock::now();
+      EXPECT_GT(::pwritev(file->get(), pieces.data(), static_cast<int>(pieces.size()), 2 * kImageSize), 0);
+      const bool quick = std::chrono::steady_clock::now() - began < std::chrono::milliseconds(20);
+      if (quick && pieces.size() < 32) {
+        pieces.resize(2 * pieces.size(), pieces.front());
+      }
     }
   });
   bool handed_over = false;
@@ -312,9 +310,10 @@ TEST_F(BlockWritesHere, AnErrorIsToldAndAnswered) {
     // The image has become shorter, and cannot grow again.
     std::ofstream(path, std::ios::trunc).flush();
     const FileSizeLimit limit(0);
-    EXPECT_EQ(Operations([&] { EXPECT_EQ(WriteAt(kFirst, kSmall, 'w'), kIoError); }), 0U);
+    EXPECT_TRUE(
+        SoonNone([&] { return Operations([&] { EXPECT_EQ(WriteAt(kFirst, kSmall, 'w'), kIoError); }); }));
   }
-  EXPECT_TRUE(Await([&] { return told.size() == 1; }));
+  EXPECT_TRUE(Await([&] { return !told.empty(); }));
   EXPECT_FALSE(told.at(0).read);
   EXPECT_EQ(WriteAt(kFirst, kSmall, 'x'), kOk);
   EXPECT_EQ(Content(kFirst * kSector, kSmall), std::string(kSmall, 'x'));
