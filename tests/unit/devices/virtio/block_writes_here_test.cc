@@ -36,11 +36,11 @@ class WritesHereTest : public testing::Test {
   bool Allowed() const { return writes.Allowed(now); }
   // After the last write; roughly.
   double PauseMs() {
-    std::int64_t paused = 0;
-    for (; !Allowed() && paused < 60'000 * kMs; paused += 10 * kMs) {
+    double paused = 0;
+    for (; !Allowed() && paused < 60'000; paused += 10) {
       Pass(10 * kMs);
     }
-    return static_cast<double>(paused / kMs);
+    return paused;
   }
 
   WritesHere writes{true};
@@ -146,7 +146,7 @@ class BlockWritesHere : public BlockFixture {
   std::uint64_t OperationsOfBoth(std::uint32_t type, const std::vector<Buffer>& data) {
     constexpr std::uint64_t kOther = 1536;  // sector
     constexpr std::uint64_t kHeader2 = kHeader + 32;
-    constexpr std::uint64_t kOdd = kData + 2 * kSmall + 1;
+    constexpr std::uint64_t kOdd = kData + std::uint64_t{2} * kSmall + 1;
     return Operations([&] {
       PutHeader(kWrite, kOther);
       std::memcpy(memory.host() + kHeader2, memory.host() + kHeader, 16);
