@@ -68,6 +68,7 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
 struct Shape {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t block_size = 512;  // of the host's device
+  bool file = false;               // a regular one
 };
 
 Result<Shape> Measure(int fd, const std::string& path) {
@@ -82,6 +83,7 @@ Result<Shape> Measure(int fd, const std::string& path) {
     }
   } else if (S_ISREG(status.st_mode)) {
     shape.size = static_cast<std::uint64_t>(status.st_size);
+    shape.file = true;
   } else {
     return Fail(Error::Usage(format("{}: is neither a file nor a block device", path)));
   }
@@ -92,15 +94,11 @@ Result<Shape> Measure(int fd, const std::string& path) {
   return shape;
 }
 
-// On ext2, ext3, ext4 or tmpfs. Of XFS and Btrfs io_uring needs no worker; a network's may make the thread
-// wait for long; others are not known well enough.
+// A file on ext2, ext3, ext4 or tmpfs does. Of XFS and Btrfs io_uring needs no worker; a network's may make
+// the thread wait for long; others are not known well enough.
 bool TakesSmallWritesWell(int fd) {
-  struct stat status{};
   struct statfs system{};
-  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || ::fstatfs(fd, &system) != 0) {
-    return false;
-  }
-  return system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC;
+  return ::fstatfs(fd, &system) == 0 && (system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC);
 }
 
 }  // namespace
@@ -130,7 +128,9 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   const Shape shape = TRY(Measure(image.fd.get(), options.path));
   image.size = shape.size;
   image.block_size = shape.block_size;
-  image.small_writes_here = TakesSmallWritesWell(image.fd.get());
+  // One that has to be durable waits for the medium.
+  image.small_writes_here = !options.writes_by_kernel && options.cache != CacheMode::kWritethrough &&
+                            shape.file && TakesSmallWritesWell(image.fd.get());
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));

@@ -34,8 +34,8 @@ struct BlockImage {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
   std::uint32_t block_size = 512;  // what the host writes without reading first
-  // A thread may carry small writes through the page cache out itself (WritesHere): a file on one of those
-  // file systems of which io_uring would have a worker of the kernel's do it.
+  // A thread may carry small writes through `fd` out itself (WritesHere), as far as file and options go: a
+  // file on one of those file systems of which io_uring would have a worker of the kernel's do it.
   bool small_writes_here = false;
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),

@@ -13,7 +13,7 @@ BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std
       stopped_(stopped),
       most_tasks_(most_tasks),
       owner_(std::move(owner)),
-      writes_here_(!disk.options.writes_by_kernel && !loop.has_big_lock()) {}
+      writes_here_(!loop.has_big_lock()) {}
 
 BlockLane::~BlockLane() { GiveBack(); }
 

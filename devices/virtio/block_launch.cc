@@ -7,28 +7,28 @@
 namespace gyre::virtio {
 
 void BlockTask::Launch() {
+  const loop::RegisteredFile& file = direct_ ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
-    LaunchWrite();
+    LaunchWrite(file);
   } else {
-    op_.ReadVector(direct_ ? *files_.direct : files_.cached, data_, offset_);
+    op_.ReadVector(file, data_, offset_);
   }
   op_.WillTouch(chain_->LastWritable());
 }
 
-void BlockTask::LaunchWrite() {
+void BlockTask::LaunchWrite(const loop::RegisteredFile& file) {
   NoteCached(!direct_);
   if (IsWrittenHere()) {
     return WriteHere();
   }
   MayTakeLonger();
-  op_.WriteVector(direct_ ? *files_.direct : files_.cached, data_, offset_,
+  op_.WriteVector(file, data_, offset_,
                   disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
 }
 
-// One that has to be durable waits for the medium.
 bool BlockTask::MayBeWrittenHere() const {
-  return !direct_ && !disk_.sync_each && disk_.options.cache != CacheMode::kWritethrough &&
-         disk_.image.small_writes_here && lane_.writes_here().Allowed(lane_.Moment());
+  return disk_.image.small_writes_here && !direct_ && !disk_.sync_each &&
+         lane_.writes_here().Allowed(lane_.Moment());
 }
 
 bool BlockTask::IsWrittenHere() const {
@@ -42,8 +42,9 @@ void BlockTask::WriteHere() {
   lane_.writes_here().Took(lane_.Moment(), began, Cycles());
 }
 
+// Ranges always do.
 void BlockTask::MayTakeLonger() {
-  if (!direct_ && (step_ != Step::kWrite || !WritesHere::Suits(offset_, OperationSize()))) {
+  if (step_ != Step::kWrite || (!direct_ && !WritesHere::Suits(offset_, OperationSize()))) {
     longer_ = true;
     disk_.longer.fetch_add(1, std::memory_order_relaxed);
   }

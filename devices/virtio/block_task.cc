@@ -135,7 +135,6 @@ std::optional<BlockStatus> BlockTask::PrepareRanges() {
       bytes / sizeof(BlockRange) > ranges_.size()) {
     return BlockStatus::kIoError;
   }
-  direct_ = false;
   range_count_ = bytes / sizeof(BlockRange);
   range_ = 0;
   chain_->Read(sizeof(BlockHeader), std::as_writable_bytes(std::span(ranges_).first(range_count_)));

@@ -29,7 +29,7 @@ class WritesHere {
   static constexpr std::int64_t kSoonNs = 10'000'000'000;
   static constexpr std::int64_t kLongestPauseNs = 10'000'000'000;
 
-  // `allowed` is false where nobody wants it, or everybody would wait with the thread.
+  // `allowed` is false where everybody would wait with the thread.
   explicit WritesHere(bool allowed) : allowed_(allowed) {}
 
   // Whether they are the thread's for now. `turn`, by Cycles(): when the callback began.

@@ -9,6 +9,7 @@
 #include <functional>
 #include <string>
 
+#include "devices/virtio/block_config.h"
 #include "devices/virtio/block_image.h"
 #include "gyre/base/format.h"
 #include "gyre/devices/virtio/disk.h"
@@ -270,7 +271,6 @@ const Module& DiskModule() {
 class DiskOnThreads : public IoThreads, public testing::WithParamInterface<bool> {
  protected:
   static constexpr unsigned kQueues = 4;
-  static constexpr std::uint64_t kFlushFeature = 1U << 9;
   static constexpr std::uint32_t kSize = 4096;
   static constexpr std::uint64_t kHeaders = 0xb0000;
   static constexpr std::uint64_t kBuffers = 0x100000;  // of each queue 16
@@ -338,7 +338,7 @@ class DiskOnThreads : public IoThreads, public testing::WithParamInterface<bool>
     return true;
   }
 
-  const std::uint64_t features = kFeatureRingReset | kFeatureEventIndex | (GetParam() ? kFlushFeature : 0);
+  const std::uint64_t features = kFeatureRingReset | kFeatureEventIndex | (GetParam() ? kBlockFlush : 0);
   Disks disks{*loop_, [](const DiskError&) {}};
   const std::string path = testing::TempDir() + format("gyre-io-threads-{}", ::getpid());
 };
