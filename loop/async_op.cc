@@ -63,7 +63,7 @@ struct alignas(64) AsyncOp::Impl final : RingSource {
   enum class State : std::uint8_t {
     kIdle,
     kQueued,    // in the list of operations to prepare
-    kInFlight,  // with the kernel
+    kInFlight,  // in the ring, or with the kernel
     kReady,     // in the list of callbacks to run
   };
   Impl(EventLoop& event_loop, EventLoop::Impl& owner, std::shared_ptr<void> memory, Done function,
@@ -77,7 +77,7 @@ struct alignas(64) AsyncOp::Impl final : RingSource {
              std::uint64_t offset = 0, std::uint64_t extra = 0);
   void StartVector(FileRef file, std::span<const iovec> pieces, OpKind plain, std::uint64_t offset,
                    int flags = 0);
-  void WriteHere(int fd, std::span<const iovec> pieces, std::uint64_t offset);
+  void DoneHere(std::int32_t with);
   void Cancel(std::int32_t because);
   void Orphan();
   void Prepare(Ring& ring) override;
@@ -119,6 +119,11 @@ void AsyncOp::Impl::Start(FileRef file, OpKind kind, const void* memory, std::ui
   registered = file.registered_;
   touched = nullptr;
   cancelled = 0;
+  // Of a plain fd not: until the operation is submitted, who gives it up may close that, and it become
+  // another file's.
+  if (registered != nullptr && registered->slot && loop_impl.MayPrepareNow()) {
+    return Prepare(loop_impl.ring);
+  }
   state = State::kQueued;
   sources.WantPrepare(*this);
   loop_impl.wakeup.WakeIfAsleep();
@@ -137,12 +142,10 @@ void AsyncOp::Impl::StartVector(FileRef file, std::span<const iovec> pieces, OpK
   Start(file, vectored, vectors.data(), Length(pieces.size()), offset, extra);
 }
 
-void AsyncOp::Impl::WriteHere(int fd, std::span<const iovec> pieces, std::uint64_t offset) {
+void AsyncOp::Impl::DoneHere(std::int32_t with) {
   CHECK(loop_impl.OnLoopThread() && state == State::kIdle);
-  const ssize_t count =
-      ::pwritev(fd, pieces.data(), static_cast<int>(pieces.size()), static_cast<off_t>(offset));
-  result = count < 0 ? -errno : static_cast<std::int32_t>(count);
-  operation.kind = OpKind::kWriteVector;
+  result = with;
+  operation.kind = OpKind::kRead;  // none whose result is to be closed
   state = State::kReady;
   sources.Ready(*this);
 }
@@ -237,8 +240,13 @@ void AsyncOp::WriteVector(FileRef file, std::span<const iovec> from, std::uint64
 }
 
 void AsyncOp::WriteVectorHere(FileRef file, std::span<const iovec> from, std::uint64_t offset) {
-  impl_->WriteHere(file.fd_, from, offset);
+  CHECK(!pending());
+  const ssize_t count =
+      ::pwritev(file.fd_, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset));
+  impl_->DoneHere(count < 0 ? -errno : static_cast<std::int32_t>(count));
 }
+
+void AsyncOp::DoneHere(std::int32_t result) { impl_->DoneHere(result); }
 
 void AsyncOp::Sync(FileRef file) { impl_->Start(file, OpKind::kSync); }
 

@@ -100,7 +100,9 @@ void EventLoop::Impl::AssertMayChangeSources() const {
 }
 
 bool EventLoop::Impl::PrepareAll() {
-  sources.ForgetFiles(ring);
+  if (!sources.ForgetFiles(ring)) {
+    return false;
+  }
   if (!wakeup_polled && ring.space() > 0) {
     ring.PollEveryTime(kWakeupToken, wakeup.fd(), POLLIN);
     wakeup_polled = true;

@@ -60,6 +60,8 @@ struct EventLoop::Impl {
   // Sources are the loop thread's, or the big lock's holder's where the loop has it.
   void AssertMayChangeSources() const;
   bool OnLoopThread() const { return std::this_thread::get_id() == thread; }
+  // An operation can be prepared as it is started: nothing was asked for before it that is still to be.
+  bool MayPrepareNow() const { return OnLoopThread() && sources.AllPrepared() && ring.space() > 0; }
 
   BigLock* const big_lock;
   const TimeSource& time;

@@ -4,15 +4,19 @@
 
 namespace gyre::loop {
 
-// An operation that the kernel could not take yet may name a slot.
-void RingSources::ForgetFiles(Ring& ring) {
+// An operation that the kernel has not taken yet may name a slot.
+bool RingSources::ForgetFiles(Ring& ring) {
+  if (to_forget_.empty()) [[likely]] {
+    return true;
+  }
   if (ring.unsubmitted() != 0) {
-    return;
+    return false;
   }
   for (const unsigned slot : to_forget_) {
     ring.ForgetFile(slot);
   }
   to_forget_.clear();
+  return true;
 }
 
 bool RingSources::Prepare(Ring& ring) {
@@ -25,7 +29,7 @@ bool RingSources::Prepare(Ring& ring) {
   while (!to_prepare_.empty() && ring.space() > 0) {
     to_prepare_.PopFront().Prepare(ring);
   }
-  return to_withdraw_.empty() && to_prepare_.empty();
+  return AllPrepared();
 }
 
 void RingSources::RunReady(Tier tier) {
@@ -34,7 +38,7 @@ void RingSources::RunReady(Tier tier) {
   if (batch.empty()) {
     return;
   }
-  CallMeter::Series series(meter_, SourceKind::kReady);
+  CallMeter::Series series(meter_, SourceKind::kReady, true);
   while (!batch.empty()) {
     RingSource& source = batch.PopFront();
     std::shared_ptr<RingSource> gone;

@@ -56,8 +56,10 @@ class RingSources {
   // The ring no longer keeps the file, from the next ForgetFiles on.
   void ForgetFile(unsigned slot) { to_forget_.push_back(slot); }
 
-  // Before anything is prepared; nothing while there are operations that are still to be submitted.
-  void ForgetFiles(Ring& ring);
+  // False, and nothing is done, while there are operations that are still to be submitted.
+  bool ForgetFiles(Ring& ring);
+  // Nothing waits for Prepare.
+  bool AllPrepared() const { return to_prepare_.empty() && to_withdraw_.empty(); }
   // Prepares what fits into the ring; false if some did not.
   bool Prepare(Ring& ring);
   bool HasReady(Tier tier) const { return !ready_[Index(tier)].empty() || !batch_[Index(tier)].empty(); }

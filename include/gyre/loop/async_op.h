@@ -1,7 +1,7 @@
-// An operation that the kernel carries out while the loop goes on (but for WriteVectorHere). One object
-// stands for one operation at a time and is used again and again: starting it
+// An operation that the kernel carries out while the loop goes on (but for WriteVectorHere and
+// DoneHere). One object stands for one operation at a time and is used again and again: starting it
 // allocates nothing. What is started in an iteration is handed to the kernel in
-// one call at its end.
+// one call at its end; on a registered file also what is cancelled until then.
 //
 // Memory: the kernel reads and writes the caller's buffers until the operation
 // completes, cancelled or not. `buffers` is therefore shared with the operation,
@@ -89,6 +89,9 @@ class AsyncOp {
   // By this thread, the loop's own, before it returns: where that is less than what it costs to have a worker
   // of the kernel's do it. The callback comes as any other's; the loop has waited meanwhile.
   void WriteVectorHere(FileRef file, std::span<const iovec> from, std::uint64_t offset);
+  // The caller has carried it out: the callback comes with that result, as any other's. The loop's own
+  // thread.
+  void DoneHere(std::int32_t result);
   void Sync(FileRef file);                                                          // fsync
   void DataSync(FileRef file);                                                      // fdatasync
   void Allocate(FileRef file, int mode, std::uint64_t offset, std::uint64_t size);  // fallocate

@@ -138,6 +138,18 @@ TEST_F(AsyncOpTest, SendToAPeerThatWent_IsAnErrorAndNoSignal) {
   EXPECT_EQ(Finish(), -EPIPE);
 }
 
+TEST_F(AsyncOpTest, GivenUpBeforeTheKernelHasIt_ItsFdMayBecomeAnotherFiles) {
+  UniqueFd file = TemporaryFile();
+  const UniqueFd other = TemporaryFile();
+  const Bytes out = ToBytes("not here");
+  NewOp()->Write(file.get(), out, 0);
+  ASSERT_EQ(::dup3(other.get(), file.get(), O_CLOEXEC), file.get());
+  Poll();
+  Poll();
+  Bytes in(1);
+  EXPECT_EQ(::pread(other.get(), in.data(), in.size(), 0), 0);
+}
+
 TEST_F(AsyncOpTest, Cancelled_TheCallbackSaysSoOnce) {
   const SocketPair pair;
   Bytes in(4);

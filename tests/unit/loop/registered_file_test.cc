@@ -52,6 +52,32 @@ TEST_F(RegisteredFileTest, OfAReusedFd_IsTheNewFile) {
   EXPECT_EQ(ToText(in), "two");
 }
 
+TEST_F(RegisteredFileTest, AnOperationOnIt_IsInTheRingAsItStarts) {
+  const UniqueFd file = TemporaryFile();
+  const RegisteredFile registered(loop(), file.get());
+  Poll();
+  const auto before = loop().stats().operations;
+  const auto op = NewOp();
+  const Bytes out = ToBytes("now");
+  op->Write(registered, out, 0);
+  EXPECT_EQ(loop().stats().operations, before + 1);
+  EXPECT_TRUE(results_.empty());  // not from within Write
+  EXPECT_EQ(Finish(), 3);
+}
+
+TEST_F(RegisteredFileTest, AnOperationOnOneThatIsToBeRegistered_WaitsForThat) {
+  const UniqueFd file = TemporaryFile();
+  Poll();
+  const RegisteredFile registered(loop(), file.get());
+  const auto before = loop().stats().operations;
+  const auto op = NewOp();
+  const Bytes out = ToBytes("later");
+  op->Write(registered, out, 0);
+  EXPECT_EQ(loop().stats().operations, before);
+  EXPECT_EQ(Finish(), 5);
+  EXPECT_TRUE(registered.registered());
+}
+
 TEST_F(RegisteredFileTest, Gone_TheKernelLetsGoOfTheFile) {
   Pipe pipe;
   {
@@ -62,6 +88,24 @@ TEST_F(RegisteredFileTest, Gone_TheKernelLetsGoOfTheFile) {
     std::byte byte{};
     EXPECT_EQ(::read(pipe.read_end.get(), &byte, 1), -1);  // the kernel still has the other end
     EXPECT_EQ(errno, EAGAIN);
+  }
+  bool ended = false;
+  const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [&](unsigned) {
+    std::byte byte{};
+    ended = ::read(pipe.read_end.get(), &byte, 1) == 0;
+  });
+  EXPECT_TRUE(RunUntil([&] { return ended; }));
+}
+
+TEST_F(RegisteredFileTest, GoneBeforeItsLastOperationIsSubmitted_TheKernelLetsGoOfItBehindThat) {
+  Pipe pipe;
+  const Bytes out = ToBytes("x");
+  {
+    const RegisteredFile registered(loop(), pipe.write_end.get());
+    Poll();
+    ASSERT_TRUE(registered.registered());
+    NewOp()->Write(registered, out, 0);  // and nobody waits for it
+    pipe.write_end.Reset();
   }
   bool ended = false;
   const Watch watch(loop(), pipe.read_end.get(), Watch::kRead, [&](unsigned) {

@@ -1,4 +1,4 @@
-// Writes that the loop's thread carries out itself.
+// What the loop's thread carries out itself.
 #include <fcntl.h>
 
 #include <array>
@@ -68,6 +68,28 @@ TEST_F(WriteHereTest, AnOperationOfTheKernelsFollowsOnTheSameObject) {
   op->Read(file.get(), in, 0);
   EXPECT_EQ(Finish(), 5);
   EXPECT_EQ(ToText(in), "abcde");
+}
+
+TEST_F(WriteHereTest, DoneByItsCaller_TheCallbackComesWithThat) {
+  Poll();
+  const auto before = loop().stats().operations;
+  const auto op = NewOp();
+  op->DoneHere(7);
+  EXPECT_TRUE(op->pending());
+  EXPECT_TRUE(results_.empty());
+  EXPECT_EQ(Finish(), 7);
+  EXPECT_EQ(loop().stats().operations, before);
+}
+
+TEST_F(WriteHereTest, DoneByItsCallerAndDestroyed_NothingIsClosed) {
+  {
+    const auto op = NewOp();
+    op->Accept(-1);  // whose result would be a descriptor
+    EXPECT_EQ(Finish(), -EBADF);
+    op->DoneHere(file.get());
+  }
+  Poll();
+  EXPECT_EQ(::fcntl(file.get(), F_GETFD), FD_CLOEXEC);
 }
 
 }  // namespace
