@@ -3,6 +3,7 @@
 // than a clock. Written by the loop's thread, read by any.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -24,7 +25,7 @@ class CallMeter {
     Span(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), start_(Cycles()) {}
     Span(const Span&) = delete;
     Span& operator=(const Span&) = delete;
-    ~Span() { meter_.Note(kind_, start_, Cycles()); }
+    ~Span() { meter_.Note(kind_, 1, start_, Cycles()); }
 
    private:
     CallMeter& meter_;
@@ -37,25 +38,40 @@ class CallMeter {
   void SetLimit(std::int64_t limit_ns) { limit_ns_.store(limit_ns, std::memory_order_relaxed); }
   void Read(LoopStats& stats) const;
 
-  // The times of callbacks one after the other, which costs one reading of the counter each; what the loop
-  // does between them counts too.
+  // The times of callbacks one after the other; what the loop does between them counts too. The counter is
+  // read after each of them, or, of `brief` ones, after some: it takes as long as a tenth of what a request
+  // of a disk does. Where those turn out to have taken long, each is measured until they are brief again.
   class Series {
    public:
-    Series(CallMeter& meter, SourceKind kind) : meter_(meter), kind_(kind), last_(Cycles()) {
+    Series(CallMeter& meter, SourceKind kind, bool brief = false)
+        : meter_(meter), kind_(kind), brief_(brief), last_(Cycles()) {
       meter_.began_ = last_;
     }
     Series(const Series&) = delete;
     Series& operator=(const Series&) = delete;
-    ~Series() = default;
+    ~Series() {
+      if (calls_ != 0) {
+        Read();
+      }
+    }
     void Called() {
-      const std::uint64_t now = Cycles();
-      meter_.Note(kind_, last_, now);
-      meter_.began_ = last_ = now;
+      if (++calls_ >= (brief_ ? meter_.together_ : 1)) {
+        Read();
+      }
     }
 
    private:
+    void Read() {
+      const std::uint64_t now = Cycles();
+      meter_.Note(kind_, calls_, last_, now);
+      meter_.began_ = last_ = now;
+      calls_ = 0;
+    }
+
     CallMeter& meter_;
     const SourceKind kind_;
+    const bool brief_;
+    unsigned calls_ = 0;  // since the counter was read
     std::uint64_t last_;
   };
 
@@ -68,24 +84,29 @@ class CallMeter {
     // One writer: no need for a locked instruction.
     sum.store(sum.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
   }
-  void Note(SourceKind kind, std::uint64_t start, std::uint64_t end) {
+  void Note(SourceKind kind, unsigned calls, std::uint64_t start, std::uint64_t end) {
     const std::uint64_t cycles = end - start;
     Sum& sum = sums_[static_cast<std::size_t>(kind)];
-    Add(sum.calls, 1);
+    Add(sum.calls, calls);
     Add(sum.cycles, cycles);
+    together_ = std::min(2 * together_, kMostTogether);
     if (trace::Enabled()) [[unlikely]] {
       trace::Complete("loop", Name(kind), trace::NowNs(), CyclesToNs(cycles));
+      together_ = 1;
     }
     if (cycles >= kLookCloser) [[unlikely]] {
       NoteLong(kind, start, end);
+      together_ = 1;
     }
   }
   void NoteLong(SourceKind kind, std::uint64_t start, std::uint64_t end);
 
   // Some tens of microseconds: nothing shorter is worth a conversion.
   static constexpr std::uint64_t kLookCloser = 1U << 16;
+  static constexpr unsigned kMostTogether = 8;
 
   std::uint64_t began_ = 0;
+  unsigned together_ = 1;  // so many brief callbacks, one reading
   std::array<Sum, kSourceKinds> sums_;
   std::atomic<std::int64_t> limit_ns_{0};
   std::atomic<std::int64_t> slowest_ns_{0};

@@ -18,7 +18,6 @@ class BlockStats {
   void Done(DiskOp op, std::uint64_t bytes, std::uint64_t start, std::uint64_t end) {
     Of& of = of_.at(Index(op));
     const auto took_ns = static_cast<std::uint64_t>(CyclesToNs(end - start));
-    Add(of.operations, 1);
     Add(of.bytes, bytes);
     Add(of.time_ns, took_ns);
     of.latency.Add(took_ns);
@@ -40,13 +39,13 @@ class BlockStats {
     for (std::size_t i = 0; i < kDiskOps; ++i) {
       const Of& from = of_.at(i);
       DiskStats::Of& to = sum.of.at(i);
-      to.operations += get(from.operations);
       to.bytes += get(from.bytes);
       to.time_ns += get(from.time_ns);
       to.failed += get(from.failed);
       to.invalid += get(from.invalid);
       to.merged += get(from.merged);
       const HistogramCounts counts = from.latency.Read();
+      to.operations += counts.count;
       to.latency.count += counts.count;
       to.latency.most = std::max(to.latency.most, counts.most);
       for (std::size_t bucket = 0; bucket < counts.buckets.size(); ++bucket) {
@@ -62,7 +61,7 @@ class BlockStats {
  private:
   using Counter = std::atomic<std::uint64_t>;
   struct Of {
-    Counter operations{0}, bytes{0}, time_ns{0}, failed{0}, invalid{0}, merged{0};
+    Counter bytes{0}, time_ns{0}, failed{0}, invalid{0}, merged{0};
     Histogram latency;
   };
   static std::size_t Index(DiskOp op) { return static_cast<std::size_t>(op); }

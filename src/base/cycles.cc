@@ -40,14 +40,15 @@ const Moment start = Now();
 
 namespace cycles_internal {
 
-constinit std::atomic<double> final_rate{0};
+constinit std::atomic<std::uint64_t> final_rate{0};
 
-double MeasureRate() {
+std::uint64_t MeasureRate() {
   Moment now = Now();
   while (now.ns - start.ns < kBaseLineNs) {
     now = Now();
   }
-  const double rate = static_cast<double>(now.ns - start.ns) / static_cast<double>(now.cycles - start.cycles);
+  const auto ns = static_cast<std::uint64_t>(now.ns - start.ns);
+  const auto rate = static_cast<std::uint64_t>((Wide{ns} << 32) / (now.cycles - start.cycles));
   if (now.ns - start.ns >= kLongBaseLineNs) {
     final_rate.store(rate, std::memory_order_relaxed);
   }

@@ -51,6 +51,33 @@ TEST_F(CallMeterTest, CallbackLongerThanTheLimit_IsTheSlowestAndCounted) {
   EXPECT_THAT(log, testing::HasSubstr("a timer held the loop"));
 }
 
+// Of ready sources the counter is not read after each.
+TEST_F(CallMeterTest, AmongManyReadyAtOnce_EachIsCountedAndTheSlowOneIsFound) {
+  loop().SetSlowLimit(kMs);
+  constexpr std::size_t kMany = 21;
+  constexpr std::size_t kSlow = 13;
+  std::vector<Pipe> pipes(kMany);
+  std::vector<std::unique_ptr<Watch>> watches;
+  for (std::size_t i = 0; i < kMany; ++i) {
+    pipes[i].Put("x");
+    watches.push_back(
+        std::make_unique<Watch>(loop(), pipes[i].read_end.get(), Watch::kRead, [i, this](unsigned) {
+          if (i == kSlow && loop().stats().slow_calls == 0) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+          }
+        }));
+  }
+  for (std::uint64_t turn = 1; turn <= 3; ++turn) {
+    Poll();
+    EXPECT_EQ(Of(loop().stats(), SourceKind::kReady).calls, turn * kMany);
+  }
+  const LoopStats stats = loop().stats();
+  EXPECT_GE(stats.slow_calls, 1U);
+  EXPECT_EQ(stats.slowest, SourceKind::kReady);
+  EXPECT_GE(stats.slowest_ns, 4'900'000);
+  EXPECT_GE(Of(stats, SourceKind::kReady).time_ns, 4'900'000);
+}
+
 TEST_F(CallMeterTest, CallbackBegan_IsBetweenTheOneBeforeAndNow) {
   std::vector<std::uint64_t> moments{Cycles()};
   const auto note = [&] {
