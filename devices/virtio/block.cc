@@ -208,7 +208,7 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
   disk->options.cache = TRY(ParseCache(properties));
-  disk->options.writes_by_kernel = TRY(ParseAio(properties));
+  disk->options.all_by_kernel = TRY(ParseAio(properties)) || context.threads.empty();
   disk->discard = TRY(properties.OnOff("discard", true));
   const std::string_view serial = properties.Get("serial").value_or("");
   if (serial.size() > kBlockIdSize) {

@@ -14,6 +14,7 @@
 #include "devices/virtio/block_config.h"
 #include "gyre/base/checked.h"
 #include "gyre/base/format.h"
+#include "gyre/base/types.h"
 
 namespace gyre::virtio {
 namespace {
@@ -101,6 +102,19 @@ bool TakesSmallWritesWell(int fd) {
   return ::fstatfs(fd, &system) == 0 && (system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC);
 }
 
+// Of an image that was read all over, page tables take a 512th of its size.
+constexpr std::uint64_t kMostInView = 4 * kGiB;
+
+// A file on a disk of the host's own: a network's may make the thread wait for long, and a read of tmpfs by
+// way of its pages would fill its holes.
+bool ReadsWellByPages(int fd) {
+  struct stat status{};
+  struct statfs system{};
+  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::fstatfs(fd, &system) == 0 &&
+         (system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC ||
+          system.f_type == BTRFS_SUPER_MAGIC);
+}
+
 }  // namespace
 
 Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
@@ -115,7 +129,13 @@ Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
     return Fail(Error::Usage(format("{}: has {} bytes", options.path, now.size)));
   }
   size = bytes;
+  MakeView(options);
   return {};
+}
+
+void BlockImage::MakeView(const ImageOptions& options) {
+  const bool suits = !options.all_by_kernel && !direct && size <= kMostInView && ReadsWellByPages(fd.get());
+  view = suits ? ImageView::Map(fd.get(), size) : nullptr;
 }
 
 Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
@@ -129,7 +149,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   image.size = shape.size;
   image.block_size = shape.block_size;
   // One that has to be durable waits for the medium.
-  image.small_writes_here = !options.writes_by_kernel && options.cache != CacheMode::kWritethrough &&
+  image.small_writes_here = !options.all_by_kernel && options.cache != CacheMode::kWritethrough &&
                             shape.file && TakesSmallWritesWell(image.fd.get());
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
@@ -144,6 +164,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
     image.alignment = std::bit_ceil(std::clamp(DirectAlignment(image.direct.get()), 512U, kMostAlignment));
     image.block_size = std::max(image.block_size, std::min(image.alignment, kUnknownAlignment));
   }
+  image.MakeView(options);
   return image;
 }
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "devices/virtio/block_view.h"
 #include "gyre/base/result.h"
 #include "gyre/base/unique_fd.h"
 #include "gyre/loop/async_op.h"
@@ -22,7 +24,7 @@ struct ImageOptions {
   std::string path;
   bool readonly = false;
   CacheMode cache = CacheMode::kWriteback;
-  bool writes_by_kernel = false;  // no thread of ours waits in one
+  bool all_by_kernel = false;  // no thread of ours carries anything out, or waits in it
 };
 
 struct BlockImage {
@@ -37,6 +39,8 @@ struct BlockImage {
   // A thread may carry small writes through `fd` out itself (WritesHere), as far as file and options go: a
   // file on one of those file systems of which io_uring would have a worker of the kernel's do it.
   bool small_writes_here = false;
+  // What the page cache has of it, where a thread may carry reads out itself (ReadsHere); else null.
+  std::unique_ptr<const ImageView> view;
 
   // Errors are of kind kUsage. The lock is an open file description's (fcntl(2),
   // F_OFD_SETLK), on all of the file, and goes with `lock`: for writing it
@@ -45,6 +49,9 @@ struct BlockImage {
   // A file is made longer or shorter; a block device has to have that size already. An error changes nothing
   // here.
   Status Resize(const ImageOptions& options, std::uint64_t bytes);
+
+ private:
+  void MakeView(const ImageOptions& options);
 };
 
 // An image's files as operations on one loop name them: registered with its ring, which looks

@@ -1,10 +1,21 @@
 #include "devices/virtio/block_lane.h"
 
+#include <sys/resource.h>
+
 #include <utility>
 
 #include "devices/virtio/block_task.h"
 
 namespace gyre::virtio {
+namespace {
+
+// Major faults: the kernel had to read the page.
+std::uint64_t PageWaits() {
+  struct rusage usage{};
+  return ::getrusage(RUSAGE_THREAD, &usage) == 0 ? static_cast<std::uint64_t>(usage.ru_majflt) : 0;
+}
+
+}  // namespace
 
 BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std::size_t most_tasks,
                      Owner owner)
@@ -13,7 +24,8 @@ BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std
       stopped_(stopped),
       most_tasks_(most_tasks),
       owner_(std::move(owner)),
-      writes_here_(!loop.has_big_lock()) {}
+      writes_here_(!loop.has_big_lock()),
+      reads_here_(!loop.has_big_lock(), PageWaits) {}
 
 BlockLane::~BlockLane() { GiveBack(); }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "devices/virtio/block_image.h"
+#include "devices/virtio/block_reads_here.h"
 #include "devices/virtio/block_stats.h"
 #include "devices/virtio/block_writes_here.h"
 #include "devices/virtio/throttle_group.h"
@@ -63,6 +64,7 @@ class BlockLane {
   void Hold() { owner_.hold(); }
   BlockStats& stats() { return stats_; }
   WritesHere& writes_here() { return writes_here_; }
+  ReadsHere& reads_here() { return reads_here_; }
   // Of this turn of the loop, in cycles: what requests are timed by.
   std::uint64_t Moment() const { return loop_.CallbackBegan(); }
   std::int64_t Now() const { return loop_.Now(loop::ClockType::kRealtime); }
@@ -111,6 +113,7 @@ class BlockLane {
   bool waiting_ = false;  // the queue, for a task
   BlockStats stats_;
   WritesHere writes_here_;
+  ReadsHere reads_here_;
   std::shared_ptr<ThrottleGroup> group_;
   std::array<Line, 2> lines_;  // by way
   BlockTask* run_ = nullptr;

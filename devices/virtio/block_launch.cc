@@ -1,4 +1,4 @@
-// A run's operation is handed over: to the kernel, or, of small writes, to nobody (WritesHere).
+// A run's operation is handed over: to the kernel, or to nobody (ReadsHere, WritesHere).
 #include <algorithm>
 #include <utility>
 
@@ -7,23 +7,48 @@
 namespace gyre::virtio {
 
 void BlockTask::Launch() {
-  const loop::RegisteredFile& file = direct_ ? *files_.direct : files_.cached;
   if (step_ == Step::kWrite) {
-    LaunchWrite(file);
+    LaunchWrite();
+  } else if (IsReadHere()) {
+    ReadHere();
   } else {
-    op_.ReadVector(file, data_, offset_);
+    LaunchRead();
   }
+}
+
+void BlockTask::LaunchRead() {
+  op_.ReadVector(direct_ ? *files_.direct : files_.cached, data_, offset_);
   op_.WillTouch(chain_->LastWritable());
 }
 
-void BlockTask::LaunchWrite(const loop::RegisteredFile& file) {
+bool BlockTask::IsReadHere() const {
+  const ImageView* const view = disk_.image.view.get();
+  return view != nullptr && OperationSize() <= ReadsHere::kMostBytes && view->Has(offset_, OperationSize()) &&
+         lane_.reads_here().Allowed(lane_.Moment()) && lane_.reads_here().HasTime(lane_.Moment());
+}
+
+void BlockTask::ReadHere() {
+  const ImageView::Outcome outcome = disk_.image.view->Read(offset_, data_);
+  lane_.reads_here().Took(lane_.Moment(), Cycles());
+  switch (outcome) {
+    case ImageView::Outcome::kCopied:
+      return op_.DoneHere(static_cast<std::int32_t>(OperationSize()));
+    case ImageView::Outcome::kNotThere:
+      return LaunchRead();
+    case ImageView::Outcome::kMemoryLost:
+      return ParkRun();
+  }
+}
+
+void BlockTask::LaunchWrite() {
   NoteCached(!direct_);
   if (IsWrittenHere()) {
     return WriteHere();
   }
   MayTakeLonger();
-  op_.WriteVector(file, data_, offset_,
+  op_.WriteVector(direct_ ? *files_.direct : files_.cached, data_, offset_,
                   disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
+  op_.WillTouch(chain_->LastWritable());
 }
 
 bool BlockTask::MayBeWrittenHere() const {

@@ -58,6 +58,15 @@ void BlockTask::Take(BlockTask& next) {
   lane_.stats().Merged(step_ == Step::kRead ? DiskOp::kRead : DiskOp::kWrite);
 }
 
+void BlockTask::ParkRun() {
+  last_ = nullptr;
+  for (BlockTask* task = this; task != nullptr;) {
+    BlockTask* const next = std::exchange(task->next_, nullptr);
+    task->Park();
+    task = next;
+  }
+}
+
 void BlockTask::RunDone(std::int32_t result) {
   LongerEnds();
   if (next_ == nullptr) {

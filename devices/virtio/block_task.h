@@ -85,7 +85,10 @@ class alignas(64) BlockTask {
   void Issue();
   void Continue();
   void PrepareData();
-  void LaunchWrite(const loop::RegisteredFile& file);
+  void LaunchWrite();
+  void LaunchRead();
+  bool IsReadHere() const;
+  void ReadHere();
   bool MayBeWrittenHere() const;
   bool IsWrittenHere() const;
   void WriteHere();
@@ -108,6 +111,7 @@ class alignas(64) BlockTask {
   void Finish();
   void Answer(BlockStatus status);
   void Park();
+  void ParkRun();
   void GoIdle();
   bool Within(std::uint64_t sector, std::uint64_t bytes) const;
   bool FitsDirect() const;

@@ -40,6 +40,7 @@ constinit Chunk first_chunk;
 constinit Mutex table_mutex;
 constinit bool installed GUARDED_BY(table_mutex) = false;
 struct sigaction action_before;
+constinit thread_local std::atomic<std::uint64_t> met{0};
 
 // The range that holds `address`, as it was at one moment.
 struct Found {
@@ -98,7 +99,12 @@ bool Serve(const siginfo_t& info) {
   const auto address = std::bit_cast<std::uintptr_t>(info.si_addr);
   const Found found = info.si_code > 0 ? Find(address) : Found();
   const bool hardware = info.si_code == BUS_MCEERR_AR || info.si_code == BUS_MCEERR_AO;
-  return found.entry != nullptr && Lose(found, address, hardware, info.si_code != BUS_MCEERR_AO);
+  const bool used = info.si_code != BUS_MCEERR_AO;
+  if (found.entry == nullptr || !Lose(found, address, hardware, used)) {
+    return false;
+  }
+  met.store(met.load(std::memory_order_relaxed) + (used ? 1 : 0), std::memory_order_relaxed);
+  return true;
 }
 
 void OnBusError(int signal, siginfo_t* info, void*) {
@@ -173,6 +179,11 @@ bool FindBusErrors(std::span<std::byte> bytes, bool written) {
     }
   }
   return lost;
+}
+
+std::uint64_t BusErrorsMet() {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  return met.load(std::memory_order_relaxed);
 }
 
 Result<std::unique_ptr<BusErrors>> BusErrors::Create() {

@@ -63,6 +63,10 @@ class BusErrors {
 // are not there are exchanged and posted; true if there was one in a guarded range. Any thread.
 bool FindBusErrors(std::span<std::byte> bytes, bool written);
 
+// How many the calling thread has met so far where it touched guarded memory: what it has copied is what was
+// there if this has stayed the same, and nobody else has had pages exchanged.
+std::uint64_t BusErrorsMet();
+
 // Guards [memory, memory + size), whole pages of `unit` bytes, for its life: a bus
 // error there is posted to `errors`, which outlives it. The first one of the process
 // installs the signal's handler. The memory is unmapped after it. Any thread; the

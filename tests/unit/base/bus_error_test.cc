@@ -44,6 +44,24 @@ class BusErrorTest : public testing::Test {
   Mapping mapping;
 };
 
+TEST_F(BusErrorTest, WhoMetOne_IsToldSoAndNobodyElse) {
+  const BusErrorGuard guard(mapping.bytes(), kPageSize, *errors);
+  CutTo(4);
+  const std::uint64_t before = BusErrorsMet();
+  EXPECT_EQ(At(3), 'f');
+  EXPECT_EQ(BusErrorsMet(), before);
+  EXPECT_EQ(At(7), 0);
+  EXPECT_EQ(BusErrorsMet(), before + 1);
+  EXPECT_EQ(At(7), 0);
+  EXPECT_EQ(BusErrorsMet(), before + 1);
+  std::thread([&] {
+    EXPECT_EQ(BusErrorsMet(), 0U);
+    EXPECT_EQ(At(8), 0);
+    EXPECT_EQ(BusErrorsMet(), 1U);
+  }).join();
+  EXPECT_EQ(BusErrorsMet(), before + 1);
+}
+
 TEST_F(BusErrorTest, TruncatedFile_ReadsZerosThereAndIsPosted) {
   const BusErrorGuard guard(mapping.bytes(), kPageSize, *errors);
   CutTo(4);

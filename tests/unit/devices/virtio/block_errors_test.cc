@@ -309,9 +309,10 @@ TEST_F(BlockErrors, AFailingGuestCannotFloodAnybody) {
 TEST_F(BlockErrors, LostGuestPage_IsABusErrorAndNoAnswerOfTheDisks) {
   constexpr std::uint64_t kLost = 0x600000;
   const std::string file = image + "-ram";
-  // The last is carried out by the thread itself.
-  for (const auto& [type, on_thread] : {std::pair(kRead, false), {kWrite, false}, {kWrite, true}}) {
-    if (on_thread) {
+  // Where there is one, the thread itself carries them out.
+  for (const auto& [type, on_thread] :
+       {std::pair(kRead, false), {kWrite, false}, {kWrite, true}, {kRead, true}}) {
+    if (on_thread && io_threads.empty()) {
       StartThreads(1);
     }
     const auto errors = BusErrors::Create().value();

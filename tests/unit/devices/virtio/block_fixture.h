@@ -89,6 +89,14 @@ class BlockFixture : public DeviceTest {
     return suits ? ""
                  : format("the file system ({:#x}) is not one whose writes need a worker", system.f_type);
   }
+  // The same of reads.
+  std::string NoReadsHere() const {
+    struct statfs system{};
+    EXPECT_EQ(::statfs(path.c_str(), &system), 0);
+    const bool suits = system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC ||
+                       system.f_type == BTRFS_SUPER_MAGIC;
+    return suits ? "" : format("the file system ({:#x}) is not one of a local disk", system.f_type);
+  }
   DiskControl& disk() { return *disks.all().front().disk; }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {
     std::memset(memory.host() + kHeader, 0, 16);
