@@ -39,8 +39,9 @@ class CallMeter {
   void Read(LoopStats& stats) const;
 
   // The times of callbacks one after the other; what the loop does between them counts too. The counter is
-  // read after each of them, or, of `brief` ones, after some: it takes as long as a tenth of what a request
-  // of a disk does. Where those turn out to have taken long, each is measured until they are brief again.
+  // read after each of them, or, of `brief` ones, after some, for that takes a tenth of what a disk's request
+  // takes here. Where those turn out to have taken long, that is told as if one had, and each is measured
+  // until they are brief again.
   class Series {
    public:
     Series(CallMeter& meter, SourceKind kind, bool brief = false)

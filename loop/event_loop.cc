@@ -100,18 +100,26 @@ void EventLoop::Impl::AssertMayChangeSources() const {
 }
 
 bool EventLoop::Impl::PrepareAll() {
-  if (!sources.ForgetFiles(ring)) {
-    return false;
-  }
-  if (!wakeup_polled && ring.space() > 0) {
+  return sources.ForgetFiles(ring) && PrepareOwnPolls() && sources.Prepare(ring);
+}
+
+// Without them the loop would sleep through what they tell of.
+bool EventLoop::Impl::PrepareOwnPolls() {
+  if (!wakeup_polled) {
+    if (ring.space() == 0) {
+      return false;
+    }
     ring.PollEveryTime(kWakeupToken, wakeup.fd(), POLLIN);
     wakeup_polled = true;
   }
-  if (wall_jump_fd && !wall_jump_polled && ring.space() > 0) {
+  if (wall_jump_fd && !wall_jump_polled) {
+    if (ring.space() == 0) {
+      return false;
+    }
     ring.PollOnce(kWallJumpToken, wall_jump_fd.get(), POLLIN);
     wall_jump_polled = true;
   }
-  return sources.Prepare(ring);
+  return true;
 }
 
 bool EventLoop::Impl::HasWork(Scope scope) {

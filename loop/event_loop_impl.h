@@ -89,8 +89,9 @@ struct EventLoop::Impl {
   bool iterating = false;  // in an iteration of the main loop: it must not be called from a callback
 
  private:
-  // False if the ring is full; then Submit, and again.
+  // False if the ring is full, or what is in it has to be submitted first; then Submit, and again.
   bool PrepareAll();
+  bool PrepareOwnPolls();
   bool HasWork(Scope scope);
   bool PollForWork(std::int64_t limit_ns, Scope scope);
   std::int64_t SleepTime(std::int64_t limit_ns, Scope scope);

@@ -1,6 +1,7 @@
 // The sources that complete through the ring: watches, event fds, asynchronous
 // operations. What they want of the kernel is gathered during an iteration, and
-// prepared and submitted with its wait; what completed waits here for its turn.
+// prepared and submitted with its wait (an operation on a registered file is
+// prepared as it starts); what completed waits here for its turn.
 // Nothing here makes a system call, but where a file is registered or forgotten. Guarded by the big lock
 // where there is one.
 #pragma once

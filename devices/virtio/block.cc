@@ -191,7 +191,7 @@ Result<CacheMode> ParseCache(const Properties& properties) {
   return found->second;
 }
 
-// Whether the kernel has all writes, small ones too.
+// Whether io_uring has all transfers.
 Result<bool> ParseAio(const Properties& properties) {
   const auto text = properties.Get("aio").value_or("auto");
   if (text != "auto" && text != "io_uring") {
@@ -208,7 +208,7 @@ Result<std::unique_ptr<VirtioDevice>> Create(const DeviceContext& context, const
   disk->options.path = properties.Get("path").value_or("");
   disk->options.readonly = TRY(properties.OnOff("readonly", false));
   disk->options.cache = TRY(ParseCache(properties));
-  disk->options.all_by_kernel = TRY(ParseAio(properties)) || context.threads.empty();
+  disk->options.carried_here = !TRY(ParseAio(properties)) && !context.threads.empty();
   disk->discard = TRY(properties.OnOff("discard", true));
   const std::string_view serial = properties.Get("serial").value_or("");
   if (serial.size() > kBlockIdSize) {

@@ -69,7 +69,6 @@ Result<UniqueFd> OpenWaiting(const std::string& path, int flags) {
 struct Shape {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t block_size = 512;  // of the host's device
-  bool file = false;               // a regular one
 };
 
 Result<Shape> Measure(int fd, const std::string& path) {
@@ -84,7 +83,6 @@ Result<Shape> Measure(int fd, const std::string& path) {
     }
   } else if (S_ISREG(status.st_mode)) {
     shape.size = static_cast<std::uint64_t>(status.st_size);
-    shape.file = true;
   } else {
     return Fail(Error::Usage(format("{}: is neither a file nor a block device", path)));
   }
@@ -95,25 +93,27 @@ Result<Shape> Measure(int fd, const std::string& path) {
   return shape;
 }
 
-// A file on ext2, ext3, ext4 or tmpfs does. Of XFS and Btrfs io_uring needs no worker; a network's may make
-// the thread wait for long; others are not known well enough.
-bool TakesSmallWritesWell(int fd) {
+// What a regular file is on (statfs(2)); 0 of anything else.
+std::uint64_t FileSystemOf(int fd) {
+  struct stat status{};
   struct statfs system{};
-  return ::fstatfs(fd, &system) == 0 && (system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC);
+  const bool known = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::fstatfs(fd, &system) == 0;
+  return known ? static_cast<std::uint64_t>(system.f_type) : 0;
+}
+
+// ext2, ext3, ext4 and tmpfs do: io_uring would have a worker of the kernel's do it. Of XFS and Btrfs it
+// needs none; a network's may make the thread wait for long; others are not known well enough.
+bool TakesSmallWritesWell(std::uint64_t system) {
+  return system == EXT4_SUPER_MAGIC || system == TMPFS_MAGIC;
+}
+
+// A disk's of the host do. To read tmpfs by its pages would fill its holes.
+bool ReadsWellByPages(std::uint64_t system) {
+  return system == EXT4_SUPER_MAGIC || system == XFS_SUPER_MAGIC || system == BTRFS_SUPER_MAGIC;
 }
 
 // Of an image that was read all over, page tables take a 512th of its size.
 constexpr std::uint64_t kMostInView = 4 * kGiB;
-
-// A file on a disk of the host's own: a network's may make the thread wait for long, and a read of tmpfs by
-// way of its pages would fill its holes.
-bool ReadsWellByPages(int fd) {
-  struct stat status{};
-  struct statfs system{};
-  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::fstatfs(fd, &system) == 0 &&
-         (system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC ||
-          system.f_type == BTRFS_SUPER_MAGIC);
-}
 
 }  // namespace
 
@@ -134,7 +134,8 @@ Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
 }
 
 void BlockImage::MakeView(const ImageOptions& options) {
-  const bool suits = !options.all_by_kernel && !direct && size <= kMostInView && ReadsWellByPages(fd.get());
+  const bool suits =
+      options.carried_here && !direct && size <= kMostInView && ReadsWellByPages(FileSystemOf(fd.get()));
   view = suits ? ImageView::Map(fd.get(), size) : nullptr;
 }
 
@@ -149,8 +150,8 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   image.size = shape.size;
   image.block_size = shape.block_size;
   // One that has to be durable waits for the medium.
-  image.small_writes_here = !options.all_by_kernel && options.cache != CacheMode::kWritethrough &&
-                            shape.file && TakesSmallWritesWell(image.fd.get());
+  image.small_writes_here = options.carried_here && options.cache != CacheMode::kWritethrough &&
+                            TakesSmallWritesWell(FileSystemOf(image.fd.get()));
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));

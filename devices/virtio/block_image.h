@@ -24,7 +24,7 @@ struct ImageOptions {
   std::string path;
   bool readonly = false;
   CacheMode cache = CacheMode::kWriteback;
-  bool all_by_kernel = false;  // no thread of ours carries anything out, or waits in it
+  bool carried_here = false;  // I/O threads have it, and may carry transfers out themselves
 };
 
 struct BlockImage {
@@ -36,8 +36,7 @@ struct BlockImage {
   std::uint64_t size = 0;          // bytes, whole sectors
   std::uint32_t alignment = 1;     // of memory, offsets and sizes that `direct` takes
   std::uint32_t block_size = 512;  // what the host writes without reading first
-  // A thread may carry small writes through `fd` out itself (WritesHere), as far as file and options go: a
-  // file on one of those file systems of which io_uring would have a worker of the kernel's do it.
+  // A thread may carry small writes through `fd` out itself (WritesHere), as far as file and options go.
   bool small_writes_here = false;
   // What the page cache has of it, where a thread may carry reads out itself (ReadsHere); else null.
   std::unique_ptr<const ImageView> view;

@@ -64,7 +64,9 @@ bool BlockTask::IsWrittenHere() const {
 void BlockTask::WriteHere() {
   const std::uint64_t began = Cycles();
   op_.WriteVectorHere(files_.cached, data_, offset_);
-  lane_.writes_here().Took(lane_.Moment(), began, Cycles());
+  const std::uint64_t ended = Cycles();
+  lane_.writes_here().Took(lane_.Moment(), began, ended);
+  lane_.reads_here().Begin(lane_.Moment(), ended);
 }
 
 // Ranges always do.

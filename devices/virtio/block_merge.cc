@@ -24,6 +24,10 @@ void BlockTask::Offer() {
   }
   PrepareData();
   run_end_ = offset_ + left_;
+  // The run before is copied meanwhile.
+  if (step_ == Step::kRead && disk_.image.view != nullptr) {
+    disk_.image.view->Prefetch(offset_, left_);
+  }
   if (BlockTask* const first = lane_.run(); first != nullptr && first->CanTake(*this)) {
     first->Take(*this);
   } else {

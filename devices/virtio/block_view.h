@@ -30,6 +30,9 @@ class ImageView {
 
   // [offset, offset + bytes) is in it, and none of the view has turned out not to be there. Any thread.
   bool Has(std::uint64_t offset, std::uint64_t bytes) const;
+  // Asks for the cache lines of [offset, offset + bytes), or of the first of them: who copies something else
+  // first finds them at hand then. Any offset.
+  void Prefetch(std::uint64_t offset, std::uint64_t bytes) const;
   // Copies from `offset` on to guest memory; Has knows of it. Any thread.
   Outcome Read(std::uint64_t offset, std::span<const iovec> into) const;
 

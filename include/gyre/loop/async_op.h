@@ -1,7 +1,8 @@
 // An operation that the kernel carries out while the loop goes on (but for WriteVectorHere and
 // DoneHere). One object stands for one operation at a time and is used again and again: starting it
 // allocates nothing. What is started in an iteration is handed to the kernel in
-// one call at its end; on a registered file also what is cancelled until then.
+// one call at its end. What is cancelled before is not handed over, but for operations on a
+// registered file, which may be carried out all the same.
 //
 // Memory: the kernel reads and writes the caller's buffers until the operation
 // completes, cancelled or not. `buffers` is therefore shared with the operation,

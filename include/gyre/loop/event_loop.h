@@ -73,10 +73,11 @@ class EventLoop {
   bool polls() const;       // by its PollLimits; any thread
   // Its callbacks run with the big lock, so that who waits in one makes everybody wait. Any thread.
   bool has_big_lock() const;
-  // When the source's callback that runs began, by Cycles(), without a reading of the counter: for measuring
-  // what thousands of them begin and end. On the loop's thread.
+  // When the source's callback that runs began, or the first of some brief ones with it, by Cycles(), without
+  // a reading of the counter: for measuring what thousands of them begin and end. On the loop's thread.
   std::uint64_t CallbackBegan() const;
-  // A callback that takes longer is counted and logged; 0: none is. Any thread.
+  // A callback that takes longer, or some together that were expected to be brief, is counted and logged; 0:
+  // none is. Any thread.
   void SetSlowLimit(std::int64_t limit_ns);
 
   struct Impl;

@@ -37,5 +37,12 @@ TEST(CyclesTest, TheCountersTimeIsTheClocks) {
   EXPECT_EQ(CyclesToNs(0), 0);
 }
 
+TEST(CyclesTest, OfALaterMomentFirst_IsLessThanNothing) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;  // about that
+  const std::int64_t forth = CyclesToNs(kSecond);
+  EXPECT_GT(forth, 0);
+  EXPECT_NEAR(static_cast<double>(CyclesToNs(0 - kSecond)), static_cast<double>(-forth), 2.0);
+}
+
 }  // namespace
 }  // namespace gyre

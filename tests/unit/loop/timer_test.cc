@@ -1,10 +1,14 @@
 // Timers and clocks: semantics.md 2.4 and trap 5.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 
 #include "fixture.h"
+#include "gyre/loop/async_op.h"
+#include "loop/ring.h"
 
 namespace gyre::loop {
 namespace {
@@ -201,6 +205,41 @@ TEST_F(TimerTest, HostTimerFarAway_LoopIsWokenWhenTheWallClockIsSet) {
   }
   setter.join();
   EXPECT_TRUE(fired);
+}
+
+// The loop's own polls find room, whatever has been prepared before them.
+TEST_F(TimerTest, WallClockSetWhileTheRingIsFullOfOperations_IsNoticed) {
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe2(pipe.data(), O_CLOEXEC), 0);
+  const UniqueFd read_end(pipe[0]);
+  const UniqueFd write_end(pipe[1]);
+  const RegisteredFile registered(loop(), read_end.get());
+  Poll();
+  std::byte byte{};
+  std::vector<std::unique_ptr<AsyncOp>> operations(Ring::Create().value().space());
+  for (auto& operation : operations) {
+    operation = std::make_unique<AsyncOp>(loop(), nullptr, [](std::int32_t) {});
+    operation->Read(registered, std::span(&byte, 1), 0);
+  }
+  bool fired = false;
+  Timer timer(loop(), ClockType::kHost, [&] { fired = true; });
+  timer.Set(Now(ClockType::kHost) + 3600 * kSecond);
+  std::atomic<bool> done{false};
+  std::atomic<bool> missed{false};
+  std::thread setter([&] {
+    manual_time.SetWall(manual_time.WallNs() + 7200 * kSecond);
+    for (int i = 0; i < 500 && !done; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    missed = !done;
+    loop().Wake();
+  });
+  while (!fired) {
+    Sleep();
+  }
+  done = true;
+  setter.join();
+  EXPECT_FALSE(missed);
 }
 
 TEST_F(KernelTimerTest, Deadline_EndsTheSleepAndNeverFiresEarly) {

@@ -55,7 +55,9 @@ TEST_F(WritesHereTest, QuickOnes_Go) {
 }
 
 TEST_F(WritesHereTest, ASlowOne_TheKernelHasThemForAWhile) {
+  const std::uint64_t turn = now;
   Write(5 * kMs);
+  EXPECT_FALSE(writes.Allowed(turn)) << "nor in the rest of that turn";
   EXPECT_NEAR(PauseMs(), 100, 20);
 }
 
@@ -132,14 +134,15 @@ class BlockWritesHere : public BlockHereFixture {
       PutHeader(kWrite, kOther);
       std::memcpy(memory.host() + kHeader2, memory.host() + kHeader, 16);
       PutHeader(type, 0);
+      // Before either is offered: the thread may look by itself.
+      memory.host()[kStatus + 1] = std::byte{kUnanswered};
+      std::memset(memory.host() + kOdd, 'o', kSmall);
       std::vector<Buffer> chain{{kHeader, 16, false}};
       chain.insert(chain.end(), data.begin(), data.end());
       chain.push_back({kStatus, 1, true});
       rings[0]->Offer(chain);
       // Nowhere where O_DIRECT would take it.
       rings[0]->Offer(std::array{Buffer{kHeader2, 16}, Buffer{kOdd, kSmall}, Buffer{kStatus + 1, 1, true}});
-      memory.host()[kStatus + 1] = std::byte{kUnanswered};
-      std::memset(memory.host() + kOdd, 'o', kSmall);
       mmio.Kick(0);
       AwaitUsed();
       AwaitUsed();
