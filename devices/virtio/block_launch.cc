@@ -16,8 +16,10 @@ void BlockTask::Launch() {
   }
 }
 
+const loop::RegisteredFile& BlockTask::File() const { return direct_ ? *files_.direct : files_.cached; }
+
 void BlockTask::LaunchRead() {
-  op_.ReadVector(direct_ ? *files_.direct : files_.cached, data_, offset_);
+  op_.ReadVector(File(), data_, offset_);
   op_.WillTouch(chain_->LastWritable());
 }
 
@@ -46,7 +48,7 @@ void BlockTask::LaunchWrite() {
     return WriteHere();
   }
   MayTakeLonger();
-  op_.WriteVector(direct_ ? *files_.direct : files_.cached, data_, offset_,
+  op_.WriteVector(File(), data_, offset_,
                   disk_.sync_each ? loop::Durability::kAtOnce : loop::Durability::kBySync);
   op_.WillTouch(chain_->LastWritable());
 }

@@ -85,6 +85,7 @@ class alignas(64) BlockTask {
   void Issue();
   void Continue();
   void PrepareData();
+  const loop::RegisteredFile& File() const;
   void LaunchWrite();
   void LaunchRead();
   bool IsReadHere() const;

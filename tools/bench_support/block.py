@@ -45,6 +45,8 @@ METHOD = (
     "device: gyre's disk and its I/O thread with that driver's thread, without KVM: what gyred has beyond it is the exits'.",
     f"polling: gyred with {POLLING[1:]}, as QEMU's I/O threads have it by default (qemu); gyred's sleep at once, as",
     "qemu-asleep's do, which has poll-max-ns=0. Who sleeps is compared with who sleeps, who polls with who polls.",
+    "What the page cache answers, gyred's I/O threads carry out themselves by default (reads by copies from a mapping of the",
+    "image, small writes by pwritev); floor, ring and QEMU have io_uring do it, as gyred does with aio=io_uring.",
     "CPU: nanoseconds an operation of all threads but the vCPU, which spins; the floor's is its one thread's.",
 )
 

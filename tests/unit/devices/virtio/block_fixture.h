@@ -19,6 +19,12 @@
 #include "gyre/devices/virtio/registry.h"
 #include "tests/unit/devices/virtio/transport_fixture.h"
 
+// Where an I/O thread carries nothing out itself: NoReadsHere(), NoWritesHere().
+#define SKIP_IF_NONE_HERE(reason)                \
+  if (const auto why = (reason); !why.empty()) { \
+    GTEST_SKIP() << why;                         \
+  }
+
 namespace gyre::virtio {
 
 inline const Module& DiskModule() {

@@ -229,9 +229,7 @@ TEST_F(BlockMerge, ARunOfAnIoThreadsWrites_IsAnsweredRequestByRequest) {
 }
 
 TEST_F(BlockMerge, ARunOfAnIoThreadsWrites_IsCut) {
-  if (const auto why = NoWritesHere(); !why.empty()) {
-    GTEST_SKIP() << why;
-  }
+  SKIP_IF_NONE_HERE(NoWritesHere());
   StartThreads(1);
   Start("", kFlushFeature);
   constexpr unsigned kRequests = 16;  // of 64 KiB, of which a batch has eight and then four

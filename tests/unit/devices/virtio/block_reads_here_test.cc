@@ -127,19 +127,10 @@ class BlockReadsHere : public BlockHereFixture {
     std::ranges::sort(times);
     return times[times.size() / 2];
   }
-  std::uint64_t OperationsOfPages(std::size_t pages) {
-    const std::vector<Buffer> all(pages, Buffer{kData, kSmall, true});
-    return Operations([&] { EXPECT_EQ(Request(kRead, 0, all), kOk); });
-  }
 };
 
-#define SKIP_IF_NONE_HERE()                           \
-  if (const auto why = NoReadsHere(); !why.empty()) { \
-    GTEST_SKIP() << why;                              \
-  }
-
 TEST_F(BlockReadsHere, OnAnIoThread_TakeNoOperationOfTheKernels) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   for (const std::string_view cache : {"writeback", "writethrough", "unsafe"}) {
     Start(format(",cache={}", cache), cache == "writethrough" ? 0 : kFlushFeature);
     EXPECT_EQ(WriteAt(kFirst, kSmall, 'w'), kOk);
@@ -150,32 +141,6 @@ TEST_F(BlockReadsHere, OnAnIoThread_TakeNoOperationOfTheKernels) {
   }
 }
 
-TEST_F(BlockReadsHere, OnTheMainLoop_TheKernelHasThem) {
-  Make();
-  EXPECT_EQ(ReadAt(0), kOk);
-  EXPECT_EQ(OperationsOfARead(), 1U);
-}
-
-TEST_F(BlockReadsHere, WhereTheOptionSaysSo_TheKernelHasThem) {
-  Start(",aio=io_uring");
-  EXPECT_EQ(OperationsOfARead(), 1U);
-}
-
-TEST_F(BlockReadsHere, PastThePageCache_TheKernelHasThem) {
-  if (!DirectWorks()) {
-    GTEST_SKIP() << "no O_DIRECT on this file system";
-  }
-  Start(",cache=none");
-  EXPECT_EQ(OperationsOfARead(), 1U);
-}
-
-TEST_F(BlockReadsHere, LongOnes_TheKernelHas) {
-  Start();
-  EXPECT_EQ(OperationsOfPages(65), 1U);
-  SKIP_IF_NONE_HERE();
-  EXPECT_TRUE(SoonNone([&] { return OperationsOfPages(64); }));
-}
-
 TEST_F(BlockReadsHere, OfALargeImage_TheKernelHasThem) {
   std::filesystem::resize_file(path, 4 * kGiB + kSmall);
   Start();
@@ -183,7 +148,7 @@ TEST_F(BlockReadsHere, OfALargeImage_TheKernelHasThem) {
 }
 
 TEST_F(BlockReadsHere, OfPagesThatAreNotInMemory_TheKernelHasThemForAWhile) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   constexpr std::uint64_t kStep = 64 * kKiB;
   constexpr std::uint64_t kMany = 256;
   std::ofstream(image) << std::string(kMany * kStep, 'c');
@@ -215,13 +180,13 @@ TEST_F(BlockReadsHere, OfAnImageThatHasBecomeShorter_TheKernelSaysWhat) {
   EXPECT_EQ(Data(kSmall), std::string(kSmall, 'a'));
   // Its operator gives it its size back.
   ASSERT_TRUE(disk().Resize(kImageSize));
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   EXPECT_TRUE(SoonNone([&] { return OperationsOfARead(kSmall, 1024); }));
   EXPECT_EQ(Data(kSmall), std::string(kSmall, '\0'));
 }
 
 TEST_F(BlockReadsHere, OfAnImageThatHasGrown_AreOfAllOfIt) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   Start();
   ASSERT_TRUE(disk().Resize(2 * kImageSize));
   EXPECT_EQ(WriteAt(4088, kSmall, 'g'), kOk);
@@ -230,7 +195,7 @@ TEST_F(BlockReadsHere, OfAnImageThatHasGrown_AreOfAllOfIt) {
 }
 
 TEST_F(BlockReadsHere, OfAnotherImage_AreThatOnes) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   Start();
   const std::string other = image + "-other";
   std::ofstream(other) << std::string(kImageSize, 'o');
@@ -241,7 +206,7 @@ TEST_F(BlockReadsHere, OfAnotherImage_AreThatOnes) {
 }
 
 TEST_F(BlockReadsHere, AreCountedAndTimed) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   Start();
   DiskStats::Of before;
   EXPECT_TRUE(SoonNone([&] {
@@ -255,7 +220,7 @@ TEST_F(BlockReadsHere, AreCountedAndTimed) {
 }
 
 TEST_F(BlockReadsHere, AnErrorIsToldAndAnswered) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoReadsHere());
   Start();
   disk().SetFault([](std::string_view step, std::uint64_t /*offset*/, std::int32_t result) {
     return step == "read" ? -EIO : result;

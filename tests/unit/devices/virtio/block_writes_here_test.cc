@@ -121,10 +121,6 @@ class BlockWritesHere : public BlockHereFixture {
   std::uint64_t OperationsOfAWrite(std::uint32_t size = kSmall, std::uint64_t sector = kFirst) {
     return Operations([&] { EXPECT_EQ(WriteAt(sector, size, 'w'), kOk); });
   }
-  std::uint64_t OperationsOfPages(std::size_t pages) {
-    const std::vector<Buffer> all(pages, Buffer{kData, kSmall});
-    return Operations([&] { EXPECT_EQ(Request(kWrite, 0, all), kOk); });
-  }
   // Of a request and a small write, elsewhere in the image and through the page cache, in one batch.
   std::uint64_t OperationsOfBoth(std::uint32_t type, const std::vector<Buffer>& data) {
     constexpr std::uint64_t kOther = 1536;  // sector
@@ -153,13 +149,8 @@ class BlockWritesHere : public BlockHereFixture {
   }
 };
 
-#define SKIP_IF_NONE_HERE()                            \
-  if (const auto why = NoWritesHere(); !why.empty()) { \
-    GTEST_SKIP() << why;                               \
-  }
-
 TEST_F(BlockWritesHere, OnAnIoThread_TakeNoOperationOfTheKernels) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoWritesHere());
   for (const char* const cache : {"writeback", "unsafe"}) {
     Start(format(",cache={}", cache));
     EXPECT_TRUE(SoonNone([&] { return OperationsOfAWrite(); })) << cache;
@@ -169,29 +160,10 @@ TEST_F(BlockWritesHere, OnAnIoThread_TakeNoOperationOfTheKernels) {
   }
 }
 
-TEST_F(BlockWritesHere, OnTheMainLoop_TheKernelHasThem) {
-  Make("", kFlushFeature);
-  EXPECT_EQ(ReadAt(0), kOk);
-  EXPECT_EQ(OperationsOfAWrite(), 1U);
-}
-
-TEST_F(BlockWritesHere, WhereTheOptionSaysSo_TheKernelHasThem) {
-  Start(",aio=io_uring");
-  EXPECT_EQ(OperationsOfAWrite(), 1U);
-}
-
 TEST_F(BlockWritesHere, ThatHaveToBeDurable_TheKernelHasThem) {
   Start("", 0);
   EXPECT_EQ(OperationsOfAWrite(), 1U) << "of a driver without flush";
   Start(",cache=writethrough", 0);
-  EXPECT_EQ(OperationsOfAWrite(), 1U);
-}
-
-TEST_F(BlockWritesHere, PastThePageCache_TheKernelHasThem) {
-  if (!DirectWorks()) {
-    GTEST_SKIP() << "no O_DIRECT on this file system";
-  }
-  Start(",cache=none");
   EXPECT_EQ(OperationsOfAWrite(), 1U);
 }
 
@@ -201,17 +173,10 @@ TEST_F(BlockWritesHere, OfPartsOfPages_TheKernelHasThem) {
   EXPECT_EQ(OperationsOfAWrite(kSmall, kFirst + 1), 1U);
 }
 
-TEST_F(BlockWritesHere, LongOnes_TheKernelHas) {
-  Start();
-  EXPECT_EQ(OperationsOfPages(65), 1U);
-  SKIP_IF_NONE_HERE();
-  EXPECT_TRUE(SoonNone([&] { return OperationsOfPages(64); }));
-}
-
 TEST_F(BlockWritesHere, BehindALongOne_TheKernelHasThem) {
   Start();
   EXPECT_EQ(OperationsOfBoth(kWrite, std::vector(128, Buffer{kData, kSmall})), 2U);
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoWritesHere());
   EXPECT_TRUE(SoonNone([&] { return OperationsOfAWrite(); })) << "it is over";
 }
 
@@ -230,7 +195,7 @@ TEST_F(BlockWritesHere, BehindARange_TheKernelHasThem) {
 }
 
 TEST_F(BlockWritesHere, OnceOneWasSlow_TheKernelHasThem) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoWritesHere());
   Start();
   // Somebody else's write to the file keeps its lock for as long as it takes.
   std::atomic<bool> stop{false};
@@ -276,7 +241,7 @@ TEST_F(BlockWritesHere, ThatFailWhereThePolicyIsToStop_AreTriedAgain) {
 }
 
 TEST_F(BlockWritesHere, AnErrorIsToldAndAnswered) {
-  SKIP_IF_NONE_HERE();
+  SKIP_IF_NONE_HERE(NoWritesHere());
   Start();
   EXPECT_TRUE(SoonNone([&] { return OperationsOfAWrite(); }));
   {
