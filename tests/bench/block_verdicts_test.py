@@ -51,7 +51,8 @@ class Verdicts(unittest.TestCase):
 
     def test_calls_are_counted_by_batch(self):
         counted = {"batches": 100, "calls": {"io_uring_enter": 101, "mmap": 3}}
-        self.assertEqual(block.verdicts({}, {"gyred": counted}), [("gyred: system calls a batch that was submitted: 1.04, at most 1.02", False)])
+        self.assertEqual(block.verdicts({}, {"gyred": counted}), [
+            ("gyred, aio=io_uring: system calls a batch that was submitted: 1.04, at most 1.02", False)])
 
 
 if __name__ == "__main__":
