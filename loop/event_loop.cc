@@ -317,8 +317,6 @@ std::int64_t EventLoop::Now(ClockType clock) const { return impl_->Now(clock); }
 
 bool EventLoop::OnLoopThread() const { return impl_->OnLoopThread(); }
 
-bool EventLoop::has_big_lock() const { return impl_->big_lock != nullptr; }
-
 void EventLoop::WaitForIo(const std::function<bool()>& done) {
   CHECK(OnLoopThread());
   while (!done()) {

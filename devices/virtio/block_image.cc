@@ -129,14 +129,16 @@ Status BlockImage::Resize(const ImageOptions& options, std::uint64_t bytes) {
     return Fail(Error::Usage(format("{}: has {} bytes", options.path, now.size)));
   }
   size = bytes;
-  MakeView(options);
+  DecideWhatIsCarriedHere(options);
   return {};
 }
 
-void BlockImage::MakeView(const ImageOptions& options) {
-  const bool suits =
-      options.carried_here && !direct && size <= kMostInView && ReadsWellByPages(FileSystemOf(fd.get()));
-  view = suits ? ImageView::Map(fd.get(), size) : nullptr;
+void BlockImage::DecideWhatIsCarriedHere(const ImageOptions& options) {
+  const std::uint64_t system = options.carried_here ? FileSystemOf(fd.get()) : 0;
+  // One that has to be durable waits for the medium.
+  small_writes_here = options.cache != CacheMode::kWritethrough && TakesSmallWritesWell(system);
+  const bool shown = !direct && size <= kMostInView && ReadsWellByPages(system);
+  view = shown ? ImageView::Map(fd.get(), size) : nullptr;
 }
 
 Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
@@ -149,9 +151,6 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
   const Shape shape = TRY(Measure(image.fd.get(), options.path));
   image.size = shape.size;
   image.block_size = shape.block_size;
-  // One that has to be durable waits for the medium.
-  image.small_writes_here = options.carried_here && options.cache != CacheMode::kWritethrough &&
-                            TakesSmallWritesWell(FileSystemOf(image.fd.get()));
   // The same file, whatever stands at its path by now.
   const std::string same = format("/proc/self/fd/{}", image.fd.get());
   image.lock = TRY(OpenFile(same, flags));
@@ -165,7 +164,7 @@ Result<BlockImage> BlockImage::Open(const ImageOptions& options) {
     image.alignment = std::bit_ceil(std::clamp(DirectAlignment(image.direct.get()), 512U, kMostAlignment));
     image.block_size = std::max(image.block_size, std::min(image.alignment, kUnknownAlignment));
   }
-  image.MakeView(options);
+  image.DecideWhatIsCarriedHere(options);
   return image;
 }
 

@@ -50,7 +50,7 @@ struct BlockImage {
   Status Resize(const ImageOptions& options, std::uint64_t bytes);
 
  private:
-  void MakeView(const ImageOptions& options);
+  void DecideWhatIsCarriedHere(const ImageOptions& options);
 };
 
 // An image's files as operations on one loop name them: registered with its ring, which looks

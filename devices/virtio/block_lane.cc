@@ -24,8 +24,8 @@ BlockLane::BlockLane(loop::EventLoop& loop, Disk& disk, const bool& stopped, std
       stopped_(stopped),
       most_tasks_(most_tasks),
       owner_(std::move(owner)),
-      writes_here_(!loop.has_big_lock()),
-      reads_here_(!loop.has_big_lock(), PageWaits) {}
+      writes_here_(disk.options.carried_here),
+      reads_here_(disk.options.carried_here, PageWaits) {}
 
 BlockLane::~BlockLane() { GiveBack(); }
 

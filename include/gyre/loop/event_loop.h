@@ -71,8 +71,6 @@ class EventLoop {
 
   LoopStats stats() const;  // any thread
   bool polls() const;       // by its PollLimits; any thread
-  // Its callbacks run with the big lock, so that who waits in one makes everybody wait. Any thread.
-  bool has_big_lock() const;
   // When the source's callback that runs began, or the first of some brief ones with it, by Cycles(), without
   // a reading of the counter: for measuring what thousands of them begin and end. On the loop's thread.
   std::uint64_t CallbackBegan() const;

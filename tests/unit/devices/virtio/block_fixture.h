@@ -89,19 +89,20 @@ class BlockFixture : public DeviceTest {
   }
   // Why an I/O thread carries out no write itself; empty if it does.
   std::string NoWritesHere() const {
-    struct statfs system{};
-    EXPECT_EQ(::statfs(path.c_str(), &system), 0);
-    const bool suits = system.f_type == EXT4_SUPER_MAGIC || system.f_type == TMPFS_MAGIC;
-    return suits ? ""
-                 : format("the file system ({:#x}) is not one whose writes need a worker", system.f_type);
+    const std::uint64_t system = FileSystem();
+    const bool suits = system == EXT4_SUPER_MAGIC || system == TMPFS_MAGIC;
+    return suits ? "" : format("the file system ({:#x}) is not one whose writes need a worker", system);
   }
   // The same of reads.
   std::string NoReadsHere() const {
+    const std::uint64_t system = FileSystem();
+    const bool suits = system == EXT4_SUPER_MAGIC || system == XFS_SUPER_MAGIC || system == BTRFS_SUPER_MAGIC;
+    return suits ? "" : format("the file system ({:#x}) is not one of a local disk", system);
+  }
+  std::uint64_t FileSystem() const {
     struct statfs system{};
     EXPECT_EQ(::statfs(path.c_str(), &system), 0);
-    const bool suits = system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC ||
-                       system.f_type == BTRFS_SUPER_MAGIC;
-    return suits ? "" : format("the file system ({:#x}) is not one of a local disk", system.f_type);
+    return static_cast<std::uint64_t>(system.f_type);
   }
   DiskControl& disk() { return *disks.all().front().disk; }
   void PutHeader(std::uint32_t type, std::uint64_t sector) {

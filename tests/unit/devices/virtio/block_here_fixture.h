@@ -1,9 +1,16 @@
 // A disk on an I/O thread that carries transfers out itself, and how many of them the kernel has had.
 #pragma once
 
+#include "gyre/base/cycles.h"
 #include "tests/unit/devices/virtio/block_fixture.h"
 
 namespace gyre::virtio {
+
+inline std::uint64_t CyclesOf(std::int64_t ns) {
+  constexpr std::uint64_t kMany = std::uint64_t{1} << 40;
+  return static_cast<std::uint64_t>(static_cast<double>(ns) * static_cast<double>(kMany) /
+                                    static_cast<double>(CyclesToNs(kMany)));
+}
 
 class BlockHereFixture : public BlockFixture {
  protected:

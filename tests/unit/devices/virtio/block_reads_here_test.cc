@@ -24,11 +24,7 @@ class ReadsHereTest : public testing::Test {
     page_waits = 7;  // of the thread, before the disk
     Read(60 * kUs);
   }
-  void Pass(std::int64_t ns) {
-    constexpr std::uint64_t kMany = std::uint64_t{1} << 40;
-    now += static_cast<std::uint64_t>(static_cast<double>(ns) * static_cast<double>(kMany) /
-                                      static_cast<double>(CyclesToNs(kMany)));
-  }
+  void Pass(std::int64_t ns) { now += CyclesOf(ns); }
   // The first of a turn of its own.
   void Read(std::int64_t ns) {
     turn = now;

@@ -21,11 +21,6 @@ constexpr std::int64_t kMs = 1'000'000;
 
 class WritesHereTest : public testing::Test {
  protected:
-  static std::uint64_t CyclesOf(std::int64_t ns) {
-    constexpr std::uint64_t kMany = std::uint64_t{1} << 40;
-    return static_cast<std::uint64_t>(static_cast<double>(ns) * static_cast<double>(kMany) /
-                                      static_cast<double>(CyclesToNs(kMany)));
-  }
   void Pass(std::int64_t ns) { now += CyclesOf(ns); }
   // In the turn that began then, or in one of its own.
   void Write(std::int64_t ns, std::uint64_t turn = 0) {
